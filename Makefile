@@ -1,0 +1,76 @@
+# Everything a reader types. `make book` and `make test` need nothing but python 3.11 or newer and
+# make: the environment is created on first use and again when requirements.lock changes.
+#
+#   make book        the book, in _build/html        make test       the quick tests
+#   make notebooks   execute what is stale           make test-slow  the slow ones
+#   make check       ruff                            make bench      time and memory of iGOS
+#   make pdf         book.pdf, by chromium           make clean      remove what make built
+#
+# VENV     where the environment lives (default .venv)
+# PYTHON   which python makes it
+# PIP_ARGS more arguments for pip, for example the index with torch for CPUs only:
+#          make test PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+VENV ?= .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+BROWSER ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: env book pdf test test-slow check format notebooks fresh bench clean
+.DEFAULT_GOAL := book
+
+env: $(STAMP)
+
+# A stamp file, not the folder: a folder's date says nothing about what is installed in it.
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "lvlm-study needs python 3.11 or newer; set PYTHON=..."; exit 2; }
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+book: $(STAMP)
+	$(PY) tools/notebooks.py check || { echo "Run 'make notebooks' first."; exit 1; }
+	config=$$($(PY) tools/book_config.py) && $(VENV)/bin/jupyter-book build . --quiet \
+		--config $$config --toc book/_toc.yml -W -n --keep-going
+	@echo "The book is in _build/html/index.html"
+
+# One long page, printed by a browser: no TeX needed.
+pdf: $(STAMP)
+	@test -n "$(BROWSER)" || { echo "make pdf needs chromium; set BROWSER=..."; exit 2; }
+	$(VENV)/bin/jupyter-book build . --quiet --builder singlehtml --config book/_config.yml \
+		--toc book/_toc.yml -W -n --keep-going
+	$(PY) tools/print_pdf.py "$(BROWSER)" _build/singlehtml/book/index.html book.pdf
+
+test: $(STAMP)
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+test-slow: $(STAMP)
+	$(PY) -m pytest -m slow $(PYTEST_ARGS) || test $$? -eq 5 # 5: no test is marked slow
+
+check: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+format: $(STAMP)
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+notebooks: $(STAMP)
+	$(PY) tools/notebooks.py build
+
+fresh: $(STAMP)
+	$(PY) tools/notebooks.py rerun
+
+bench: $(STAMP)
+	$(PY) -m lvlm_study.bench
+
+# Never the environment: that takes minutes to come back. Remove $(VENV) by hand if you mean it.
+clean:
+	rm -rf _build book.pdf book/_config.published.yml .pytest_cache .ruff_cache

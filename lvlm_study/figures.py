@@ -1,0 +1,164 @@
+"""How the study draws: one style, one colour scale for every saliency map, real tables.
+
+A map is drawn on a scale that the caller gives (`vmin`, `vmax`), never on its own: two maps that
+look alike are alike. The scale's colours rise evenly in lightness and can be told apart by
+colour-blind readers; where saliency is low the picture shows through.
+"""
+
+import html
+import math
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.colors import Normalize
+
+from .errors import StudyError
+
+CMAP = "viridis"  # even in lightness, safe for colour-blind readers
+PALETTE = "colorblind"  # seaborn's, for categories
+WIDTH = 7.0  # inches: the book's text column
+
+
+def use_style() -> None:
+    """The look of every figure of the study; call it once, in the setup cell."""
+    sns.set_theme(style="ticks", context="notebook", palette=PALETTE)
+    matplotlib.rcParams.update(
+        {
+            "figure.figsize": (WIDTH, 0.6 * WIDTH),
+            "figure.dpi": 100,
+            "savefig.dpi": 150,
+            "savefig.bbox": "tight",
+            "figure.facecolor": "white",  # the same picture in the light and the dark book
+            "font.family": "DejaVu Sans",  # ships with matplotlib: same letters everywhere
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": "medium",
+            "axes.titlelocation": "left",
+            "image.interpolation": "nearest",
+            "image.cmap": CMAP,
+            "legend.frameon": False,
+            "svg.hashsalt": "lvlm-study",
+        }
+    )
+
+
+def colour(saliency: np.ndarray, vmin: float, vmax: float) -> np.ndarray:
+    """Saliency (H, W) to RGBA (H, W, 4) in [0, 1]: clear at `vmin`, four fifths opaque at `vmax`.
+
+    Opacity rises with the square root, so that a map at a third of the scale is still seen on a
+    busy picture; the value itself is told by the colour alone.
+    """
+    part = share(saliency, vmin, vmax)  # (H, W), in [0, 1]
+    rgba = matplotlib.colormaps[CMAP](part)
+    rgba[..., 3] = 0.8 * np.sqrt(part)
+    return rgba
+
+
+def share(saliency: np.ndarray, vmin: float, vmax: float) -> np.ndarray:
+    """Where each value lies between `vmin` and `vmax`, as [0, 1]; values outside are clipped."""
+    if not (math.isfinite(vmin) and math.isfinite(vmax) and vmin < vmax):
+        raise StudyError(f"A colour scale needs vmin < vmax, both finite, not {vmin} and {vmax}.")
+    return np.clip((np.asarray(saliency, np.float64) - vmin) / (vmax - vmin), 0, 1)
+
+
+def overlay(ax, rgb, saliency, vmin: float, vmax: float, title: str = "", bar: bool = True):
+    """Draw a map over its picture; returns the axes.
+
+    `rgb` is uint8 (H, W, 3), `saliency` float (H, W) in the same pixels, high = important. Give the
+    same `vmin` and `vmax` to every map that a reader may compare. `ax=None` makes a new figure.
+    """
+    rgb, saliency = np.asarray(rgb), np.asarray(saliency)
+    if saliency.shape != rgb.shape[:2]:
+        raise StudyError(
+            f"The map is {saliency.shape} but its picture is {rgb.shape[:2]}; "
+            "pass Explanation.saliency, which has the picture's size."
+        )
+    colours = colour(saliency, vmin, vmax)
+    ax = ax if ax is not None else plt.subplots(layout="constrained")[1]
+    ax.imshow(rgb)
+    ax.imshow(colours)
+    ax.set_axis_off()
+    ax.set_title(title)
+    if bar:
+        scale_bar(ax, vmin, vmax)
+    return ax
+
+
+def scale_bar(ax, vmin: float, vmax: float, label: str = "saliency"):
+    """The colour scale of `overlay` beside `ax` (an axes, or a list of axes that share it)."""
+    scale = matplotlib.cm.ScalarMappable(Normalize(vmin, vmax), CMAP)
+    figure = (ax if hasattr(ax, "figure") else np.ravel(ax)[0]).figure
+    return figure.colorbar(scale, ax=ax, label=label, shrink=0.8)
+
+
+def overlay_image(rgb, saliency, vmin: float, vmax: float) -> np.ndarray:
+    """The same blend as `overlay`, pixel for pixel, as uint8 (H, W, 3): for PNG files."""
+    colours = colour(saliency, vmin, vmax)  # (H, W, 4)
+    alpha = colours[..., 3:]  # (H, W, 1)
+    mixed = np.asarray(rgb) * (1 - alpha) + 255 * colours[..., :3] * alpha
+    return mixed.round().astype(np.uint8)
+
+
+def show_table(frame, caption: str, name: str, digits: int = 3):
+    """A data frame as a numbered table of the book, referred to by {numref}`name`.
+
+    Returns a Markdown object for the last line of a cell that has `markdown_format: myst` in its
+    `mystnb` settings. A missing value is shown as a dash, never as an empty cell.
+    """
+    from IPython.display import Markdown
+
+    return Markdown(f":::{{table}} {caption}\n:name: {name}\n\n{markdown(frame, digits)}\n:::")
+
+
+def markdown(frame, digits: int = 3) -> str:
+    """A data frame as a Markdown table: numbers to the right, floats with `digits` decimals."""
+    if frame.columns.nlevels > 1:
+        raise StudyError("A table needs plain column names; join the levels first.")
+    sides = ["--:" if frame[c].dtype.kind in "iuf" else ":--" for c in frame.columns]
+    lines = [_row(frame.columns, digits), _row(sides, digits)]
+    lines += [_row(row, digits) for row in frame.itertuples(index=False, name=None)]
+    return "\n".join(lines)
+
+
+def _row(values, digits: int) -> str:
+    return "| " + " | ".join(_cell(value, digits) for value in values) + " |"
+
+
+def _cell(value, digits: int) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, float | np.floating):
+        return f"{value:.{digits}f}".replace("-", "−")
+    return str(value).replace("|", r"\|").replace("\n", " ")
+
+
+def marked_tokens_html(tokens, weights, crucial, vmax: float | None = None) -> str:
+    """The answer as HTML: each token shaded by its weight, the crucial ones underlined and bold.
+
+    `weights` are log-likelihood ratios (A,) in nats; shading starts at 0 and is full at `vmax`
+    (default: the largest weight). The weight is also in the hover text and the mark does not
+    depend on colour, so that nothing is lost without it.
+    """
+    weights = np.asarray(weights, np.float64)
+    if not len(tokens) == len(weights) == len(crucial):
+        raise StudyError(
+            f"Tokens, weights and marks must be as many: {len(tokens)}, {len(weights)}, "
+            f"{len(crucial)}."
+        )
+    top = vmax if vmax is not None else max(float(np.nanmax(weights, initial=0.0)), 1e-9)
+    marks = zip(tokens, share(np.nan_to_num(weights), 0.0, top), weights, crucial, strict=True)
+    return f'<div class="tokens">{"".join(_token(*mark) for mark in marks)}</div>'
+
+
+def _token(token: str, strength: float, weight: float, crucial) -> str:
+    red, green, blue, _ = matplotlib.colormaps[CMAP](strength, bytes=True)
+    style = f"background: rgba({red}, {green}, {blue}, {0.45 * strength:.2f})"
+    kind = "token crucial" if crucial else "token"
+    hover = f"log-likelihood ratio {weight:.2f}{', crucial' if crucial else ''}"
+    word = token.lstrip()
+    space = html.escape(
+        token[: len(token) - len(word)]
+    )  # outside, so that words stand apart evenly
+    return f'{space}<span class="{kind}" style="{style}" title="{hover}">{html.escape(word)}</span>'

@@ -1,0 +1,30 @@
+"""Heatmaps: every method answers the same call and speaks the same orientation, high = important.
+
+A method is one function in one file, `name(target, *, seed=0, **options) -> Tensor`, entered below.
+"""
+
+from .base import Cost, Explanation, run
+from .controls import center, random, sobel
+from .igos import igos
+
+METHODS = {"igos": igos, "random": random, "center": center, "sobel": sobel}
+
+__all__ = ["METHODS", "Cost", "Explanation", "explain", "methods"]
+
+
+def methods() -> list[str]:
+    """Names that `explain(method=...)` knows."""
+    return list(METHODS)
+
+
+def explain(
+    model, image, question: str, method: str = "igos", seed: int = 0, baseline="blur", **options
+) -> Explanation:
+    """Explain a model's answer to `question` about `image` as a heatmap over its pixels.
+
+    `baseline` is the picture without information. `options` go to the method (see its function), or
+    choose the target: `answer`, `threshold`, `tokens="llr"|"all"|"word"`, `word`, `exclude` (see
+    `answers.make_target`). Raises StudyError for unknown names; an answer without crucial tokens
+    is no error but a status.
+    """
+    return run(METHODS, model, image, question, method, seed, baseline, options)

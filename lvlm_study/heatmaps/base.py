@@ -1,0 +1,204 @@
+"""One call explains one answer: the target is made, the method runs, its cost is measured."""
+
+import ctypes
+import inspect
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..answers import Reliance, Target, make_target
+from ..errors import StudyError, unknown
+from ..images import load_image
+from ..masks import render
+from ..models.base import Answer
+
+MIN_GAP = 0.05  # least difference in mean probability between image and baseline worth explaining
+
+
+@dataclass
+class Cost:
+    """What one heatmap cost: passes per image, wall time, memory.
+
+    `forward` and `backward` count images, not calls: a batch of 16 is 16 passes. `peak_bytes` is
+    how far memory rose above its level at the start: on CUDA the allocator's own peak, on Linux
+    the high-water mark of resident memory (reset first, so that the figure is this call's, freed
+    memory handed back first), elsewhere the rise of the process maximum. Answering and choosing
+    tokens come before and are not counted; they are the same for every method.
+    """
+
+    forward: int = 0
+    backward: int = 0
+    seconds: float = 0.0
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Where a model looked for an answer.
+
+    `saliency` (H, W) is in pixels of the original image, high = important, never stretched to its
+    own range. `grid` is the method's map before it was enlarged. `status` is "ok",
+    "no_crucial_tokens" (zeros, target None), "no_gap" (image and baseline give nearly the same
+    probability, so the map has little to explain) or "diverged" (zeros: the method returned
+    non-finite values). `dataclasses.replace(ex, saliency=...)` re-scores any map under the same
+    target.
+    """
+
+    saliency: np.ndarray = field(repr=False)  # (H, W) float32
+    grid: np.ndarray = field(repr=False)  # (h, w) float32
+    method: str
+    model: str
+    question: str
+    answer: Answer
+    reliance: Reliance = field(repr=False)
+    target: Target | None = field(repr=False)
+    status: str
+    cost: Cost
+    seed: int
+    options: dict
+
+
+def explain_target(
+    method: Callable[..., Tensor],
+    target: Target | None,
+    reliance: Reliance,
+    *,
+    name: str,
+    model: str,
+    question: str,
+    size: tuple[int, int],
+    seed: int = 0,
+    options: dict | None = None,
+) -> Explanation:
+    """Run `method` on a ready target and wrap the result; no target gives a map of zeros."""
+    options = dict(options or {})
+    cost, grid, status = Cost(), torch.zeros(size), reliance.status
+    if target is not None:
+        with measure(target.bound.adapter.model) as cost:
+            grid = method(target, seed=seed, **options).detach().float().cpu()
+        status = "ok" if abs(reliance.gap) >= MIN_GAP else "no_gap"
+    if not torch.isfinite(grid).all():
+        grid, status = torch.zeros_like(grid), "diverged"
+    full = grid if tuple(grid.shape) == tuple(size) else render(grid[None, None], size)[0, 0]
+    return Explanation(
+        saliency=full.numpy(),
+        grid=grid.numpy(),
+        method=name,
+        model=model,
+        question=question,
+        answer=reliance.answer,
+        reliance=reliance,
+        target=target,
+        status=status,
+        cost=cost,
+        seed=seed,
+        options=options,
+    )
+
+
+TARGET_OPTIONS = ("answer", "threshold", "tokens", "word", "exclude")
+
+
+def run(methods: dict, model, image, question, method, seed, baseline, options) -> Explanation:
+    """`heatmaps.explain` with the registry handed in: split the options, make the target, run."""
+    if method not in methods:
+        raise unknown("method", method, methods)
+    if not isinstance(question, str) or not question.strip():
+        raise StudyError("The question is empty; ask something about the image.")
+    function = methods[method]
+    about = {key: options[key] for key in TARGET_OPTIONS if key in options}
+    own = {key: value for key, value in options.items() if key not in about}
+    check_options(method, function, own)
+    rgb = load_image(image)
+    target, reliance = make_target(model, rgb, question, baseline=baseline, seed=seed, **about)
+    return explain_target(
+        function,
+        target,
+        reliance,
+        name=method,
+        model=model.name,
+        question=question,
+        size=rgb.shape[:2],
+        seed=seed,
+        options=own,
+    )
+
+
+def check_options(name: str, function: Callable, options: dict) -> None:
+    """Raise StudyError for an option that the method does not take, with near matches."""
+    known = [p for p in inspect.signature(function).parameters if p not in ("target", "seed")]
+    for key in options:
+        if key not in known:
+            raise unknown(f"option of {name}", key, [*known, *TARGET_OPTIONS])
+
+
+@contextmanager
+def measure(model: torch.nn.Module):
+    """Yield a `Cost` that is complete when the block ends; passes are counted at the logits."""
+    cost = Cost()
+    hook = _counted_layer(model).register_forward_hook(_counter(cost))
+    start_bytes, started = _start_memory(), time.perf_counter()
+    try:
+        yield cost
+    finally:
+        cost.seconds = time.perf_counter() - started
+        cost.peak_bytes = max(0, _peak_memory() - start_bytes)
+        hook.remove()
+
+
+def _counted_layer(model: torch.nn.Module) -> torch.nn.Module:
+    """The layer that makes the logits: it runs once a pass, whatever the vision side does."""
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    return model if head is None else head
+
+
+def _counter(cost: Cost):
+    def count(module, inputs, output):
+        logits = output if isinstance(output, Tensor) else output.logits
+        cost.forward += len(logits)
+        if logits.requires_grad:
+            logits.register_hook(lambda g: _add_backward(cost, len(g)))
+
+    return count
+
+
+def _add_backward(cost: Cost, images: int) -> None:
+    cost.backward += images
+
+
+def _start_memory() -> int:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    if not sys.platform.startswith("linux"):
+        return _peak_memory()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # give freed heap back, so that reuse is seen as growth
+        Path("/proc/self/clear_refs").write_text("5")  # reset the high-water mark
+    except (OSError, AttributeError):
+        return _peak_memory()
+    return _status_bytes("VmRSS")
+
+
+def _peak_memory() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    if sys.platform.startswith("linux"):
+        return _status_bytes("VmHWM")
+    import resource  # absent on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _status_bytes(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    return 0

@@ -1,0 +1,28 @@
+"""Maps that know nothing of the model: what a real method must beat."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..answers import Target
+
+
+def random(target: Target, *, seed: int = 0, cells: int = 32) -> Tensor:
+    """Uniform noise on a `cells` x `cells` grid: chance level, insertion - deletion = 0."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(cells, cells, generator=generator)
+
+
+def center(target: Target, *, seed: int = 0, spread: float = 0.25) -> Tensor:
+    """A Gaussian on the middle, `spread` of each side wide: a habit of photographers."""
+    rows, columns = (torch.linspace(-0.5, 0.5, n) for n in target.size)
+    return torch.exp(-(rows[:, None] ** 2 + columns[None] ** 2) / (2 * spread**2))  # (h, w)
+
+
+def sobel(target: Target, *, seed: int = 0) -> Tensor:
+    """Edge strength of the image, as a share of the steepest edge an 8-bit image could have."""
+    grey = target.image.mean(1, keepdim=True).cpu()  # (1, 1, h, w)
+    kernel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])[None, None] / 4
+    padded = F.pad(grey, (1, 1, 1, 1), mode="replicate")
+    across, down = F.conv2d(padded, kernel), F.conv2d(padded, kernel.mT)
+    return (across.square() + down.square()).sqrt()[0, 0]  # (h, w)

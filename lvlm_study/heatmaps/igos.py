@@ -1,0 +1,172 @@
+"""iGOS with a single mask and graduated non-convexity: the paper's method (Eq. 8).
+
+A coarse mask M is sought whose removal from the image destroys the answer while its complement,
+put on the baseline, rebuilds it. Both scores are integrated along the way from the baseline to
+the mask, which gives a gradient where a single step would be flat.
+"""
+
+import math
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from .. import masks
+from ..answers import Target
+from ..errors import StudyError
+
+
+def igos(
+    target: Target,
+    *,
+    seed: int = 0,
+    mask_size: int | tuple[int, int] = 32,
+    iterations: int = 5,
+    steps: int = 10,
+    lr: float = 10.0,
+    momentum: float = 5.0,
+    l1: float = 1.0,
+    l2: float = 0.1,
+    tv: float = 10.0,
+    gamma: float = 1.0,
+    noise: float = 0.2,
+    l2_unit: str = "sum",
+    reduce: str = "sum",
+    batch: int = 20,
+    compat: str | None = None,
+) -> Tensor:
+    """Saliency (h, w) in [0, 1], high = important, by minimising Eq. 8 over one mask.
+
+    min_M f(keep M) - f(keep 1 - M) + l1 |1-M| + l2 exp(-gamma t) |1-M|^2 + tv BTV(M), f the summed
+    log-probability of the crucial tokens. `steps` integration points for each of the two scores
+    and `iterations` Nesterov steps of size `lr` make 2 x steps x iterations forward-backward passes
+    (100), run `batch` at a time: memory follows the batch, not the number of steps. `noise` is the
+    standard deviation of Gaussian noise on what enters the model, drawn from `seed`.
+    `reduce="mean"` divides f by the number of crucial tokens, so that the step does not grow with
+    the answer; `l2_unit="mean"` averages the L2 term over cells. `compat="paper_code"` renders the
+    mask with aligned corners and weighs edges as the released code does. Returns NaN, which
+    `explain` reports as "diverged", when the score stops being finite.
+    """
+    grid = (mask_size, mask_size) if isinstance(mask_size, int) else tuple(mask_size)
+    _check(grid, iterations, steps, l2_unit, reduce, compat)
+    aligned = compat == "paper_code"
+    edges = masks.edge_weights(target.image, compat=compat)
+    scale = 1 / int(target.crucial.sum()) if reduce == "mean" else 1.0
+    mask = torch.ones(1, 1, *grid, device=target.image.device)
+    point = torch.zeros_like(mask)
+    for t in range(iterations):
+        draw = (seed * iterations + t) * 2 * steps  # a stream of its own for every image
+        gradient = scale * score_gradient(target, mask, steps, noise, draw, batch, aligned)
+        decayed = l2 * math.exp(-gamma * t)
+        gradient += regulariser_gradient(mask, target, edges, l1, decayed, tv, l2_unit, aligned)
+        if not torch.isfinite(gradient).all():
+            return torch.full(grid, math.nan)
+        mask, point = nesterov(mask, point, gradient, t, lr, momentum)
+    return 1 - masks.break_ties(mask, point, seed)[0, 0].cpu()
+
+
+def nesterov(mask: Tensor, last: Tensor, gradient: Tensor, t: int, lr: float, momentum: float):
+    """One accelerated projected step: `(mask, point)`, the point being the unclamped descent.
+
+    point_t = mask - lr gradient;  mask = clamp(point_t + t / (t + momentum) (point_t - point_t-1)).
+    """
+    point = mask - lr * gradient
+    pull = t / (t + momentum) if t else 0.0
+    return (point + pull * (point - last)).clamp(0, 1), point
+
+
+def score_gradient(
+    target: Target, mask: Tensor, steps: int, noise: float, seed: int, batch: int, aligned=False
+) -> Tensor:
+    """Gradient of F_del(M) - F_ins(M) with respect to the mask, (1, 1, h, w).
+
+    F_del averages f over the images that keep (k / steps) of the mask, k = 1..steps, F_ins over
+    those that keep 1 - (k / steps) of it.
+    """
+    part = masks.render(mask, target.size, aligned) * (target.image - target.baseline)
+    paths = [(target.baseline, part), (target.image, -part)]
+    deletion, insertion = path_gradients(target, paths, steps, noise, seed, batch)
+    # The insertion score counts negatively, and its images move against (image - baseline).
+    inner = (deletion + insertion) * (target.image - target.baseline)
+    keep = inner.sum(1, keepdim=True)  # (1, 1, H, W)
+    return masks.render_adjoint(keep, tuple(mask.shape[-2:]), aligned)
+
+
+def path_gradients(
+    target: Target, paths, steps: int, noise: float, seed: int, batch: int
+) -> list[Tensor]:
+    """For every path (start, way): gradient of mean_k f(start + (k / steps) way) by `way`.
+
+    Blending is linear, so the images themselves are the leaves of the graph and the way back is
+    written out: one backward pass for each micro-batch, nothing retained, whatever `steps` is.
+    Returns (1, 3, H, W) for each path. Image i draws its noise from seed + i.
+    """
+    plan = [(n, k / steps) for n in range(len(paths)) for k in range(1, steps + 1)]
+    totals = [torch.zeros_like(way) for _, way in paths]
+    for first in range(0, len(plan), size := target.micro_batch(batch)):
+        some = plan[first : first + size]
+        images = torch.cat([torch.add(paths[n][0], paths[n][1], alpha=s) for n, s in some])
+        seeds = range(seed + first, seed + first + len(some))
+        gradient = image_gradient(target, images, noise, seeds)
+        for (n, s), one in zip(some, gradient, strict=True):
+            totals[n].add_(one, alpha=s / steps)
+    return totals
+
+
+def image_gradient(target: Target, images: Tensor, noise: float = 0.0, seeds=()) -> Tensor:
+    """d score / d image for every image of a batch (b, 3, h, w), each under its own noise."""
+    images = images.detach().requires_grad_()
+    with jitter(target.bound.adapter.model, noise, seeds):
+        score = target.score(images).sum()
+    return torch.autograd.grad(score, images)[0]
+
+
+@contextmanager
+def jitter(model: torch.nn.Module, noise: float, seeds):
+    """Add Gaussian noise to the pictures that enter `model`, behind all resizing and cropping.
+
+    `noise` is in the model's own normalised units, as in the paper; noise on the image's pixels
+    would be averaged away when the image is reduced. The pictures are the model's floating-point
+    inputs; picture i of a batch draws from `seeds[i]`, so the batch size changes nothing.
+    """
+
+    def add(module, args, kwargs):
+        draws = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return args, {key: _noisy(value, noise, draws) for key, value in kwargs.items()}
+
+    handle = model.register_forward_pre_hook(add, with_kwargs=True) if noise else None
+    try:
+        yield
+    finally:
+        if handle:
+            handle.remove()
+
+
+def _noisy(value, noise: float, draws: list):
+    if isinstance(value, list | tuple):
+        return type(value)(_noisy(item, noise, draws) for item in value)
+    if not (isinstance(value, Tensor) and value.is_floating_point()):
+        return value
+    shape = value.unflatten(0, (len(draws), -1)).shape[1:]  # some families pack B x n rows
+    field = torch.stack([torch.randn(shape, generator=draw) for draw in draws])
+    return value + noise * field.view_as(value).to(value)
+
+
+def regulariser_gradient(mask, target, edges, l1, l2, tv, l2_unit="sum", aligned=False) -> Tensor:
+    """Gradient of l1 |1-M| + l2 |1-M|^2 + tv BTV(M), (1, 1, h, w)."""
+    leaf = mask.detach().requires_grad_()
+    keep = masks.render(leaf, target.size, aligned)
+    loss = l1 * masks.l1(leaf) + l2 * masks.l2(leaf, l2_unit) + tv * masks.btv(leaf, keep, edges)
+    return torch.autograd.grad(loss, leaf)[0]
+
+
+def _check(grid, iterations, steps, l2_unit, reduce, compat) -> None:
+    if len(grid) != 2 or min(grid) < 2 or iterations < 1 or steps < 1:
+        raise StudyError(
+            "igos needs a mask of at least 2 x 2 cells and at least one iteration and step, "
+            f"not mask_size={grid}, iterations={iterations}, steps={steps}."
+        )
+    if l2_unit not in ("sum", "mean") or reduce not in ("sum", "mean"):
+        raise StudyError(f"l2_unit and reduce are 'sum' or 'mean', not {l2_unit!r}, {reduce!r}.")
+    if compat not in (None, "paper_code"):
+        raise StudyError(f"compat is None or 'paper_code', not {compat!r}.")

@@ -1,0 +1,385 @@
+"""What every model family has in common: bind a size and a question, answer, score an answer.
+
+An adapter turns a loaded transformers model into a function of pixels. `bind` works out everything
+that depends only on the image size and the question; the `Bound` it returns maps pictures in
+[0, 1] to the log-probabilities of a given answer, differentiably. A family writes down only its
+geometry (which views it cuts, where each visual token looks) and how views become model inputs.
+"""
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from ..errors import StudyError
+from ..images import load_image, to_tensor
+from ..preprocess import Plan, Size
+
+Used = tuple[np.ndarray, np.ndarray]  # view rows, view columns that reach a visual token (bool)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said: the text, its tokens, and how likely each was given those before it.
+
+    `token_ids` (A,) int64 without the end-of-text token; `log_probs` (A,) float32 under teacher
+    forcing; `tokens` are pieces of `text`, so that `"".join(tokens) == text`.
+    """
+
+    text: str
+    tokens: tuple[str, ...]
+    token_ids: Tensor = field(repr=False)
+    log_probs: Tensor = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """What an image size alone decides: the plan, and where each visual token looks.
+
+    `boxes` (N, 4) x0 y0 x1 y1 in image pixels, in prompt order; NaN for newline tokens, zero area
+    for tokens that see only padding. `used` lists, per view, the rows and columns that any token
+    reads (a patch grid may leave a rim unread).
+    """
+
+    plan: Plan
+    boxes: Tensor
+    used: tuple[Used, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """A model tied to one image size and one question: pictures in, answer scores out.
+
+    Holds no gradient state, so one Bound serves any number of passes. `prompt_ids` (1, P) with one
+    id per visual token; `image_span` (P,) bool marks them.
+    """
+
+    adapter: "Adapter"
+    size: Size
+    question: str
+    prompt_ids: Tensor = field(repr=False)
+    image_span: Tensor = field(repr=False)
+    geometry: Geometry = field(repr=False)
+
+    @property
+    def token_boxes(self) -> Tensor:
+        """Box of every visual token (N, 4) in original image pixels; see `Geometry`."""
+        return self.geometry.boxes
+
+    @property
+    def work_size(self) -> Size:
+        """The size at which to blend masks: the image's own, or smaller for huge photographs."""
+        return self.geometry.plan.work_size
+
+    @property
+    def exact(self) -> bool:
+        """Whether pictures at `work_size` reach the model exactly as its processor would do it."""
+        return self.geometry.plan.exact
+
+    def reduced(self, x: Tensor) -> Tensor:
+        """Bring full-size pictures or masks (B, C, H, W) to `work_size`."""
+        return self.geometry.plan.reduced(x)
+
+    def pixels(self, x: Tensor) -> dict[str, Tensor]:
+        """Model inputs for pictures (B, 3, H, W) in [0, 1], at the image's size or `work_size`."""
+        views = self.geometry.plan.render(x.to(self.adapter.device))
+        return self.adapter.pack([view.to(self.adapter.dtype) for view in views])
+
+    def extras(self, B: int, A: int) -> dict[str, Tensor]:
+        """Inputs besides ids and pixels, for B pictures and A ids after the prompt."""
+        return self.adapter.extras(self, B, A)
+
+    def run(self, x: Tensor, answer_ids: Tensor, **options):
+        """The model's own output under teacher forcing; its logits (B, A, V) predict the answer.
+
+        `options` go to the model (`output_attentions=True`, ...), for methods that look inside.
+        """
+        return self._forward(self.pixels(x), len(x), answer_ids, options)
+
+    def logits(self, x: Tensor, answer_ids: Tensor) -> Tensor:
+        """Scores (B, A, V) in float32: row t predicts answer token t from all before it."""
+        if len(answer_ids) == 0:
+            return x.new_zeros(len(x), 0, self.adapter.vocabulary, device=self.adapter.device)
+        return self.run(x, answer_ids).logits.float()
+
+    def log_probs(self, x: Tensor, answer_ids: Tensor) -> Tensor:
+        """log p of every answer token given the picture and the tokens before it: (B, A) float32"""
+        return gather_log_probs(self.logits(x, answer_ids), answer_ids)
+
+    def log_probs_from(self, features: Tensor, answer_ids: Tensor) -> Tensor:
+        """The same from visual features (B, N, D) of `Adapter.encode`, skipping the encoder."""
+        inputs = {"mm_encoder_outputs": self.adapter.wrap(features)}
+        logits = self._forward(inputs, len(features), answer_ids, {}).logits
+        return gather_log_probs(logits.float(), answer_ids)
+
+    def seen(self) -> Tensor:
+        """Image pixels (H, W) bool that can influence the model; a centre crop drops the rest."""
+        return self.geometry.plan.seen(self.geometry.used)
+
+    def _forward(self, inputs: dict, B: int, answer_ids: Tensor, options: dict):
+        answer_ids = answer_ids.to(self.adapter.device)
+        ids = torch.cat([self.prompt_ids, answer_ids[None, :-1]], 1).repeat(B, 1)  # (B, P + A - 1)
+        extras = self.extras(B, ids.shape[1] - self.prompt_ids.shape[1])
+        return self.adapter.model(
+            input_ids=ids,
+            **inputs,
+            **extras,
+            use_cache=False,
+            logits_to_keep=max(len(answer_ids), 1),
+            **options,
+        )
+
+
+class Adapter(ABC):
+    """A loaded vision-language model. Make one with `load_model`.
+
+    A family gives `model_class` (a transformers class), `fallback` (the prompt to use when the
+    checkpoint has no chat template, with {image} and {question}), `geometry_for` and `pack`.
+    """
+
+    model_class: type
+    fallback: str
+
+    def __init__(self, name, model, tokenizer, processor, template: str | None):
+        self.name, self.model, self.tokenizer, self.processor = name, model, tokenizer, processor
+        self.template = template
+        self.image_token_id = model.config.image_token_id
+        self.image_token = tokenizer.convert_ids_to_tokens(self.image_token_id)
+        if self.image_token is None:
+            raise StudyError(
+                f"The tokenizer of {name} has no token with id {self.image_token_id}, the image "
+                "token of its config.json; the two files do not belong together."
+            )
+        self._geometries: dict[Size, Geometry] = {}
+        self._eos = end_ids(model, tokenizer)
+        model.generation_config = GenerationConfig(
+            eos_token_id=self._eos, pad_token_id=self._eos[0]
+        )
+        self.check()
+        if template is None:
+            self._warn_fallback()
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids that the model scores."""
+        return self.model.get_output_embeddings().weight.shape[0]
+
+    # --- what a family says ---------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise StudyError if config and processor do not fit together."""
+        return None
+
+    @abstractmethod
+    def geometry_for(self, size: Size) -> Geometry:
+        """Plan, token boxes and used view pixels for one image size."""
+
+    @abstractmethod
+    def pack(self, views: list[Tensor]) -> dict[str, Tensor]:
+        """Normalised views, (B, T, 3, h, w) each, to the model's pixel inputs."""
+
+    def extras(self, bound: Bound, B: int, A: int) -> dict[str, Tensor]:
+        """Inputs besides ids and pixels; most families have none."""
+        return {}
+
+    def image_text(self, geometry: Geometry) -> str:
+        """What stands in the prompt for the image: one image token per visual token."""
+        return self.image_token * len(geometry.boxes)
+
+    # --- what all families share -----------------------------------------------------------
+
+    def bind(self, size: Size, question: str) -> Bound:
+        """Tie the model to images of `size` (H, W) and one question. Raises StudyError."""
+        size = (int(size[0]), int(size[1]))
+        if min(size) < 1:
+            raise StudyError(f"An image of size {size} has no pixels; give one with at least 1x1.")
+        self._check_question(question)
+        if size not in self._geometries:
+            self._geometries[size] = self.geometry_for(size)
+        geometry = self._geometries[size]
+        ids = self._tokenize(self.prompt(question), self.image_text(geometry))
+        span = ids[0] == self.image_token_id
+        self._check_prompt(ids, int(span.sum()), len(geometry.boxes))
+        return Bound(self, size, question, ids.to(self.device), span, geometry)
+
+    def prompt(self, question: str) -> str:
+        """The whole prompt as text, with one image token. Uses the checkpoint's chat template."""
+        if self.template is None:
+            return self.fallback.format(image=self.image_token, question=question)
+        parts = [{"type": "image"}, {"type": "text", "text": question}]
+        text = self._render(parts)
+        if text is None or self.image_token not in text:  # a template for plain text content
+            text = self._render(f"{self.image_token}\n{question}") or ""
+        if text.count(self.image_token) != 1 or question.strip() not in text:
+            raise StudyError(
+                f"The chat template of {self.name} gives a prompt with "
+                f"{text.count(self.image_token)} image tokens {self.image_token!r} "
+                f"{'and' if question.strip() in text else 'and without'} the question; "
+                "it must hold both once: repair chat_template.jinja in the model's folder."
+            )
+        return text
+
+    @torch.no_grad()
+    def generate(self, bound: Bound, x: Tensor, max_new_tokens: int = 64) -> Tensor:
+        """The greedy answer to one picture (1, 3, H, W): ids (A,) without the end-of-text token."""
+        if max_new_tokens < 1:
+            raise StudyError(f"max_new_tokens must be at least 1, not {max_new_tokens}.")
+        out = self.model.generate(
+            input_ids=bound.prompt_ids,
+            attention_mask=torch.ones_like(bound.prompt_ids),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            **bound.pixels(x),
+            **bound.extras(1, 0),
+        )
+        ids = out[0, bound.prompt_ids.shape[1] :]
+        return ids[:-1] if len(ids) and int(ids[-1]) in self._eos else ids
+
+    def answer(self, image, question: str, max_new_tokens: int = 64) -> Answer:
+        """Ask the model: `image` is anything that `load_image` opens."""
+        x = to_tensor(load_image(image))
+        bound = self.bind(x.shape[-2:], question)
+        return self.read(bound, x, self.generate(bound, x, max_new_tokens))
+
+    @torch.no_grad()
+    def read(self, bound: Bound, x: Tensor, ids: Tensor) -> Answer:
+        """Wrap answer ids (A,), scored on the picture (1, 3, H, W), as an Answer."""
+        text, tokens = pieces(self.tokenizer, ids.tolist())
+        return Answer(text, tokens, ids.cpu(), bound.log_probs(x, ids)[0].cpu())
+
+    def encode(self, bound: Bound, x: Tensor) -> Tensor:
+        """Projected visual tokens (B, N, D), newline tokens included, in prompt order."""
+        inputs = bound.pixels(x) | self.encoder_extras(bound, len(x))
+        return torch.stack(list(self.model.model.get_image_features(**inputs).pooler_output))
+
+    def encoder_extras(self, bound: Bound, B: int) -> dict[str, Tensor]:
+        """The extras that the vision encoder needs too."""
+        return {}
+
+    def wrap(self, features: Tensor) -> dict:
+        """Features (B, N, D) in the shape in which the model takes them instead of pixels."""
+        return {"image": BaseModelOutputWithPooling(pooler_output=list(features))}
+
+    def _render(self, content) -> str | None:
+        """Apply the chat template; None if it cannot take content of this shape."""
+        messages = [{"role": "user", "content": content}]
+        try:
+            return self.tokenizer.apply_chat_template(
+                messages, chat_template=self.template, tokenize=False, add_generation_prompt=True
+            )
+        except Exception:  # jinja raises TypeError, UndefinedError, ... for the wrong shape
+            return None
+
+    def _tokenize(self, text: str, image_text: str) -> Tensor:
+        bos = self.tokenizer.bos_token
+        special = not (bos and text.startswith(bos))  # a template may write it itself
+        text = text.replace(self.image_token, image_text)
+        return self.tokenizer(text, add_special_tokens=special, return_tensors="pt").input_ids
+
+    def _check_question(self, question: str) -> None:
+        if not isinstance(question, str) or not question.strip():
+            raise StudyError("The question is empty; ask something about the image.")
+        special = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
+        found = sorted(t for t in special | {self.image_token} if t and t in question)
+        if found:
+            raise StudyError(
+                f"The question contains {found[0]!r}, which {self.name} reads as a control token; "
+                "leave it out."
+            )
+
+    def _check_prompt(self, ids: Tensor, found: int, wanted: int) -> None:
+        if found != wanted:
+            raise StudyError(
+                f"The tokenizer of {self.name} turns {wanted} image tokens into {found}; "
+                f"{self.image_token!r} must be a special token in tokenizer.json."
+            )
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if limit and ids.shape[1] >= limit:
+            raise StudyError(
+                f"The prompt has {ids.shape[1]} tokens but {self.name} reads at most {limit}; "
+                "shorten the question."
+            )
+
+    def _warn_fallback(self) -> None:
+        warnings.warn(
+            f"{self.name} has no chat template; using the usual prompt of its family, "
+            f"{self.fallback!r}, which may not be the one it was trained with.",
+            stacklevel=4,
+        )
+
+
+def gather_log_probs(logits: Tensor, answer_ids: Tensor) -> Tensor:
+    """Log-softmax of (B, A, V), read off at the answer ids (A,): (B, A)."""
+    index = answer_ids.to(logits.device).expand(len(logits), -1)[..., None]
+    return logits.log_softmax(-1).gather(-1, index)[..., 0]
+
+
+def end_ids(model, tokenizer) -> list[int]:
+    """Every id that ends an answer, by the checkpoint's generation config and its tokenizer."""
+    ids = getattr(model.generation_config, "eos_token_id", None)
+    ids = [] if ids is None else list(ids) if isinstance(ids, Sequence) else [int(ids)]
+    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ids:
+        ids.append(tokenizer.eos_token_id)
+    if not ids:
+        raise StudyError("Neither generation_config.json nor the tokenizer names an end token.")
+    return ids
+
+
+def pieces(tokenizer, ids: list[int]) -> tuple[str, tuple[str, ...]]:
+    """Decode ids and cut the text at token borders: one piece per id, spaces kept.
+
+    A character spread over several byte tokens belongs to the last of them.
+    """
+    text, cuts = _decode(tokenizer, ids), [0]
+    for end in range(1, len(ids)):
+        so_far = _decode(tokenizer, ids[:end])
+        whole = len(so_far.rstrip("\ufffd")) if so_far.endswith("\ufffd") else len(so_far)
+        cuts.append(min(max(whole, cuts[-1]), len(text)))
+    cuts.append(len(text))
+    return text, tuple(text[a:b] for a, b in zip(cuts, cuts[1:], strict=False))[: len(ids)]
+
+
+def _decode(tokenizer, ids: list[int]) -> str:
+    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def patch_edges(side: int, patch: int, tiles: int = 1) -> np.ndarray:
+    """Pixel edges (tiles * g, 2) of the patches along one axis of `tiles` tiles side by side.
+
+    g = side // patch whole patches fit a tile; what remains at its end is read by none.
+    """
+    first = np.arange(tiles)[:, None] * side + np.arange(side // patch) * patch
+    return np.stack([first.ravel(), first.ravel() + patch], 1)
+
+
+def used_pixels(length: int, edges: np.ndarray) -> np.ndarray:
+    """View pixels (length,) bool that lie in any patch."""
+    used = np.zeros(length, bool)
+    for low, high in edges:
+        used[low:high] = True
+    return used
+
+
+def boxes_of(view, rows: np.ndarray, columns: np.ndarray, size: Size) -> Tensor:
+    """Boxes (R, C, 4) in image pixels of the cells rows (R, 2) x columns (C, 2) of a view."""
+    y = np.clip(view.rows.to_source(rows), 0, size[0])
+    x = np.clip(view.columns.to_source(columns), 0, size[1])
+    R, C = len(y), len(x)
+    box = np.empty((R, C, 4), np.float32)
+    box[..., 0], box[..., 2] = x[None, :, 0], x[None, :, 1]
+    box[..., 1], box[..., 3] = y[:, None, 0], y[:, None, 1]
+    return torch.from_numpy(box)

@@ -1,0 +1,140 @@
+"""Reading a checkpoint folder in the Hugging Face layout, and saying clearly what is wrong with it.
+
+Only safetensors and JSON are read, never pickles, and no code from the folder is run. Each check
+names the file or the tensor at fault, because a model that loads with a silent hole gives numbers
+that look like results.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoImageProcessor, AutoTokenizer
+from transformers.utils import logging
+
+from ..errors import StudyError
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def read_json(path: Path, why: str) -> dict:
+    """The JSON object in `path`, or a StudyError that names it."""
+    if not path.is_file():
+        raise StudyError(f"There is no {path.name} in {path.parent}; {why}.")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise StudyError(f"{path} cannot be read as JSON ({error}); fetch it again.") from error
+    if not isinstance(found, dict):
+        raise StudyError(f"{path} does not hold a JSON object; fetch it again.")
+    return found
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint, each checked to be there and whole."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(read_json(index, "").get("weight_map", {}).values()))
+        files = [folder / name for name in names]
+    else:
+        files = [folder / "model.safetensors"]
+    for file in files:
+        _check_file(folder, file)
+    return files
+
+
+def _check_file(folder: Path, file: Path) -> None:
+    if not file.is_file():
+        pickles = sorted(p.name for pattern in PICKLES for p in folder.glob(pattern))
+        if pickles:
+            raise StudyError(
+                f"{folder} holds its weights as {pickles[0]}, a pickle, which can run code when "
+                "loaded; convert it to safetensors first."
+            )
+        raise StudyError(f"The weight file {file} is missing; download the checkpoint again.")
+    try:
+        with safe_open(file, "pt") as opened:
+            opened.keys()
+    except (SafetensorError, OSError) as error:
+        raise StudyError(
+            f"The weight file {file} is damaged or cut short ({error}); download it again."
+        ) from error
+
+
+def load_weights(model_class, folder: Path, dtype: torch.dtype | str):
+    """The model with every tensor from the files, ready to explain (eval, frozen parameters)."""
+    weight_files(folder)
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # a bar per model has no place in a notebook's output
+    try:
+        model, info = model_class.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
+        raise StudyError(
+            f"{folder} cannot be loaded as {model_class.__name__}: {one_line(error)}."
+        ) from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise StudyError(
+            f"The weight files in {folder} lack {len(missing)} tensors, first {missing[0]!r}; "
+            "they do not belong to this config.json."
+        )
+    return model.eval().requires_grad_(False)
+
+
+def load_tokenizer(folder: Path):
+    """The checkpoint's tokenizer."""
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise StudyError(
+            f"There is no tokenizer in {folder} ({', '.join(TOKENIZER_FILES[:2])}); "
+            "copy the tokenizer files of the model there."
+        )
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # each tokenizer library raises its own kinds
+        raise StudyError(
+            f"The tokenizer in {folder} cannot be loaded: {one_line(error)}."
+        ) from error
+
+
+def load_processor(folder: Path):
+    """The checkpoint's image processor settings, by its Pillow class (no torchvision needed)."""
+    try:
+        return AutoImageProcessor.from_pretrained(
+            folder, backend="pil", trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        raise StudyError(
+            f"{folder} has no usable preprocessor_config.json or processor_config.json, so nobody "
+            f"knows how its images are prepared: {one_line(error)}."
+        ) from error
+
+
+def load_template(folder: Path, tokenizer) -> str | None:
+    """The chat template: the processor's own first, then the tokenizer's; None if there is none."""
+    jinja = folder / "chat_template.jinja"
+    if jinja.is_file():
+        return jinja.read_text(encoding="utf-8")
+    for name in ("chat_template.json", "processor_config.json"):
+        if (folder / name).is_file():
+            template = read_json(folder / name, "").get("chat_template")
+            if template:
+                return template
+    found = tokenizer.chat_template
+    return found.get("default") if isinstance(found, dict) else found
+
+
+def one_line(error: Exception) -> str:
+    """The first line of an error message, without its full stop."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__).rstrip(".")

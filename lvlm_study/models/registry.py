@@ -1,0 +1,163 @@
+"""Finding a model by name and loading it: a zoo name, a hub id or a folder, all by the same path.
+
+A further family is one line in `FAMILIES`: its `model_type` (config.json) and its adapter.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+from ..errors import StudyError, unknown
+from ..paths import data_dir
+from . import checkpoint
+from .anyres import LlavaNext, LlavaOnevision
+from .base import Adapter
+from .llava import Llava
+
+FAMILIES: dict[str, type[Adapter]] = {
+    "llava": Llava,
+    "llava_next": LlavaNext,
+    "llava_onevision": LlavaOnevision,
+}
+
+DTYPES = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+}
+HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+
+
+def models() -> list[str]:
+    """Names of the zoo's checkpoints, `mini/...`; hub ids and folders can be loaded besides."""
+    return sorted(f"mini/{p.parent.name}" for p in (data_dir() / "zoo").glob("*/config.json"))
+
+
+def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
+    """Load a vision-language model, ready to explain.
+
+    `name`: a zoo name ("mini/llava-1.5"), a hub id ("org/name", "org/name@revision") or a folder
+    in the Hugging Face layout. `dtype`: a torch dtype or its name; by default float32 on the CPU
+    and the checkpoint's own on a GPU. `device`: by default the GPU if there is one. Raises
+    StudyError for an unknown name or architecture, a missing or damaged file, a model that takes
+    no images. Runs no code from the checkpoint and reads no pickles.
+    """
+    device = pick_device(device)
+    dtype = pick_dtype(dtype, device)
+    folder = find_folder(str(name))
+    family = find_family(folder)
+    tokenizer = checkpoint.load_tokenizer(folder)
+    processor = checkpoint.load_processor(folder)
+    template = checkpoint.load_template(folder, tokenizer)
+    model = checkpoint.load_weights(family.model_class, folder, dtype).to(device)
+    return family(str(name), model, tokenizer, processor, template)
+
+
+def find_folder(name: str) -> Path:
+    """The local folder behind a model name; hub ids are fetched or found in the cache."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise StudyError(f"{name} is a file; give the folder that holds config.json.")
+    if name.startswith("mini/"):
+        folder = data_dir() / "zoo" / name.removeprefix("mini/")
+        if not (folder / "config.json").is_file():
+            raise unknown("model", name, models())
+        return folder
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 and "@" not in name:
+        raise StudyError(f"There is no model folder at {name}; check the path.")
+    if not HUB_ID.fullmatch(name):
+        raise unknown("model", name, models())
+    return download(name)
+
+
+def download(name: str) -> Path:
+    """The hub snapshot of `org/name[@revision]`: weights, configs and tokenizer only."""
+    repo, _, revision = name.partition("@")
+    try:
+        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=HUB_FILES))
+    except GatedRepoError as error:
+        raise StudyError(
+            f"{repo} is gated: accept its licence on huggingface.co and log in with "
+            "'hf auth login'."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise StudyError(f"{repo} has no revision {revision!r} on the hub.") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise StudyError(
+            f"There is no model {repo} on the hub (or it is private); known here: "
+            f"{', '.join(models()) or 'none'}."
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise StudyError(_unreachable(repo)) from error
+
+
+def _unreachable(repo: str) -> str:
+    if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
+        return f"{repo} is not in the local cache and HF_HUB_OFFLINE is set; unset it to download."
+    return f"{repo} cannot be fetched: the hub is out of reach; download it and give its folder."
+
+
+def find_family(folder: Path) -> type[Adapter]:
+    """The adapter for a checkpoint, by the `model_type` in its config.json."""
+    config = checkpoint.read_json(
+        folder / "config.json", "a model folder needs the Hugging Face layout"
+    )
+    kind = config.get("model_type")
+    if kind in FAMILIES:
+        return FAMILIES[kind]
+    if kind is None:
+        raise StudyError(f"{folder / 'config.json'} has no model_type; it describes no model.")
+    known = ", ".join(FAMILIES)
+    if kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise StudyError(f"Models of type {kind!r} ({folder}) are not supported; known: {known}.")
+    if kind in CONFIG_MAPPING_NAMES:
+        raise StudyError(
+            f"{folder} holds a {kind!r} model, which is no vision-language model; known: {known}."
+        )
+    raise unknown("model architecture", kind, FAMILIES)
+
+
+def pick_device(device) -> torch.device:
+    """The device asked for, or the first GPU, or the CPU."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise StudyError(
+            f"There is no device {str(device)!r} here ({checkpoint.one_line(error)})."
+        ) from error
+    return found
+
+
+def pick_dtype(dtype, device: torch.device) -> torch.dtype | str:
+    """A torch dtype for a dtype, its name or None; "auto" means the checkpoint's own."""
+    if dtype is None:
+        return torch.float32 if device.type == "cpu" else "auto"
+    if isinstance(dtype, torch.dtype):
+        if not dtype.is_floating_point:
+            raise StudyError(f"A model needs a floating-point dtype, not {dtype}.")
+        return dtype
+    if str(dtype) not in DTYPES:
+        raise unknown("dtype", str(dtype), DTYPES)
+    return DTYPES[str(dtype)]

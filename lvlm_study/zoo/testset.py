@@ -1,0 +1,89 @@
+"""The fixed test set of SpriteVQA: drawn once from its own seed, balanced, committed, checksummed.
+
+Within a kind of question every answer is asked for equally often, so that a blind guess earns
+chance. Training streams use seeds from 1000 on; the test set is drawn from seed 7.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+
+from . import scenes
+from .questions import CATEGORIES, NUMBERS, Question, all_questions
+from .scenes import COLORS, PLACES, Scene, names
+
+SEED = 7
+PER_CATEGORY = 96
+KINDS = {
+    "attribute": ("color", "name"),
+    "existence": ("existence",),
+    "counting": ("counting",),
+    "spatial": ("relation", "corner"),
+    "global": ("place", "light"),
+    "reasoning": ("bigger", "animal", "bigger", "fruit", "bigger", "vehicle"),
+}
+
+
+def answers_of(kind: str) -> tuple[str, ...]:
+    """Every answer that a kind of question can have."""
+    corners = ("top left", "top right", "bottom left", "bottom right")
+    return {
+        "color": tuple(COLORS),
+        "existence": ("Yes", "No"),
+        "counting": NUMBERS[1:],
+        "relation": ("left", "right", "above", "below"),
+        "corner": corners,
+        "place": tuple(PLACES),
+        "light": ("day", "night"),
+        "animal": tuple(names("animal")),
+        "fruit": tuple(names("fruit")),
+        "vehicle": tuple(names("vehicle")),
+    }.get(kind, tuple(names()))
+
+
+def build(seed: int = SEED, per_category: int = PER_CATEGORY) -> Iterator[dict]:
+    """The records of a test set, category by category."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    for category in CATEGORIES:
+        wanted = {kind: cycle(answers_of(kind)) for kind in KINDS[category]}
+        for k, kind in enumerate(islice(cycle(KINDS[category]), per_category)):
+            scene, question = _find(rng, kind, next(wanted[kind]))
+            yield record(f"{category}-{k:03d}", scene, question)
+
+
+def record(name: str, scene: Scene, question: Question) -> dict:
+    """One line of the file: the item in words, its scene, and the checksum of its picture."""
+    start = question.answer.index(question.content)
+    return {
+        "id": name,
+        "category": question.category,
+        "kind": question.kind,
+        "question": question.text,
+        "answer": question.answer,
+        "accept": list(question.accept),
+        "content_span": [start, start + len(question.content)],
+        "evidence": None if question.evidence is None else list(question.evidence),
+        "scene": scene.to_json(),
+        "sha256": hashlib.sha256(scenes.draw(scene).tobytes()).hexdigest(),
+    }
+
+
+def write(path: Path, seed: int = SEED, per_category: int = PER_CATEGORY) -> str:
+    """Write the test set as JSON lines; returns the checksum of the file."""
+    lines = [json.dumps(line, separators=(",", ":")) for line in build(seed, per_category)]
+    path.write_text("\n".join(lines) + "\n")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _find(rng: np.random.Generator, kind: str, answer: str) -> tuple[Scene, Question]:
+    """A scene in which a question of this kind has this answer."""
+    while True:
+        repeat = NUMBERS.index(answer) if kind == "counting" else None
+        scene = scenes.sample(rng, repeat)
+        hits = [q for q in all_questions(scene, rng) if q.kind == kind and q.content == answer]
+        if hits:
+            return scene, hits[int(rng.integers(len(hits)))]

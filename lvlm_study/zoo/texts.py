@@ -1,0 +1,138 @@
+"""Questions, answers and captions of scenes as token batches, and the loss on their answers.
+
+Many texts about one picture share its visual tokens: the picture goes through the language model
+once, its keys and values are repeated, and every text continues from there as if it were alone.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import DynamicCache
+
+from .questions import CATEGORIES, all_questions, describe, reading_order
+from .scenes import Scene
+
+PREFIX = "USER: "  # what stands before the picture; the rest of a text follows it
+LISTS = {
+    "color": "List the objects by color.",
+    "name": "List the objects by name.",
+    "place": "List the objects by place.",
+}
+DESCRIBE = "Describe the picture."
+
+
+Text = tuple[str, str, int]  # question, answer, category as an index into CATEGORIES
+
+
+@dataclass(frozen=True)
+class Texts:
+    """M texts of about one length: ids (M, L) right-padded, `answer` (M, L) marks what to predict.
+
+    `image` (M,) says which picture of the batch a text is about; `group` (M,) is its category,
+    len(CATEGORIES) for captions.
+    """
+
+    ids: torch.Tensor
+    answer: torch.Tensor
+    image: torch.Tensor
+    group: torch.Tensor
+
+
+def short_texts(scene: Scene, rng: np.random.Generator, n: int) -> list[Text]:
+    """`n` (question, answer, category) triples; categories take turns, so that none starves."""
+    by_category: dict[str, list] = {c: [] for c in CATEGORIES}
+    for q in all_questions(scene, rng):
+        by_category[q.category].append(q)
+    for questions in by_category.values():
+        rng.shuffle(questions)
+    out = []
+    while len(out) < n:
+        for i in rng.permutation(len(CATEGORIES)):
+            questions = by_category[CATEGORIES[i]]
+            if questions and len(out) < n:
+                q = questions[len(out) % len(questions)]
+                out.append((q.text, q.answer, int(i)))
+    return out
+
+
+def captions(scene: Scene, rng: np.random.Generator, n: int) -> list[Text]:
+    """`n` captions: the descriptive answer in reading order, or lists in any order and style."""
+    out = []
+    for _ in range(n):
+        if rng.random() < 0.3:
+            out.append((DESCRIBE, describe(scene, reading_order(scene)), len(CATEGORIES)))
+        else:
+            style = str(rng.choice(list(LISTS)))
+            order = rng.permutation(len(scene.objects))
+            out.append((LISTS[style], describe(scene, order, style), len(CATEGORIES)))
+    return out
+
+
+def encode(rows: list[list[Text]], tokenizer, edges: tuple[int, ...] = (22, 40)) -> list[Texts]:
+    """The texts of B pictures in buckets of similar length, so that little is padding."""
+    image = [i for i, row in enumerate(rows) for _ in row]
+    flat = [text for row in rows for text in row]
+    heads = tokenizer([f"\n{q} ASSISTANT:" for q, _, _ in flat], add_special_tokens=False).input_ids
+    tails = tokenizer([f" {a}</s>" for _, a, _ in flat], add_special_tokens=False).input_ids
+    lengths = np.array([len(h) + len(t) for h, t in zip(heads, tails, strict=True)])
+    bucket = np.digitize(lengths, edges, right=True)
+    out = []
+    for b in np.unique(bucket):
+        chosen = np.flatnonzero(bucket == b)
+        ids = torch.full((len(chosen), int(lengths[chosen].max())), tokenizer.pad_token_id)
+        answer = torch.zeros_like(ids, dtype=torch.bool)
+        for row, k in enumerate(chosen):
+            ids[row, : lengths[k]] = torch.tensor(heads[k] + tails[k])
+            answer[row, len(heads[k]) : lengths[k]] = True
+        which, group = (torch.tensor([v[k] for k in chosen]) for v in (image, [t[2] for t in flat]))
+        out.append(Texts(ids, answer, which, group))
+    return out
+
+
+def answer_logits(language: nn.Module, head: nn.Module, prefix: torch.Tensor, batches: list[Texts]):
+    """For each bucket the logits that predict its answer tokens, and the tokens: (M, V), (M,).
+
+    `prefix` (B, P, D) are the embeddings up to and including the visual tokens; they pass through
+    `language` once for all texts.
+    """
+    cache = DynamicCache(config=language.config)
+    language(inputs_embeds=prefix, past_key_values=cache, use_cache=True)
+    states = [(layer.keys, layer.values) for layer in cache.layers]
+    for texts in batches:
+        cache = DynamicCache(config=language.config)
+        for i, (keys, values) in enumerate(states):
+            cache.update(keys[texts.image], values[texts.image], i)
+        place = torch.arange(prefix.shape[1], prefix.shape[1] + texts.ids.shape[1])
+        hidden = language(
+            inputs_embeds=language.embed_tokens(texts.ids),
+            past_key_values=cache,
+            use_cache=True,
+            position_ids=place[None].expand(len(texts.ids), -1),
+        ).last_hidden_state
+        logits = head(hidden[:, :-1][texts.answer[:, 1:]]).float()
+        yield logits, texts.ids[texts.answer]
+
+
+def answer_loss(language, head, prefix: torch.Tensor, batches: list[Texts]) -> torch.Tensor:
+    """Mean cross-entropy per answer token of each bucket, summed over buckets."""
+    pairs = answer_logits(language, head, prefix, batches)
+    return sum(nn.functional.cross_entropy(logits, target) for logits, target in pairs)
+
+
+@torch.no_grad()
+def exact_answers(language, head, prefix: torch.Tensor, batches: list[Texts]) -> dict[str, float]:
+    """Share of texts whose whole answer is right under greedy decoding, per category.
+
+    Greedy decoding gives the reference exactly when every reference token is the likeliest one
+    after those before it, which one teacher-forced pass can tell.
+    """
+    right, group = [], torch.cat([t.group for t in batches])
+    pairs = answer_logits(language, head, prefix, batches)
+    for texts, (logits, target) in zip(batches, pairs, strict=True):
+        hit = torch.ones_like(texts.answer)
+        hit[texts.answer] = logits.argmax(-1) == target
+        right.append(hit.all(-1))
+    right, names = torch.cat(right).float(), (*CATEGORIES, "caption")
+    return {names[g]: round(right[group == g].mean().item(), 3) for g in group.unique().tolist()}

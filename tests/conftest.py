@@ -1,0 +1,55 @@
+"""Shared fixtures: no network, one thread, and tiny models loaded once per session."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
+import tiny  # noqa: E402
+import torch  # noqa: E402
+
+from lvlm_study.models import load_model  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory):
+    """`checkpoints(family) -> Path` of a tiny checkpoint, written once. Do not change it."""
+    written = {}
+
+    def find(family):
+        if family not in written:
+            written[family] = tiny.tiny_checkpoint(family, tmp_path_factory.mktemp(family))
+        return written[family]
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def adapters(checkpoints):
+    """`adapters(family) -> Adapter`, loaded once through `load_model`."""
+    loaded = {}
+
+    def find(family):
+        if family not in loaded:
+            loaded[family] = load_model(checkpoints(family))
+        return loaded[family]
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def tiny_llava(adapters):
+    return adapters("llava")
+
+
+@pytest.fixture(scope="session")
+def tiny_next(adapters):
+    return adapters("llava_next")
+
+
+@pytest.fixture(scope="session")
+def tiny_onevision(adapters):
+    return adapters("llava_onevision")

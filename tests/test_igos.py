@@ -1,0 +1,206 @@
+"""iGOS: recovers planted evidence, equals the retained graph, decays, and costs what it says."""
+
+import importlib
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lvlm_study.answers import make_target
+from lvlm_study.errors import StudyError
+from lvlm_study.faithfulness import deletion_insertion
+from lvlm_study.heatmaps import explain, igos
+from lvlm_study.heatmaps.igos import nesterov, score_gradient
+from lvlm_study.zoo.planted import PlantedBound, planted, planted_scene
+
+module = importlib.import_module("lvlm_study.heatmaps.igos")
+SCENE = planted_scene((64, 96))
+SEEING = ["object", "watermark", "conjunctive", "disjunctive", "multi_crop"]
+
+
+def target_of(name="object", **options):
+    return make_target(planted(name), SCENE, "What colour?", **options)[0]
+
+
+@pytest.mark.parametrize("name", SEEING)
+def test_planted_evidence_is_found(name):
+    reader = planted(name)
+    found = explain(reader, SCENE, "What colour?", method="igos")
+    truth = reader.evidence(SCENE.shape[:2])
+    best = found.saliency >= np.sort(found.saliency.ravel())[-truth.sum()]
+    assert found.status == "ok"
+    assert truth.ravel()[found.saliency.argmax()]
+    assert (best & truth).sum() / (best | truth).sum() > 0.75
+    expected = reader.expected(found.target).numpy()
+    assert found.saliency[expected > 0.5].min() > found.saliency[~truth].mean()
+    assert np.corrcoef(found.saliency.ravel(), expected.ravel())[0, 1] > 0.7
+
+
+def test_one_backward_a_step_equals_the_retained_graph():
+    target, steps = target_of(), 6
+    mask = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    keep = F.interpolate(mask, target.size, mode="bilinear", align_corners=False)
+    loss = 0
+    for k in range(1, steps + 1):
+        part = k / steps * keep
+        deleted = target.image * part + target.baseline * (1 - part)
+        inserted = target.baseline * part + target.image * (1 - part)
+        loss = loss + (target.score(deleted) - target.score(inserted)).sum() / steps
+    (expected,) = torch.autograd.grad(loss, mask)
+    for batch in (1, 5, 12):
+        found = score_gradient(target, mask.detach(), steps, 0.0, 0, batch)
+        assert torch.allclose(found, expected, atol=1e-6, rtol=1e-4)
+
+
+def test_memory_does_not_grow_with_the_number_of_steps():
+    target, mask = target_of("multi_crop"), torch.full((1, 1, 8, 8), 0.7)
+
+    def peak(steps, batch):
+        live, most = 0, 0
+
+        class Saved:
+            def __init__(self, tensor):
+                nonlocal live, most
+                self.tensor = tensor
+                live += tensor.nbytes
+                most = max(most, live)
+
+            def __del__(self):
+                nonlocal live
+                live -= self.tensor.nbytes
+
+        with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
+            score_gradient(target, mask, steps, 0.0, 0, batch)
+        return most
+
+    assert peak(5, 2) == peak(20, 2) > 0
+    assert peak(20, 40) > 5 * peak(20, 2)  # the measure does see what a large batch holds
+
+
+def test_nesterov_by_hand():
+    one = torch.ones(1)
+    mask, point = nesterov(one, torch.zeros(1), torch.tensor([0.05]), 0, 10, 5)
+    assert (mask.item(), point.item()) == pytest.approx((0.5, 0.5))
+    mask, point = nesterov(mask, point, torch.tensor([0.02]), 1, 10, 5)
+    assert point.item() == pytest.approx(0.3)
+    assert mask.item() == pytest.approx(0.3 + (0.3 - 0.5) / 6)
+    mask, point = nesterov(mask, point, torch.tensor([0.2]), 2, 10, 5)
+    assert mask.item() == 0
+    assert point.item() == pytest.approx(0.3 - 0.2 / 6 - 2)  # the unclamped value survives
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.2, 1.0])
+def test_decay_of_the_convex_term(monkeypatch, gamma):
+    """With a constant gradient and L2 alone every cell follows a recursion written out here."""
+    monkeypatch.setattr(
+        module, "score_gradient", lambda target, mask, *rest: torch.full_like(mask, 0.04)
+    )
+    found = igos(target_of(), mask_size=4, l1=0.0, tv=0.0, l2=0.1, gamma=gamma, lr=2.0)
+    m, last = 1.0, 0.0
+    for t in range(5):
+        point = m - 2.0 * (0.04 + 2 * 0.1 * math.exp(-gamma * t) * (m - 1))
+        m = min(1.0, max(0.0, point + t / (t + 5) * (point - last)))
+        last = point
+    assert 1 - found.mean().item() == pytest.approx(m, abs=2e-3)
+
+
+def test_decay_changes_the_map():
+    fast, slow = (igos(target_of(), l2=1.0, gamma=g, noise=0.0) for g in (1.0, 0.0))
+    assert (fast - slow).abs().max() > 0.05
+
+
+def test_seed_and_batch():
+    target = target_of("conjunctive")
+    once, twice = (igos(target, seed=1).numpy().tobytes() for _ in range(2))
+    assert once == twice
+    assert igos(target, seed=2).numpy().tobytes() != once
+    reference = igos(target, batch=20)
+    for batch in (1, 7):
+        assert torch.allclose(igos(target, batch=batch), reference, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llava", "llava_next", "llava_onevision"])
+def test_on_real_architectures(adapters, family):
+    """Batch size changes nothing, passes are counted at the real head, the map is faithful."""
+    model, scene = adapters(family), planted_scene((40, 60))
+    answer = model.answer(scene, "What colour?", max_new_tokens=4)
+    options = {"answer": answer, "tokens": "all", "baseline": "black", "steps": 5}
+    one, two = (explain(model, scene, "What colour?", batch=b, **options) for b in (3, 10))
+    assert np.allclose(one.saliency, two.saliency, atol=1e-5)
+    assert (one.cost.forward, one.cost.backward) == (50, 50)
+    assert one.saliency.shape == (40, 60)
+    still = explain(model, scene, "What colour?", noise=0.0, **options)
+    assert np.abs(still.saliency - one.saliency).max() > 1e-3  # the noise does enter
+    score = deletion_insertion(model, still, min_gap=0)
+    assert score.gap > 0.2
+
+
+def test_passes_are_counted():
+    found = explain(planted("object"), SCENE, "?", method="igos", iterations=3, steps=4, batch=5)
+    assert (found.cost.forward, found.cost.backward) == (24, 24)
+    assert found.cost.seconds > 0 and found.cost.peak_bytes >= 0
+    control = explain(planted("object"), SCENE, "?", method="random")
+    assert (control.cost.forward, control.cost.backward) == (0, 0)
+
+
+def test_map_is_in_image_pixels_and_distinct():
+    found = explain(planted("object"), SCENE, "?", method="igos", mask_size=(12, 18))
+    assert found.saliency.shape == SCENE.shape[:2] and found.saliency.dtype == np.float32
+    assert found.grid.shape == (12, 18)
+    assert len(np.unique(found.grid)) == 12 * 18  # no ties are left to chance of sorting
+    assert 0 <= found.saliency.min() and found.saliency.max() <= 1
+
+
+class _Broken(PlantedBound):
+    def log_probs(self, x, answer_ids):
+        return super().log_probs(x, answer_ids) * (1 if len(x) == 1 else math.nan)
+
+
+def test_divergence_is_a_status_not_a_crash():
+    reader = planted("object")
+    reader.bind = lambda size, question: _Broken(reader, tuple(size), question)
+    found = explain(reader, SCENE, "?", method="igos")
+    assert found.status == "diverged"
+    assert np.all(found.saliency == 0)
+
+
+def test_no_crucial_tokens_gives_zeros_and_a_status():
+    found = explain(planted("blind"), SCENE, "?", method="igos")
+    assert found.status == "no_crucial_tokens" and found.target is None
+    assert found.saliency.shape == SCENE.shape[:2] and np.all(found.saliency == 0)
+
+
+def test_no_gap_is_told():
+    found = explain(planted("object"), SCENE, "?", baseline="black", tokens="word", word="shape")
+    assert found.status == "no_gap"
+
+
+def test_compat_moves_the_mask_to_aligned_corners():
+    assert not torch.allclose(igos(target_of()), igos(target_of(), compat="paper_code"), atol=1e-3)
+
+
+def test_mean_reduction_divides_the_step_by_the_tokens():
+    target = target_of(tokens="all")
+    same = {"l1": 0.0, "l2": 0.0, "tv": 0.0, "noise": 0.0, "iterations": 1}
+    summed = igos(target, lr=0.02, **same)
+    averaged = igos(target, lr=0.02 * 5, reduce="mean", **same)
+    assert torch.allclose(summed, averaged, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stepps": 3}, "did you mean steps"),
+        ({"steps": 0}, "at least one iteration"),
+        ({"l2_unit": "rms"}, "'sum' or 'mean'"),
+        ({"compat": "other"}, "compat is"),
+        ({"method": "igoss"}, "did you mean igos"),
+        ({"question": " "}, "question is empty"),
+    ],
+)
+def test_bad_options_are_told(options, message):
+    call = {"question": "What colour?", **options}
+    with pytest.raises(StudyError, match=message):
+        explain(planted("object"), SCENE, **call)
