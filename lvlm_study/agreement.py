@@ -5,8 +5,11 @@
 `data/judge/mmvp_labels.csv` holds our reading of 250 free-form MMVP answers of two models: the file
 name, the row, our label, and whether the row was open while the rules were written. The rows were
 split by image pair before any rule existed; the held-out answers were read and labelled after the
-rules were fixed and before the judge saw them. The answers themselves are not ours to publish
-(FOLDER holds the EAGLE repository's MMVP files, *.jsonl).
+rules were fixed and before the judge saw them. Two later edits (paragraph references, "it is not
+true that there are no ...") came from other tests and left these numbers as they were. One reader
+labelled everything and also wrote the rules; rows of a pair, and the two models' answers to one
+question, are not independent, so the interval is a little too narrow. The answers themselves are
+not ours to publish (FOLDER holds the EAGLE repository's MMVP files, *.jsonl).
 """
 
 import argparse

@@ -226,11 +226,23 @@ UNITS = {"grid": grid_labels, "superpixels": superpixel_labels, "patches": patch
 
 
 def _curve_log_probs(target, place, counts, start, end, batch) -> Tensor:
-    """(S, K) log-probabilities where the `n` first units of `start` are replaced from `end`."""
+    """(S, K) log-probabilities where the `n` first units of `start` are replaced from `end`.
+
+    One picture is carried along and only the pixels that change are written, into one buffer.
+    """
+    pixels = place.flatten().argsort()
+    until = torch.bincount(place.flatten()).cumsum(0).tolist()
+    now, source, done = start.clone(), end.flatten(2), 0
+    buffer = start.repeat(target.micro_batch(batch), 1, 1, 1)
     out = [start.new_zeros(0, int(target.crucial.sum()), device="cpu")]
-    for some in torch.as_tensor(counts).to(place.device).split(target.micro_batch(batch)):
-        changed = place < some.view(-1, 1, 1, 1)  # (b, 1, h, w)
-        out.append(_token_log_probs(target, torch.where(changed, end, start), batch))
+    for first in range(0, len(counts), len(buffer)):
+        some = counts[first : first + len(buffer)]
+        for picture, n in zip(buffer, some, strict=False):
+            new = pixels[done : until[n - 1]]
+            now.flatten(2)[..., new] = source[..., new]
+            done = until[n - 1]
+            picture.copy_(now[0])
+        out.append(_token_log_probs(target, buffer[: len(some)], batch))
     return torch.cat(out)
 
 

@@ -10,15 +10,20 @@ from transformers import CLIPImageProcessorPil
 
 from lvlm_study.errors import StudyError
 from lvlm_study.models import load_model, registry, towers
-from lvlm_study.models.cambrian import SYSTEM_8B, Cambrian, CambrianLlamaForCausalLM
+from lvlm_study.models.cambrian import (
+    SYSTEM_8B,
+    Cambrian,
+    CambrianLlamaForCausalLM,
+    CambrianPhi3ForCausalLM,
+)
 
 SIZE = (96, 128)  # 3 x 4 cells of 32 pixels stay
 QUESTION = "Is it red?"
 LANGUAGE = dict(vocab_size=VOCABULARY, image_token_index=IMAGE_ID, max_position_embeddings=4096)
 
 
-def adapter(**changes) -> Cambrian:
-    model = build(**LANGUAGE | changes).requires_grad_(False)
+def adapter(model_class=CambrianLlamaForCausalLM, **changes) -> Cambrian:
+    model = build(model_class, **LANGUAGE | changes).requires_grad_(False)
     return Cambrian("tiny/cambrian", model, tokenizer(), None, tokenizer().chat_template)
 
 
@@ -117,14 +122,27 @@ def test_gradient_reaches_every_pixel():
     assert (x.grad != 0).any(1).float().mean() > 0.98 and bound.seen().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_half_precision_stays_close(dtype):
+    adapt, ids = adapter(), torch.tensor([70, 71])
+    want = adapt.bind(SIZE, QUESTION).log_probs(picture(), ids)
+    adapt.model.to(dtype)
+    bound = adapt.bind(SIZE, QUESTION)
+    have = bound.log_probs(picture(), ids)
+    assert have.dtype == torch.float32 and torch.allclose(have, want, atol=0.05)
+    assert torch.equal(bound.log_probs_from(adapt.encode(bound, picture()), ids), have)
+
+
 def test_another_template_is_refused():
     with pytest.raises(StudyError, match="begins at token 7 of the prompt .* trained with it at 9"):
         adapter(image_position=9).bind(SIZE, QUESTION)
 
 
-def test_a_folder_loads_by_the_registry(tmp_path, monkeypatch):
-    monkeypatch.setitem(registry.FAMILIES, "cambrian_llama", Cambrian)
-    adapt = adapter()
+@pytest.mark.parametrize("model_class", [CambrianLlamaForCausalLM, CambrianPhi3ForCausalLM])
+def test_a_folder_loads_by_the_registry(tmp_path, monkeypatch, model_class):
+    monkeypatch.setitem(registry.FAMILIES, model_class.config_class.model_type, Cambrian)
+    adapt = adapter(model_class)
     for part in (adapt.model, adapt.tokenizer, CLIPImageProcessorPil()):
         part.save_pretrained(tmp_path)
     again = load_model(tmp_path, device="cpu")

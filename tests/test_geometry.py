@@ -6,7 +6,7 @@ import tiny
 import torch
 
 from lvlm_study.models import load_model
-from lvlm_study.models.anyres import blended, fit_inside, unpadded
+from lvlm_study.models.anyres import LlavaNext, blended, fit_inside, unpadded
 from lvlm_study.models.base import patch_edges
 
 SIZES = {"square": (90, 90), "wide": (61, 140), "tall": (150, 70)}
@@ -21,8 +21,8 @@ def local(checkpoints):
     def find(family):
         if family not in loaded:
             model = load_model(checkpoints(family))
-            for name, weight in model.model.model.vision_tower.named_parameters():
-                if "out_proj" in name:
+            for name, weight in model.vision.named_parameters():
+                if "out_proj" in name or "attn.proj" in name or "projection_layer" in name:
                     weight.zero_()
             loaded[family] = model
         return loaded[family]
@@ -31,14 +31,15 @@ def local(checkpoints):
 
 
 def reaches(bound):
-    """How far, in image pixels, a painted pixel can matter beyond its token's box: (N, 2) x, y.
-
-    A filter reaches two view pixels (two image pixels when enlarging), and a view pixel has a size.
-    """
-    views = bound.geometry.plan.views
-    slack = [[2 * max(a.step, 1.0) + a.step for a in (v.columns, v.rows)] for v in views]
-    base = 16 if len(views) > 1 else len(bound.token_boxes)
-    view_of = (torch.arange(len(bound.token_boxes)) >= base).long()
+    """How far, in image pixels, a painted pixel can matter beyond its token's box: (N, 2) x, y."""
+    views, count = bound.geometry.plan.views, len(bound.token_boxes)
+    slack = [[r + s for r, s in zip(v.reach, v.steps, strict=True)][::-1] for v in views]
+    if isinstance(bound.adapter, LlavaNext):
+        sizes = [16, count - 16]  # the base view, then all tiles
+    else:
+        after = [4] * (len(views) - 1)  # thumbnails and crops have 4 tokens each
+        sizes = [count - sum(after), *after]
+    view_of = torch.repeat_interleave(torch.arange(len(views)), torch.tensor(sizes))
     return torch.tensor(slack)[view_of]
 
 
@@ -84,7 +85,7 @@ def moved(model, bound, rectangle):
     return (before - after).abs().amax(1) > 1e-6
 
 
-def check_painting(model, size, count=12):
+def check_painting(model, size, count=8):
     """Tokens with a box move exactly if painted; those that see only padding, at most near it."""
     bound = model.bind(size, QUESTION)
     boxes, slack = bound.token_boxes, reaches(bound)
@@ -96,7 +97,7 @@ def check_painting(model, size, count=12):
         painted += int(expected.any() and not expected[solid].all())
         assert torch.equal(found[solid], expected[solid]), rectangle
         assert not (found & ~overlaps(boxes, rectangle, slack)).any(), rectangle
-    assert painted >= count // 3  # some tokens, not all
+    assert painted >= 3  # some tokens, not all
 
 
 @pytest.mark.parametrize("shape", SIZES)
@@ -182,8 +183,8 @@ def test_boxes_cover_the_seen_pixels(adapters, family):
     for x0, y0, x1, y1 in bound.token_boxes[bound.token_boxes.isfinite().all(1)].tolist():
         covered[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))] = True
     assert not (covered & ~bound.seen()).any()
-    step = max(v.columns.step for v in bound.geometry.plan.views)
-    assert (bound.seen() & ~covered).any(0).sum() <= 2 * np.ceil(2 * step + 1)
+    spread = max(sum(v.reach) for v in bound.geometry.plan.views)
+    assert (bound.seen() & ~covered).any(0).sum() <= 2 * np.ceil(spread)
 
 
 def test_a_rim_without_patches_is_unread():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lvlm_study.agreement import agreement, main, wilson
+from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.benchmarks.base import Item
 from lvlm_study.errors import StudyError
 from lvlm_study.judge import VERDICTS, judge, kind, tokens
@@ -206,3 +207,16 @@ def test_agreement_says_what_is_missing(tmp_path, capsys):
     assert "--answers takes the folder" in capsys.readouterr().err
     with pytest.raises(StudyError, match="no rows of the split"):
         agreement(tmp_path, data_dir() / "judge" / "mmvp_labels.csv", split="other")
+
+
+def test_every_sprite_answer_is_told_from_its_rivals():
+    """The references of other scenes that share a question are the natural wrong answers."""
+    by_question = {}
+    for sprite in load_benchmark("sprites"):
+        by_question.setdefault(sprite.question, []).append(sprite)
+    for group in by_question.values():
+        rivals = {sprite.reference for sprite in group}
+        for sprite in group:
+            assert {judge(t, sprite) for t in (sprite.reference, *sprite.accept)} == {"correct"}
+            for rival in rivals - {sprite.reference}:
+                assert judge(rival, sprite) == "wrong", (sprite.question, sprite.reference, rival)

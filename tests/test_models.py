@@ -21,6 +21,7 @@ from lvlm_study.models.checkpoint import load_template
 QUESTION = "What is the red thing?"
 SIZE = (50, 40)
 FAMILIES = list(tiny.FAMILIES)
+MAIN = [f for f in FAMILIES if f not in ("llava_pad", "onevision_shrunk", "onevision_rim")]
 
 
 def photo(size=SIZE, seed=0):
@@ -85,7 +86,7 @@ def test_a_centre_crop_hides_the_sides_and_other_families_see_all(adapters):
         assert adapters(family).bind((28, 56), QUESTION).seen().all()
 
 
-@pytest.mark.parametrize("family", ["llava", "llava_next", "llava_onevision"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_features_may_stand_in_for_pixels(adapters, family):
     model, ids = adapters(family), torch.tensor([65, 66, 67])
     bound, x = model.bind(SIZE, QUESTION), pictures(2)
@@ -94,7 +95,7 @@ def test_features_may_stand_in_for_pixels(adapters, family):
     torch.testing.assert_close(bound.log_probs_from(features, ids), bound.log_probs(x, ids))
 
 
-@pytest.mark.parametrize("family", ["llava", "llava_next", "llava_onevision"])
+@pytest.mark.parametrize("family", MAIN)
 def test_bfloat16_runs_and_stays_close(adapters, checkpoints, family):
     half = load_model(checkpoints(family), dtype="bf16")
     assert half.dtype == torch.bfloat16
@@ -112,13 +113,12 @@ def test_bfloat16_runs_and_stays_close(adapters, checkpoints, family):
 def test_large_photographs_are_worked_on_reduced(adapters):
     bound = adapters("llava").bind((1500, 2000), QUESTION)
     assert bound.work_size == (750, 1000) and not bound.exact
-    x = pictures(1, (15, 20)).repeat_interleave(100, 2).repeat_interleave(100, 3)
-    ids = torch.tensor([65, 66])
-    small = bound.reduced(x)
+    coarse = (pictures(1, (15, 20)) * 255).round() / 255  # nothing finer than the factor of 2
+    x = coarse.repeat_interleave(100, 2).repeat_interleave(100, 3)
+    small, ids = bound.reduced(x), torch.tensor([65, 66])
     assert small.shape[-2:] == bound.work_size
-    torch.testing.assert_close(
-        bound.log_probs(small, ids), bound.log_probs(x, ids), atol=0.02, rtol=0
-    )
+    full = bound.log_probs(x, ids)
+    torch.testing.assert_close(bound.log_probs(small, ids), full, atol=1e-3, rtol=0)
     assert 1700 < bound.token_boxes[:, 2].max() < 1760  # boxes stay in original pixels
     assert bound.seen().shape == (1500, 2000)
 
@@ -378,8 +378,8 @@ BROKEN = {
         r"makes \(14, 14\) views but its encoder reads 28",
     ),
     "other token": (
-        rewrite("config.json", image_token_index=270, image_token_id=270),
-        "no token with id 270, the image token",
+        rewrite("config.json", image_token_index=5000, image_token_id=5000),
+        "no token with id 5000, the image token",
     ),
 }
 

@@ -4,10 +4,30 @@ from collections.abc import Sequence
 
 from ..errors import unknown
 from .base import Item
+from .cv_bench import cv_bench
+from .eye_tracking import osie, salicon
+from .llava_bench import llava_bench
+from .mmstar import mmstar
+from .mmvp import mmvp
+from .nlvr import nlvr
+from .paper_sets import paper_sets
 from .photos import photos
 from .sprites import sprites
+from .vqa_hat import vqa_hat
 
-LOADERS = {"sprites": sprites, "photos": photos}
+LOADERS = {
+    "sprites": sprites,
+    "photos": photos,
+    "mmvp": mmvp,
+    "mmstar": mmstar,
+    "cv_bench": cv_bench,
+    "llava_bench": llava_bench,
+    "vqa_hat": vqa_hat,
+    "paper_sets": paper_sets,
+    "osie": osie,
+    "salicon": salicon,
+    "nlvr": nlvr,
+}
 
 __all__ = ["Item", "benchmarks", "load_benchmark"]
 

@@ -6,8 +6,23 @@ A method is one function in one file, `name(target, *, seed=0, **options) -> Ten
 from .base import Cost, Explanation, run
 from .controls import center, random, sobel
 from .igos import igos
+from .igos_pp import igos_pp
+from .integrated_gradients import integrated_gradients
+from .occlusion import occlusion
+from .rise import rise
+from .smoothgrad import smoothgrad
 
-METHODS = {"igos": igos, "random": random, "center": center, "sobel": sobel}
+METHODS = {
+    "igos": igos,
+    "igos++": igos_pp,
+    "rise": rise,
+    "occlusion": occlusion,
+    "integrated_gradients": integrated_gradients,
+    "smoothgrad": smoothgrad,
+    "random": random,
+    "center": center,
+    "sobel": sobel,
+}
 
 __all__ = ["METHODS", "Cost", "Explanation", "explain", "methods"]
 

@@ -47,8 +47,8 @@ def igos(
     mask with aligned corners and weighs edges as the released code does. Returns NaN, which
     `explain` reports as "diverged", when the score stops being finite.
     """
-    grid = (mask_size, mask_size) if isinstance(mask_size, int) else tuple(mask_size)
-    _check(grid, iterations, steps, l2_unit, reduce, compat)
+    grid = check_options(mask_size, iterations, steps)
+    _check_choices(l2_unit, reduce, compat)
     aligned = compat == "paper_code"
     edges = masks.edge_weights(target.image, compat=compat)
     scale = 1 / int(target.crucial.sum()) if reduce == "mean" else 1.0
@@ -103,11 +103,13 @@ def path_gradients(
     """
     plan = [(n, k / steps) for n in range(len(paths)) for k in range(1, steps + 1)]
     totals = [torch.zeros_like(way) for _, way in paths]
-    for first in range(0, len(plan), size := target.micro_batch(batch)):
-        some = plan[first : first + size]
-        images = torch.cat([torch.add(paths[n][0], paths[n][1], alpha=s) for n, s in some])
+    buffer = target.image.repeat(min(target.micro_batch(batch), len(plan)), 1, 1, 1)
+    for first in range(0, len(plan), len(buffer)):
+        some = plan[first : first + len(buffer)]
+        for image, (n, s) in zip(buffer, some, strict=False):
+            torch.add(paths[n][0][0], paths[n][1][0], alpha=s, out=image)
         seeds = range(seed + first, seed + first + len(some))
-        gradient = image_gradient(target, images, noise, seeds)
+        gradient = image_gradient(target, buffer[: len(some)], noise, seeds)
         for (n, s), one in zip(some, gradient, strict=True):
             totals[n].add_(one, alpha=s / steps)
     return totals
@@ -160,12 +162,18 @@ def regulariser_gradient(mask, target, edges, l1, l2, tv, l2_unit="sum", aligned
     return torch.autograd.grad(loss, leaf)[0]
 
 
-def _check(grid, iterations, steps, l2_unit, reduce, compat) -> None:
+def check_options(mask_size, iterations: int, steps: int) -> tuple[int, int]:
+    """The mask's (h, w), or a StudyError when there is nothing to optimise."""
+    grid = (mask_size, mask_size) if isinstance(mask_size, int) else tuple(mask_size)
     if len(grid) != 2 or min(grid) < 2 or iterations < 1 or steps < 1:
         raise StudyError(
             "igos needs a mask of at least 2 x 2 cells and at least one iteration and step, "
             f"not mask_size={grid}, iterations={iterations}, steps={steps}."
         )
+    return grid
+
+
+def _check_choices(l2_unit: str, reduce: str, compat: str | None) -> None:
     if l2_unit not in ("sum", "mean") or reduce not in ("sum", "mean"):
         raise StudyError(f"l2_unit and reduce are 'sum' or 'mean', not {l2_unit!r}, {reduce!r}.")
     if compat not in (None, "paper_code"):

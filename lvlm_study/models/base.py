@@ -9,6 +9,7 @@ geometry (which views it cuts, where each visual token looks) and how views beco
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -100,7 +101,9 @@ class Bound:
 
         `options` go to the model (`output_attentions=True`, ...), for methods that look inside.
         """
-        return self._forward(self.pixels(x), len(x), answer_ids, options)
+        wants_attention = options.get("output_attentions", False)
+        with self.adapter.eager() if wants_attention else nullcontext():
+            return self._forward(self.pixels(x), len(x), answer_ids, options)
 
     def logits(self, x: Tensor, answer_ids: Tensor) -> Tensor:
         """Scores (B, A, V) in float32: row t predicts answer token t from all before it."""
@@ -145,6 +148,7 @@ class Adapter(ABC):
 
     model_class: type
     fallback: str
+    needs_processor = True  # False where config.json alone describes the preprocessing
 
     def __init__(self, name, model, tokenizer, processor, template: str | None):
         self.name, self.model, self.tokenizer, self.processor = name, model, tokenizer, processor
@@ -173,6 +177,26 @@ class Adapter(ABC):
     def dtype(self) -> torch.dtype:
         return self.model.dtype
 
+    @contextmanager
+    def eager(self):
+        """Compute attention step by step for a while, so that its weights can be returned.
+
+        The fast kernels keep no weights, and transformers then returns none without a word.
+        """
+        usual = self.model.config._attn_implementation
+        self.model.set_attn_implementation("eager")
+        try:
+            yield
+        finally:
+            self.model.set_attn_implementation(usual)
+
+    @property
+    def vision(self) -> torch.nn.Module:
+        """The vision encoder, for methods that look inside."""
+        inner = self.model.model
+        names = ("vision_tower", "visual", "vision_model")
+        return next(getattr(inner, name) for name in names if hasattr(inner, name))
+
     @property
     def vocabulary(self) -> int:
         """Number of token ids that the model scores."""
@@ -196,6 +220,11 @@ class Adapter(ABC):
         """Inputs besides ids and pixels; most families have none."""
         return {}
 
+    @property
+    def placeholder(self) -> str:
+        """What the chat template writes for the image; `image_text` replaces it."""
+        return self.image_token
+
     def image_text(self, geometry: Geometry) -> str:
         """What stands in the prompt for the image: one image token per visual token."""
         return self.image_token * len(geometry.boxes)
@@ -217,17 +246,17 @@ class Adapter(ABC):
         return Bound(self, size, question, ids.to(self.device), span, geometry)
 
     def prompt(self, question: str) -> str:
-        """The whole prompt as text, with one image token. Uses the checkpoint's chat template."""
+        """The whole prompt as text, with one image placeholder, by the checkpoint's template."""
         if self.template is None:
-            return self.fallback.format(image=self.image_token, question=question)
+            return self.fallback.format(image=self.placeholder, question=question)
         parts = [{"type": "image"}, {"type": "text", "text": question}]
         text = self._render(parts)
-        if text is None or self.image_token not in text:  # a template for plain text content
-            text = self._render(f"{self.image_token}\n{question}") or ""
-        if text.count(self.image_token) != 1 or question.strip() not in text:
+        if text is None or self.placeholder not in text:  # a template for plain text content
+            text = self._render(f"{self.placeholder}\n{question}") or ""
+        if text.count(self.placeholder) != 1 or question.strip() not in text:
             raise StudyError(
                 f"The chat template of {self.name} gives a prompt with "
-                f"{text.count(self.image_token)} image tokens {self.image_token!r} "
+                f"{text.count(self.placeholder)} image tokens {self.placeholder!r} "
                 f"{'and' if question.strip() in text else 'and without'} the question; "
                 "it must hold both once: repair chat_template.jinja in the model's folder."
             )
@@ -287,14 +316,15 @@ class Adapter(ABC):
     def _tokenize(self, text: str, image_text: str) -> Tensor:
         bos = self.tokenizer.bos_token
         special = not (bos and text.startswith(bos))  # a template may write it itself
-        text = text.replace(self.image_token, image_text)
+        text = text.replace(self.placeholder, image_text)
         return self.tokenizer(text, add_special_tokens=special, return_tensors="pt").input_ids
 
     def _check_question(self, question: str) -> None:
         if not isinstance(question, str) or not question.strip():
             raise StudyError("The question is empty; ask something about the image.")
-        special = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
-        found = sorted(t for t in special | {self.image_token} if t and t in question)
+        control = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
+        control |= {self.image_token, self.placeholder}
+        found = sorted(t for t in control if t and t in question)
         if found:
             raise StudyError(
                 f"The question contains {found[0]!r}, which {self.name} reads as a control token; "
@@ -376,8 +406,8 @@ def used_pixels(length: int, edges: np.ndarray) -> np.ndarray:
 
 def boxes_of(view, rows: np.ndarray, columns: np.ndarray, size: Size) -> Tensor:
     """Boxes (R, C, 4) in image pixels of the cells rows (R, 2) x columns (C, 2) of a view."""
-    y = np.clip(view.rows.to_source(rows), 0, size[0])
-    x = np.clip(view.columns.to_source(columns), 0, size[1])
+    y, x = view.to_source(rows, columns)
+    y, x = np.clip(y, 0, size[0]), np.clip(x, 0, size[1])
     R, C = len(y), len(x)
     box = np.empty((R, C, 4), np.float32)
     box[..., 0], box[..., 2] = x[None, :, 0], x[None, :, 1]

@@ -149,8 +149,8 @@ class Vision:
 
         Newlines do not look again; their rows end in zeros.
         """
-        parts = [part.flatten(1) for part in (self.context, *self.sources, self.mask.float())]
-        look = torch.cat(parts, 1)
+        mask = self.mask.to(self.tokens.dtype)
+        look = torch.cat([part.flatten(1) for part in (self.context, *self.sources, mask)], 1)
         rows = look.new_zeros(len(self.tokens), look.shape[1])
         return torch.cat([self.tokens, rows.index_copy(0, _rows(~self.newline), look)], 1)
 

@@ -161,20 +161,25 @@ class MGMLlamaModel(LlamaModel):
         weights = ((query * keys).sum(-1) * low.shape[-1] ** -0.5).softmax(-1)  # (B, n², r²)
         return low + (weights[..., None] * values).sum(2)
 
-    def encode(self, image: Tensor) -> Tensor:
-        """Normalised square (B, 3, S, S) to mined tokens (B, N, C): global first, then tiles."""
+    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Both towers on normalised squares (B, 3, S, S), S = image_size_aux.
+
+        CLIP tokens of every view (B, T, n², C) and the ConvNeXt's stages as one map (B, C', H, H).
+        Frozen towers can be run once and kept; `combine` does the rest.
+        """
         c = self.config
         tiles = views(image, c.clip_spec()["image_size"], c.image_grid, c.image_global)
         low = self.vision_tower(tiles.flatten(0, 1), c.mm_vision_select_layer)
-        low = low.unflatten(0, tiles.shape[:2])  # (B, T, n², C)
         maps = self.vision_tower_aux(image)
-        high = multi_stage(maps, tuple(maps[0].shape[-2:]))
-        parts = quadrants(high, c.image_grid)
+        return low.unflatten(0, tiles.shape[:2]), multi_stage(maps, tuple(maps[0].shape[-2:]))
+
+    def combine(self, low: Tensor, high: Tensor) -> Tensor:
+        """Mine and project: visual tokens (B, N, D), global view first, then row-major tiles."""
+        parts = quadrants(high, self.config.image_grid)
         mined = [self.mine(low[:, i], part) for i, part in enumerate(parts)]
-        if c.image_global:
-            half = (high.shape[-2] // c.image_grid, high.shape[-1] // c.image_grid)
-            mined.insert(0, self.mine(low[:, -1], resize_map(high, half)))
-        return torch.cat(mined, dim=1)
+        if self.config.image_global:
+            mined.insert(0, self.mine(low[:, -1], resize_map(high, tuple(parts[0].shape[-2:]))))
+        return self.mm_projector(torch.cat(mined, dim=1))
 
     def get_image_features(self, pixel_values: Tensor) -> BaseModelOutputWithPooling:
         """Visual tokens in transformers' form: `pooler_output` lists (N, D) per image."""
@@ -184,7 +189,7 @@ class MGMLlamaModel(LlamaModel):
                 f"This Mini-Gemini takes squares of {side} pixels, "
                 f"not {tuple(pixel_values.shape[-2:])}."
             )
-        tokens = self.mm_projector(self.encode(pixel_values))
+        tokens = self.combine(*self.encode(pixel_values))
         return BaseModelOutputWithPooling(pooler_output=list(tokens))
 
 

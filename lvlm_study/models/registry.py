@@ -25,12 +25,28 @@ from ..paths import data_dir
 from . import checkpoint
 from .anyres import LlavaNext, LlavaOnevision
 from .base import Adapter
+from .cambrian import Cambrian
+from .gemma3 import Gemma3
+from .idefics3 import Idefics3, SmolVLM
+from .internvl import InternVL
 from .llava import Llava
+from .mini_gemini import MiniGemini
+from .qwen_vl import Qwen2VL, Qwen3VL, Qwen25VL
 
 FAMILIES: dict[str, type[Adapter]] = {
     "llava": Llava,
     "llava_next": LlavaNext,
     "llava_onevision": LlavaOnevision,
+    "qwen2_vl": Qwen2VL,
+    "qwen2_5_vl": Qwen25VL,
+    "qwen3_vl": Qwen3VL,
+    "internvl": InternVL,
+    "gemma3": Gemma3,
+    "idefics3": Idefics3,
+    "smolvlm": SmolVLM,
+    "cambrian_llama": Cambrian,
+    "cambrian_phi3": Cambrian,
+    "mgm": MiniGemini,
 }
 
 DTYPES = {
@@ -64,7 +80,7 @@ def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
     folder = find_folder(str(name))
     family = find_family(folder)
     tokenizer = checkpoint.load_tokenizer(folder)
-    processor = checkpoint.load_processor(folder)
+    processor = checkpoint.load_processor(folder) if family.needs_processor else None
     template = checkpoint.load_template(folder, tokenizer)
     model = checkpoint.load_weights(family.model_class, folder, dtype).to(device)
     return family(str(name), model, tokenizer, processor, template)

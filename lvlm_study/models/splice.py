@@ -64,6 +64,7 @@ class Spliced(Adapter):
 
     model_class = AutoModelForCausalLM
     fallback = VICUNA
+    needs_processor = False  # config.json says all about preprocessing
 
     def __init__(self, name, model, tokenizer, processor, template):
         self.released = model.config.released

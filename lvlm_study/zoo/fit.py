@@ -12,8 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+
+from ..errors import StudyError
 
 SAVE_SECONDS = 120
 
@@ -38,6 +41,7 @@ def fit(
     folder: Path,
     *,
     steps: int,
+    until: int | None = None,
     rate: float = 1e-3,
     evaluate: Callable[[], dict[str, float]] | None = None,
     every: int = 200,
@@ -45,14 +49,16 @@ def fit(
 ) -> None:
     """Train the parameters of `net` that require gradients, from the last save if there is one.
 
-    `loss_at(step)` returns the loss and numbers to log. Lines go to `folder`/log.jsonl.
+    `loss_at(step)` returns the loss and numbers to log. Lines go to `folder`/log.jsonl. `until`
+    stops before the schedule of `steps` has run out, for a net that is trained on elsewhere.
     """
     folder.mkdir(parents=True, exist_ok=True)
     wanted = [p for p in net.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(wanted, lr=rate, weight_decay=0.01, betas=(0.9, 0.98))
     first = _restore(net, optimizer, folder)
     saved = begun = time.monotonic()
-    for step in range(first, steps):
+    until = until or steps
+    for step in range(first, until):
         for group in optimizer.param_groups:
             group["lr"] = rate * schedule(step, steps)
         with torch.autocast("cpu", torch.bfloat16):
@@ -61,14 +67,16 @@ def fit(
         loss.backward()
         nn.utils.clip_grad_norm_(wanted, 1.0)
         optimizer.step()
-        last = step + 1 == steps
+        last = step + 1 == until
         if (step + 1) % 20 == 0 or last:
             measured = evaluate() if evaluate and ((step + 1) % every == 0 or last) else {}
             pace = (time.monotonic() - begun) / (step + 1 - first)
             line = {"step": step + 1, "loss": round(loss.item(), 4), **numbers, **measured}
             _log(folder, {**line, "seconds_per_step": round(pace, 3)})
             if measured:
-                say(f"step {step + 1}/{steps}, {(steps - step - 1) * pace / 60:.0f} min left: {line}")
+                say(
+                    f"step {step + 1}/{until}, {(until - step - 1) * pace / 60:.0f} min left: {line}"
+                )
         if last or time.monotonic() - saved > SAVE_SECONDS:
             _save(net, optimizer, folder, step + 1)
             saved = time.monotonic()
@@ -94,13 +102,14 @@ def _restore(net: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> 
     path = folder / "resume.safetensors"
     if not path.exists():
         return 0
-    from safetensors import safe_open
-
     with safe_open(path, "pt") as file:
         step = int(file.metadata()["step"])
     state = load_file(path)
-    missing = net.load_state_dict(_under(state, "net."), strict=False).unexpected_keys
-    assert not missing, f"{path} belongs to another network: {missing[:3]}"
+    weights = _under(state, "net.")
+    wanted = {k: v.shape for k, v in net.named_parameters() if v.requires_grad}
+    if {k: v.shape for k, v in weights.items()} != wanted:
+        raise StudyError(f"{path} belongs to another network; remove its folder to start afresh.")
+    net.load_state_dict(weights, strict=False)
     moments: dict[int, dict] = {}
     for key, value in _under(state, "optimizer.").items():
         i, name = key.split(".")

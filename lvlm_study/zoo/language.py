@@ -17,7 +17,9 @@ from .fit import fit
 from .pool import VIEWS, Pool, globals_of, load_pool
 from .texts import PREFIX, answer_loss, captions, encode, exact_answers, short_texts
 
-SIZES = {"m": dict(hidden_size=160, intermediate_size=448, num_hidden_layers=4, num_attention_heads=5)}
+SIZES = {
+    "m": dict(hidden_size=160, intermediate_size=448, num_hidden_layers=4, num_attention_heads=5)
+}
 
 
 def language_config(size: str, vocabulary: int) -> LlamaConfig:
@@ -31,6 +33,9 @@ def language_config(size: str, vocabulary: int) -> LlamaConfig:
         pad_token_id=0,
         **SIZES[size],
     )
+
+
+SCHEDULE = 3000  # a run stops before its rate decays: a member goes on from there
 
 
 class SymbolReader(nn.Module):
@@ -78,8 +83,16 @@ def symbols(pool: Pool, rows: np.ndarray, grid: int = 8) -> tuple[torch.Tensor, 
 
 
 def train_language(
-    size: str, tokenizer, work: Path, *, steps: int, batch: int = 16, texts: int = 12,
-    seed: int = 0, pool_size: int = 24576, say=print,
+    size: str,
+    tokenizer,
+    work: Path,
+    *,
+    steps: int,
+    batch: int = 16,
+    texts: int = 12,
+    seed: int = 0,
+    pool_size: int = 24576,
+    say=print,
 ) -> SymbolModel:
     """Pretrain on symbols; the language model of every member of this size starts from it."""
     torch.manual_seed(seed)
@@ -92,7 +105,9 @@ def train_language(
         rng = np.random.default_rng([seed, step])
         rows = rng.integers(0, len(pool.scenes), batch)
         pack = [pool.scenes[i] for i in rows]
-        batches = encode([short_texts(s, rng, texts) + captions(s, rng, 1) for s in pack], tokenizer)
+        batches = encode(
+            [short_texts(s, rng, texts) + captions(s, rng, 1) for s in pack], tokenizer
+        )
         prefix = net.prefix(*symbols(pool, rows))
         return answer_loss(net.lm.model, net.lm.lm_head, prefix, batches), {}
 
@@ -101,5 +116,6 @@ def train_language(
             prefix = net.prefix(*symbols(held, test_rows))
         return exact_answers(net.lm.model, net.lm.lm_head, prefix, test)
 
-    fit(net, loss_at, work / f"language-{size}-{seed}", steps=steps, evaluate=evaluate, say=say)
+    folder = work / f"language-{size}-{seed}"
+    fit(net, loss_at, folder, steps=SCHEDULE, until=steps, evaluate=evaluate, say=say)
     return net.eval()

@@ -26,8 +26,17 @@ from transformers import (
 from .fit import fit
 from .language import SymbolModel, symbols
 from .pool import VIEWS, Pool, load_pool
-from .texts import PREFIX, answer_loss, captions, encode, exact_answers, short_texts
-from .vision import CLIP_MEAN, CLIP_STD, HALF, TOWERS, clip_tower, clip_views, siglip_tower, siglip_views
+from .texts import HARD, PREFIX, answer_loss, captions, encode, exact_answers, short_texts
+from .vision import (
+    CLIP_MEAN,
+    CLIP_STD,
+    HALF,
+    TOWERS,
+    clip_tower,
+    clip_views,
+    siglip_tower,
+    siglip_views,
+)
 
 IMAGE_ID = 3
 PINPOINTS = [[84, 84], [84, 168], [168, 84], [168, 168], [84, 252], [252, 84]]
@@ -42,7 +51,7 @@ class Recipe:
     views: Callable
     processor: Callable
     visual: Callable[[nn.Module, torch.Tensor], torch.Tensor]
-    steps: int
+    first: str | None = None  # a member whose language model this one starts from
 
 
 def build_llava(start: SymbolModel, tower: nn.Module) -> LlavaForConditionalGeneration:
@@ -64,7 +73,11 @@ def build_onevision(start: SymbolModel, tower: nn.Module) -> LlavaOnevisionForCo
 
     Qwen2 differs from Llama by biases in attention; they start at zero.
     """
-    text = {k: v for k, v in start.lm.config.to_dict().items() if k not in ("model_type", "architectures")}
+    text = {
+        k: v
+        for k, v in start.lm.config.to_dict().items()
+        if k not in ("model_type", "architectures")
+    }
     config = LlavaOnevisionConfig(
         vision_config=tower.config.to_dict(),
         text_config=Qwen2Config(**text).to_dict(),
@@ -115,8 +128,10 @@ def onevision_tokens(model: nn.Module, features: torch.Tensor) -> torch.Tensor:
 
 
 RECIPES = {
-    "llava-1.5": Recipe(build_llava, "clip", clip_views, llava_processor, llava_tokens, 1500),
-    "llava-ov": Recipe(build_onevision, "siglip", siglip_views, onevision_processor, onevision_tokens, 1500),
+    "llava-1.5": Recipe(build_llava, "clip", clip_views, llava_processor, llava_tokens),
+    "llava-ov": Recipe(
+        build_onevision, "siglip", siglip_views, onevision_processor, onevision_tokens, "llava-1.5"
+    ),
 }
 
 
@@ -125,7 +140,9 @@ def _assemble(model: nn.Module, start: SymbolModel, tower: nn.Module) -> nn.Modu
     missing = model.model.language_model.load_state_dict(start.lm.model.state_dict(), strict=False)
     for name in missing.missing_keys:  # Qwen2's attention biases
         model.model.language_model.get_parameter(name).data.zero_()
-    assert all(name.endswith("bias") for name in missing.missing_keys) and not missing.unexpected_keys
+    assert (
+        all(name.endswith("bias") for name in missing.missing_keys) and not missing.unexpected_keys
+    )
     model.set_attn_implementation("eager")
     model.model.vision_tower.requires_grad_(False)
     return model
@@ -144,7 +161,9 @@ def pool_features(recipe: Recipe, tower: nn.Module, pool: Pool, batch: int = 64)
     return torch.cat(out)
 
 
-def symbol_targets(start: SymbolModel, recipe: Recipe, pool: Pool, rows: np.ndarray) -> torch.Tensor:
+def symbol_targets(
+    start: SymbolModel, recipe: Recipe, pool: Pool, rows: np.ndarray
+) -> torch.Tensor:
     """The symbol embeddings that the connector's outputs should come close to."""
     if recipe.tower == "clip":
         return start.reader(*symbols(pool, rows))
@@ -160,9 +179,18 @@ def symbol_targets(start: SymbolModel, recipe: Recipe, pool: Pool, rows: np.ndar
 
 
 def train_member(
-    name: str, tokenizer, start: SymbolModel, tower: nn.Module, work: Path, *,
-    steps: int | None = None, batch: int = 16, texts: int = 10, seed: int = 0,
-    pool_size: int = 24576, say=print,
+    name: str,
+    tokenizer,
+    start: SymbolModel,
+    tower: nn.Module,
+    work: Path,
+    *,
+    steps: int,
+    batch: int = 16,
+    texts: int = 10,
+    seed: int = 0,
+    pool_size: int = 24576,
+    say=print,
 ) -> nn.Module:
     """Train one member and return it; the log is in `work`/member-NAME-SEED."""
     recipe = RECIPES[name]
@@ -186,14 +214,16 @@ def train_member(
     def loss_at(step):
         rng = np.random.default_rng([seed, 1, step])
         rows = rng.integers(0, len(pool.scenes), batch)
-        pack = [short_texts(pool.scenes[i], rng, texts) + captions(pool.scenes[i], rng, 1) for i in rows]
+        turns = None if step < 300 else HARD
+        scenes = [pool.scenes[i] for i in rows]
+        pack = [short_texts(s, rng, texts, turns) + captions(s, rng, 1) for s in scenes]
         return answer_loss(language, head, prefix(known[rows].float()), encode(pack, tokenizer)), {}
 
     def evaluate():
         with torch.no_grad():
             return exact_answers(language, head, prefix(seen), test)
 
-    fit(model, loss_at, folder, steps=steps or recipe.steps, evaluate=evaluate, every=100, say=say)
+    fit(model, loss_at, folder, steps=steps, evaluate=evaluate, every=100, say=say)
     return model.eval()
 
 

@@ -82,7 +82,12 @@ def patch_labels(scene: Scene, grid: int) -> np.ndarray:
         best[wins] = cover[wins]
     for o in scene.objects:
         x, y = (int(c // step) for c in o.center)
-        out[y, x] = (scenes.atlas()["rows"][o.name] + 1, _index(COLORS, o.color), _index(SIZES, o.size), 1)
+        out[y, x] = (
+            scenes.atlas()["rows"][o.name] + 1,
+            _index(COLORS, o.color),
+            _index(SIZES, o.size),
+            1,
+        )
     return out
 
 

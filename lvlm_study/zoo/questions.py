@@ -18,7 +18,11 @@ OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"
 PHRASE = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}
 
 WORDINGS = {
-    "color": ("What color is the {n}?", "Which color does the {n} have?", "Tell me the color of the {n}."),
+    "color": (
+        "What color is the {n}?",
+        "Which color does the {n} have?",
+        "Tell me the color of the {n}.",
+    ),
     "name": ("What is the {c} object?", "Which object is {c}?", "Name the {c} object."),
     "existence": (
         "Is there {a} in the picture?",
@@ -26,15 +30,27 @@ WORDINGS = {
         "Is there {a}? Answer yes or no.",
     ),
     "counting": ("How many {p} are there?", "Count the {p}.", "What is the number of {p}?"),
-    "place": ("What place is this?", "Where was this picture made?", "What kind of place is shown?"),
-    "light": ("Is it day or night?", "What time of day is it?", "Is this picture made by day or by night?"),
+    "place": (
+        "What place is this?",
+        "Where was this picture made?",
+        "What kind of place is shown?",
+    ),
+    "light": (
+        "Is it day or night?",
+        "What time of day is it?",
+        "Is this picture made by day or by night?",
+    ),
     "relation": (
         "Where is the {n} relative to the {m}?",
         "On which side of the {m} is the {n}?",
         "How does the {n} lie relative to the {m}?",
     ),
     "corner": ("Where is the {n}?", "In which corner is the {n}?", "Where can I find the {n}?"),
-    "bigger": ("Which is bigger, the {n} or the {m}?", "Which one is larger, the {n} or the {m}?", "Compare the sizes of the {n} and the {m}."),
+    "bigger": (
+        "Which is bigger, the {n} or the {m}?",
+        "Which one is larger, the {n} or the {m}?",
+        "Compare the sizes of the {n} and the {m}.",
+    ),
     "animal": ("What is alive in this picture?", "Which animal is shown?", "Name the animal."),
     "fruit": ("What could you eat here?", "Which fruit is shown?", "Name the fruit."),
     "vehicle": ("What could you travel with?", "Which vehicle is shown?", "Name the vehicle."),
@@ -64,18 +80,29 @@ class Question:
 
 
 def article(name: str) -> str:
-    """"an apple", "a bus"."""
+    """ "an apple", "a bus"."""
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def plural(name: str) -> str:
-    """"cherries", "fish", "apples"."""
+    """ "cherries", "fish", "apples"."""
     return PLURALS.get(name, name + "s")
 
 
 def all_questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
     """Every question the scene can answer, each in a random wording."""
-    makers = (_color, _name, _existence, _counting, _place, _light, _relation, _corner, _bigger, _kind)
+    makers = (
+        _color,
+        _name,
+        _existence,
+        _counting,
+        _place,
+        _light,
+        _relation,
+        _corner,
+        _bigger,
+        _kind,
+    )
     return [q for make in makers for q in make(scene, rng)]
 
 
@@ -94,7 +121,7 @@ def reading_order(scene: Scene) -> np.ndarray:
 
 
 def corner(scene: Scene, i: int) -> str:
-    """"top left" and so on, by the middle of the object."""
+    """ "top left" and so on, by the middle of the object."""
     x, y = scene.objects[i].center
     return f"{'top' if y < SIDE / 2 else 'bottom'} {'left' if x < SIDE / 2 else 'right'}"
 

@@ -40,8 +40,16 @@ class Texts:
     group: torch.Tensor
 
 
-def short_texts(scene: Scene, rng: np.random.Generator, n: int) -> list[Text]:
-    """`n` (question, answer, category) triples; categories take turns, so that none starves."""
+HARD = (1, 3, 2, 3, 0.5, 1)  # turns per category once the easy ones are mastered
+
+
+def short_texts(
+    scene: Scene, rng: np.random.Generator, n: int, turns: tuple[float, ...] | None = None
+) -> list[Text]:
+    """`n` (question, answer, category) triples; categories take turns, so that none starves.
+
+    `turns` gives some categories more of them.
+    """
     by_category: dict[str, list] = {c: [] for c in CATEGORIES}
     for q in all_questions(scene, rng):
         by_category[q.category].append(q)
@@ -49,7 +57,11 @@ def short_texts(scene: Scene, rng: np.random.Generator, n: int) -> list[Text]:
         rng.shuffle(questions)
     out = []
     while len(out) < n:
-        for i in rng.permutation(len(CATEGORIES)):
+        if turns is None:
+            order = rng.permutation(len(CATEGORIES))
+        else:
+            order = rng.choice(len(CATEGORIES), n, p=np.array(turns) / sum(turns))
+        for i in order:
             questions = by_category[CATEGORIES[i]]
             if questions and len(out) < n:
                 q = questions[len(out) % len(questions)]

@@ -83,11 +83,17 @@ def siglip_views(pool: Pool, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tens
 def _tiles(x: np.ndarray, side: int) -> np.ndarray:
     """(B, 2s, 2s, C) to (B, 4, s, s, C), row by row."""
     b, c = len(x), x.shape[-1]
-    return x.reshape(b, 2, side, 2, side, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, 4, side, side, c)
+    return (
+        x.reshape(b, 2, side, 2, side, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, 4, side, side, c)
+    )
 
 
 def _globals(pool: Pool, rows: np.ndarray) -> torch.Tensor:
     return torch.tensor([globals_of(pool.scenes[i]) for i in rows])
+
+
+def _encoder(tower: nn.Module) -> nn.Module:
+    return getattr(tower, "vision_model", tower).encoder
 
 
 TOWERS = {  # name: (tower, views, layer read by the language model, tokens to skip)
@@ -102,7 +108,9 @@ def dense_loss(logits: tuple[torch.Tensor, ...], labels: torch.Tensor, extra: to
     patch = labels.flatten(0, 1)  # (B * patches, 4)
     shown = patch[:, 0] > 0
     losses = [nn.functional.cross_entropy(every[k].float(), patch[:, k]) for k in (0, 3)]
-    losses += [nn.functional.cross_entropy(every[k][shown].float(), patch[shown, k]) for k in (0, 1, 2)]
+    losses += [
+        nn.functional.cross_entropy(every[k][shown].float(), patch[shown, k]) for k in (0, 1, 2)
+    ]
     spread = extra.repeat_interleave(labels.shape[1], 0)
     losses += [nn.functional.cross_entropy(every[4 + k].float(), spread[:, k]) for k in range(2)]
     return sum(losses)
@@ -120,11 +128,27 @@ def dense_accuracy(logits: tuple[torch.Tensor, ...], labels: torch.Tensor, extra
     return out
 
 
-def train_tower(kind: str, work: Path, *, steps: int, batch: int, seed: int = 0, pool_size: int = 24576, say=print) -> nn.Module:
-    """Train one tower from nothing (or from its last save) and return it, frozen."""
+def train_tower(
+    kind: str,
+    work: Path,
+    *,
+    steps: int,
+    batch: int,
+    start: nn.Module | None = None,
+    seed: int = 0,
+    pool_size: int = 24576,
+    say=print,
+) -> nn.Module:
+    """Train one tower from nothing (or from its last save) and return it, frozen.
+
+    `start`: another trained tower whose transformer blocks this one begins with.
+    """
     make, views, layer, skip = TOWERS[kind]
     torch.manual_seed(seed)
-    reader = DenseReader(make(), layer, skip)
+    tower = make()
+    if start is not None:
+        _encoder(tower).load_state_dict(_encoder(start).state_dict())
+    reader = DenseReader(tower, layer, skip)
     pool = load_pool(work, pool_size, 1000, VIEWS)
     held = views(load_pool(work, 1024, 1001, VIEWS), np.arange(256))
 

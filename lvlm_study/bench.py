@@ -1,0 +1,239 @@
+"""What explanations cost beside what they cannot cost less than: `python -m lvlm_study.bench`.
+
+The floor of iGOS is its forward-backward passes alone, of the same model at the same batch size;
+the floor of deletion and insertion its forward passes. Both are timed in turns with the real
+thing and the best of several rounds counts, because other programs can only slow a machine down.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from .answers import Target, make_target
+from .benchmarks import load_benchmark
+from .errors import StudyError
+from .faithfulness import deletion_insertion
+from .heatmaps import explain
+from .heatmaps.base import measure
+from .heatmaps.igos import igos
+from .models import load_model, models
+from .zoo.planted import planted, planted_scene
+
+BATCH, SCORE_BATCH = 20, 32  # the defaults of `igos` and `deletion_insertion`
+BAR_IGOS, BAR_SCORES = 1.3, 1.2
+MEMORY_STEPS, MEMORY_BATCH = (5, 10, 20), 10
+
+
+@dataclass(frozen=True)
+class Race:
+    """Best time of a piece of work and of its floor, with the passes that each made."""
+
+    name: str
+    seconds: float
+    floor: float
+    passes: tuple[int, int]  # forward, backward
+    floor_passes: tuple[int, int]
+    bar: float
+
+    @property
+    def ratio(self) -> float:
+        return self.seconds / self.floor
+
+    def __str__(self) -> str:
+        verdict = "within" if self.ratio <= self.bar else "ABOVE"
+        return (
+            f"{self.name:<36}{self.seconds:8.2f} s{self.floor:10.2f} s{self.ratio:8.2f}"
+            f"   {verdict} the bar of {self.bar}"
+        )
+
+
+def target_of(model, item) -> Target:
+    """What is explained: the item's crucial tokens, or all of them for a model that has none."""
+    answer = model.answer(item.rgb, item.question)
+    target, _ = make_target(model, item.rgb, item.question, answer=answer)
+    return target or make_target(model, item.rgb, item.question, answer=answer, tokens="all")[0]
+
+
+def race_igos(target: Target, rounds: int = 3, whole: bool = True) -> Race:
+    """iGOS by its defaults against as many plain forward-backward passes.
+
+    `whole` passes start at the image, as those of iGOS must; others at the model's own inputs,
+    without the differentiable resizing that the mask on the original image asks for.
+    """
+    start = "image" if whole else "model input"
+    passes = 100
+
+    def floor():
+        for size in _batches(passes, target.micro_batch(BATCH)):
+            plain_pass(target, size, whole)
+
+    return _race(
+        f"igos / passes from the {start}", target, lambda: igos(target), floor, rounds, BAR_IGOS
+    )
+
+
+def race_scores(model, explanation, rounds: int = 3) -> Race:
+    """Deletion and insertion against as many plain forward passes."""
+    target = explanation.target
+    batch = target.micro_batch(SCORE_BATCH)
+    passes = counted(target, lambda: deletion_insertion(model, explanation))[0]
+
+    @torch.no_grad()
+    def floor():
+        for size in _batches(passes, batch):
+            target.probability(target.image.expand(size, -1, -1, -1))
+
+    return _race(
+        "deletion and insertion / passes",
+        target,
+        lambda: deletion_insertion(model, explanation),
+        floor,
+        rounds,
+        BAR_SCORES,
+    )
+
+
+def plain_pass(target: Target, batch: int, whole: bool = True) -> None:
+    """One batched forward-backward pass, gradient with respect to the pictures."""
+    images = target.image.repeat(batch, 1, 1, 1)
+    if whole:
+        images.requires_grad_()
+        torch.autograd.grad(target.score(images).sum(), images)
+        return
+    with torch.no_grad():
+        inputs = target.bound.pixels(images)
+    leaf = inputs["pixel_values"].requires_grad_()
+    ids = target.answer.token_ids[: int(target.crucial.nonzero()[-1]) + 1]
+    output = target.bound._forward(inputs, batch, ids, {})
+    table = output.logits.float().log_softmax(-1)  # (B, A, V)
+    score = table.gather(-1, ids.to(table.device).expand(batch, -1)[..., None])
+    torch.autograd.grad(score.sum(), leaf)
+
+
+def counted(target: Target, work: Callable) -> tuple[int, int]:
+    """(forward, backward) passes that some work makes."""
+    with measure(target.bound.adapter.model) as cost:
+        work()
+    return cost.forward, cost.backward
+
+
+def memory_by_steps(target: Target) -> dict[int, int]:
+    """Peak bytes of iGOS by its number of integration steps, one iteration, equal batches."""
+    igos(target, steps=MEMORY_STEPS[0], iterations=1, batch=MEMORY_BATCH)  # first use allocates
+    found = {}
+    for steps in MEMORY_STEPS:
+        with measure(target.bound.adapter.model) as cost:
+            igos(target, steps=steps, iterations=1, batch=MEMORY_BATCH)
+        found[steps] = cost.peak_bytes
+    return found
+
+
+def estimate_table(model, item, methods: list[str], items: int) -> str:
+    """Passes of every method and the hours that `items` items would take on this machine."""
+    target = target_of(model, item)
+    both, forward = pass_seconds(target)
+    lines = [
+        f"{model.name} on {item.id}: {forward:.3f} s a forward pass, {both:.3f} s forward and "
+        "backward, measured here.",
+        f"{'method':<24}{'map: forward':>14}{'backward':>10}{'scores: forward':>17}"
+        f"{'s an item':>11}{f'h for {items}':>14}",
+    ]
+    total, scoring = 0.0, scoring_passes()
+    for name in methods:
+        there, back = method_passes(name)
+        seconds = back * both + max(there - back, 0) * forward + scoring * forward
+        total += seconds
+        hours = seconds * items / 3600
+        lines.append(f"{name:<24}{there:>14}{back:>10}{scoring:>17}{seconds:>11.1f}{hours:>14.2f}")
+    lines.append(f"{'together':<24}{total:>52.1f}{total * items / 3600:>14.2f}")
+    return "\n".join(lines)
+
+
+def pass_seconds(target: Target, batch: int = 8) -> tuple[float, float]:
+    """Seconds a picture: forward and backward, and forward alone; best of three batches."""
+    size = target.micro_batch(batch)
+
+    @torch.no_grad()
+    def forward():
+        target.score(target.image.expand(size, -1, -1, -1))
+
+    both = min(_seconds(lambda: plain_pass(target, size)) for _ in range(3))
+    return both / size, min(_seconds(forward) for _ in range(3)) / size
+
+
+def method_passes(name: str) -> tuple[int, int]:
+    """Passes of one map, counted on a planted reader: they do not depend on the model."""
+    reader, scene = planted("object"), planted_scene((32, 48))
+    cost = explain(reader, scene, "Which colour?", method=name).cost
+    return cost.forward, cost.backward
+
+
+def scoring_passes() -> int:
+    """Forward passes of one deletion and insertion score."""
+    reader, scene = planted("object"), planted_scene((32, 48))
+    ex = explain(reader, scene, "Which colour?", method="center")
+    return counted(ex.target, lambda: deletion_insertion(reader, ex))[0]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the races and the memory; the exit code is 0 whatever the times are."""
+    p = argparse.ArgumentParser("python -m lvlm_study.bench", description=__doc__.splitlines()[0])
+    p.add_argument("--model", help="default: the first of the zoo")
+    p.add_argument("--rounds", type=int, default=3)
+    options = p.parse_args(argv)
+    try:
+        name = options.model or next(iter(models()), "mini/llava-1.5")
+        model, item = load_model(name), load_benchmark("sprites")[0]
+    except StudyError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    print_bench(model, item, options.rounds)
+    return 0
+
+
+def print_bench(model, item, rounds: int) -> None:
+    """Everything that `make bench` shows, for one model and one item."""
+    target = target_of(model, item)
+    tokens = int(target.crucial.sum())
+    print(f"{model.name}, {item.id}, {target.size} pixels, {tokens} tokens, batch {BATCH}")
+    print(f"{torch.get_num_threads()} threads, best of {rounds} rounds\n")
+    print(f"{'':<36}{'time':>10}{'floor':>12}{'ratio':>8}")
+    print(race_igos(target, rounds), flush=True)
+    print(race_igos(target, rounds, whole=False), flush=True)
+    tokens = "all" if bool(target.crucial.all()) else "llr"
+    ex = explain(
+        model, item.rgb, item.question, method="center", answer=target.answer, tokens=tokens
+    )
+    print(race_scores(model, ex, rounds), flush=True)
+    print(f"\nPeak memory of igos above its start, batch {MEMORY_BATCH}")
+    for steps, peak in memory_by_steps(target).items():
+        print(f"  K = {steps:<3} {peak / 2**20:8.1f} MiB")
+
+
+def _race(name, target, work, floor, rounds, bar) -> Race:
+    passes, floor_passes = counted(target, work), counted(target, floor)  # also warms both up
+    times = [(_seconds(work), _seconds(floor)) for _ in range(rounds)]
+    best = [min(column) for column in zip(*times, strict=True)]
+    return Race(name, *best, passes, floor_passes, bar)
+
+
+def _batches(total: int, size: int) -> list[int]:
+    return [size] * (total // size) + ([total % size] if total % size else [])
+
+
+def _seconds(work: Callable) -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    sys.exit(main())

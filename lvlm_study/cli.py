@@ -1,0 +1,391 @@
+"""The command line: `lvlm-study explain | list | run | train | estimate`.
+
+Bad input gets one sentence and exit code 2, an interrupt one line and 130. Everything heavy is
+imported inside the commands, so that help and mistyped names answer at once.
+"""
+
+import argparse
+import shlex
+import sys
+import textwrap
+import warnings
+from pathlib import Path
+
+from .errors import StudyError, unknown
+
+MINI_NOTE = (
+    "Note: the mini models were trained on drawn scenes only; about anything else their answers "
+    "mean little, and the map shows what those answers rest on."
+)
+STATUS = {
+    "ok": "ok: the marked words depend on the image, and the map shows where.",
+    "no_crucial_tokens": "no crucial tokens: no word of the answer becomes {ratio:.1f} times less "
+    "likely on the {baseline} image, so there is nothing to map.",
+    "no_gap": "no gap: the answer is nearly as likely on the {baseline} image, so the map has "
+    "little to explain and cannot be scored.",
+    "diverged": "diverged: the method returned numbers that are not finite; the map is empty.",
+}
+CONTROL_DRAWS, CONTROL_STEPS = 3, 25  # controls are for comparison: half the steps of the map
+DEFAULT_MODELS = {
+    "paper": ["llava-hf/llava-1.5-7b-hf", "llava-hf/llava-onevision-qwen2-7b-ov-hf"],
+}
+DEFAULT_BENCHMARKS = {"mini": ["sprites"], "paper": ["mmvp", "mmstar", "cv_bench"]}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = parser().parse_args(argv)
+    options.command = ["lvlm-study", *(sys.argv[1:] if argv is None else argv)]
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return options.act(options) or 0
+    except StudyError as error:
+        print(f"lvlm-study: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nlvlm-study: stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `| head`
+        sys.stderr.close()
+        return 141
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser("lvlm-study", description=__doc__.splitlines()[0])
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _explain_parser(commands)
+    _list_parser(commands)
+    _run_parser(commands)
+    _train_parser(commands)
+    _estimate_parser(commands)
+    return top
+
+
+# --- explain -------------------------------------------------------------------------------
+
+
+def _explain_parser(commands) -> None:
+    p = commands.add_parser("explain", help="where did a model look for its answer?")
+    p.set_defaults(act=explain)
+    p.add_argument("image", metavar="IMAGE", type=Path)
+    p.add_argument("question", metavar="QUESTION")
+    p.add_argument("--model", default="mini/llava-1.5", help="zoo name, hub id or folder")
+    p.add_argument("--method", default="igos")
+    p.add_argument("--baseline", default="blur", help="the image without information")
+    p.add_argument("--out", type=Path, metavar="DIR", help="write picture, raw map and a record")
+    p.add_argument("--seed", type=_seed, default=0)
+    p.add_argument("--tokens", default="llr", choices=("llr", "all", "word"))
+    p.add_argument("--word", help="the word to explain; implies --tokens word")
+    p.add_argument("--threshold", type=float, default=1.0, help="nats that make a token crucial")
+    _model_options(p)
+
+
+def explain(options) -> int:
+    """Answer, mark what depends on the image, map it, score the map, and keep it all."""
+    from .baselines import baselines
+    from .heatmaps import METHODS
+    from .images import load_image
+
+    _known("method", options.method, METHODS)
+    _known("baseline", options.baseline, baselines())
+    if not options.question.strip():
+        raise StudyError("The question is empty; ask something about the image.")
+    rgb = load_image(options.image)
+    if options.out is None:
+        _explain(options, rgb, None)
+        return 0
+    from .explain_files import staged
+
+    with staged(options.out) as stage:
+        _explain(options, rgb, stage)
+    print(f"\nWritten to {options.out}: overlay.png, saliency.npz, explanation.json")
+    return 0
+
+
+def _explain(options, rgb, stage: Path | None) -> None:
+    from .explain_files import describe, score_summary, write_files
+    from .faithfulness import controls, deletion_insertion
+    from .heatmaps import explain as make
+    from .models import load_model
+
+    model = load_model(options.model, dtype=options.dtype, device=options.device)
+    answer = model.answer(rgb, options.question, options.max_new_tokens)
+    choice = {"tokens": "word" if options.word else options.tokens, "word": options.word}
+    ex = make(
+        model,
+        rgb,
+        options.question,
+        method=options.method,
+        seed=options.seed,
+        baseline=options.baseline,
+        answer=answer,
+        threshold=options.threshold,
+        **choice,
+    )
+    own = deletion_insertion(model, ex, seed=options.seed)
+    scores = score_summary(
+        own, controls(model, ex, seed=options.seed) if own.status == "ok" else {}
+    )
+    print(report(ex, scores, options))
+    if stage is not None:
+        call = {"command": shlex.join(map(str, options.command)), "baseline": options.baseline}
+        call |= {"max_new_tokens": options.max_new_tokens, "choice": choice}
+        write_files(stage, rgb, ex, describe(ex, model, options.image, scores, call))
+
+
+def report(ex, scores: dict, options) -> str:
+    """What the terminal shows of an explanation."""
+    import math
+
+    from .answers import marked
+
+    marks = ("\033[1;31m", "\033[0m") if sys.stdout.isatty() else ("[", "]")
+    words = {"ratio": math.exp(options.threshold), "baseline": options.baseline}
+    lines = [MINI_NOTE, ""] if ex.model.startswith("mini/") else []
+    lines += [
+        f"Question  {ex.question}",
+        f"Answer    {marked(ex.answer, ex.reliance.crucial, *marks)}",
+        *_token_lines(ex),
+        f"Status    {STATUS[ex.status].format(**words)}",
+        *_score_lines(scores),
+        _cost_line(ex),
+    ]
+    if ex.target is not None and not ex.target.exact:
+        lines.append("The image is very large and was worked on reduced by a whole factor.")
+    return "\n".join(lines)
+
+
+def _token_lines(ex) -> list[str]:
+    rel = ex.reliance
+    found = [
+        f"          {token.strip()!r:<16} log-likelihood ratio {ratio:6.2f} nats"
+        for token, ratio, hot in zip(ex.answer.tokens, rel.llr.tolist(), rel.crucial, strict=True)
+        if hot
+    ]
+    drop = f"          without the image the answer is {rel.total_drop:.0%} less likely"
+    if rel.total_drop < 0:
+        drop = "          without the image the answer is no less likely"
+    return [*found, drop]
+
+
+def _score_lines(scores: dict) -> list[str]:
+    if scores["map"].get("deletion") is None:
+        return []
+    lines = ["          deletion  insertion  gap      (deletion low, insertion high is good)"]
+    rows = [("Scores", "map"), ("random", "random"), ("centre", "center")]
+    for title, name in rows:
+        row = scores[name]
+        draws = f"   mean of {row['draws']} random maps" if name == "random" else ""
+        lines.append(
+            f"{title:<10}{row['deletion']:8.3f}{row['insertion']:11.3f}{row['gap']:+8.3f}{draws}"
+        )
+    return lines
+
+
+def _cost_line(ex) -> str:
+    cost = ex.cost
+    return (
+        f"Cost      {cost.forward} forward and {cost.backward} backward passes, "
+        f"{cost.seconds:.1f} s, {cost.peak_bytes / 2**20:.0f} MiB more at the peak"
+    )
+
+
+# --- list ----------------------------------------------------------------------------------
+
+
+def _list_parser(commands) -> None:
+    p = commands.add_parser("list", help="the models, benchmarks and methods that can be named")
+    p.set_defaults(act=list_names)
+
+
+def list_names(options) -> int:
+    """Models with parameters and size, benchmarks with their number of items, methods."""
+    from .benchmarks import benchmarks
+    from .heatmaps import METHODS
+    from .models import models
+
+    print("Models (hub ids and folders can be given too)")
+    for name in models():
+        print(f"  {name:<24}{_model_size(name)}")
+    if not models():
+        print("  none yet; make one with 'lvlm-study train NAME'")
+    print("\nBenchmarks")
+    for name in benchmarks():
+        print(f"  {name:<24}{_item_count(name)}")
+    print("\nMethods")
+    for name, method in METHODS.items():
+        print(f"  {name:<24}{(method.__doc__ or '').strip().splitlines()[0]}")
+    return 0
+
+
+def _model_size(name: str) -> str:
+    from math import prod
+
+    from safetensors import safe_open
+
+    from .provenance import weight_files
+
+    files, count = weight_files(name), 0
+    for file in files:
+        with safe_open(file, "pt") as weights:
+            count += sum(prod(weights.get_slice(key).get_shape()) for key in weights.keys())
+    size = sum(file.stat().st_size for file in files)
+    return f"{count / 1e6:.1f} M parameters, {size / 1e6:.1f} MB"
+
+
+def _item_count(name: str) -> str:
+    from .benchmarks import load_benchmark
+
+    try:
+        return f"{len(load_benchmark(name))} items"
+    except StudyError as error:
+        return f"not here: {error}"
+
+
+# --- run -----------------------------------------------------------------------------------
+
+
+def _run_parser(commands) -> None:
+    p = commands.add_parser("run", help="compute the tables; stop and start it as you like")
+    p.set_defaults(act=run)
+    p.add_argument("--profile", default="mini", choices=("mini", "paper"))
+    p.add_argument("--models", type=_names, help="default: all of the profile")
+    p.add_argument("--benchmarks", type=_names)
+    p.add_argument("--methods", type=_names, default=["igos", "random", "center", "sobel"])
+    p.add_argument("--baselines", type=_names, default=["blur", "black", "mean", "noise"])
+    p.add_argument("--units", type=_names, default=["grid"], help="grid, superpixels, patches")
+    p.add_argument("--items", type=int, metavar="N", help="only N items of each benchmark")
+    p.add_argument("--results", type=Path, metavar="DIR", help="default: data/results/PROFILE")
+    p.add_argument("--seed", type=_seed, default=0)
+    p.add_argument("--retry-failed", action="store_true", help="try again what ended in an error")
+    p.add_argument("--fresh", action="store_true", help="replace what other settings made")
+    _model_options(p)
+
+
+def run(options) -> int:
+    """Compute missing cells, renew the summaries, show them."""
+    from .models import models
+    from .paths import data_dir
+    from .runner import Sweep
+    from .runner import run as compute
+    from .summaries import report, write_summaries
+
+    results = options.results or data_dir() / "results" / options.profile
+    names = options.models or DEFAULT_MODELS.get(options.profile) or models()
+    if not names:
+        raise StudyError("There are no models yet; make one with 'lvlm-study train NAME'.")
+    sweep = Sweep(
+        models=tuple(names),
+        benchmarks=tuple(options.benchmarks or DEFAULT_BENCHMARKS[options.profile]),
+        methods=tuple(options.methods),
+        results=results,
+        profile=options.profile,
+        baselines=tuple(options.baselines),
+        units=tuple(options.units),
+        items=options.items,
+        seed=options.seed,
+        max_new_tokens=options.max_new_tokens,
+        dtype=options.dtype,
+        device=options.device,
+        retry_failed=options.retry_failed,
+        fresh=options.fresh,
+    )
+    failed = compute(sweep)
+    print(report(write_summaries(results, options.profile, options.seed)))
+    if failed:
+        print(f"\n{failed} items failed; see 'message' in the tables, or add --retry-failed.")
+    return 1 if failed else 0
+
+
+# --- train ---------------------------------------------------------------------------------
+
+
+def _train_parser(commands) -> None:
+    p = commands.add_parser("train", help="train a mini model from nothing; can be resumed")
+    p.set_defaults(act=train)
+    p.add_argument("name", metavar="NAME")
+    p.add_argument("--work", type=Path, default=Path("zoo-work"), metavar="DIR")
+    p.add_argument("--steps", type=int, metavar="N")
+
+
+def train(options) -> int:
+    """Hand over to the zoo."""
+    from .zoo.train import NAMES
+    from .zoo.train import train as train_zoo
+
+    name = options.name.removeprefix("mini/")
+    if name not in NAMES:
+        raise unknown("mini model", options.name, NAMES)
+    if options.steps is not None and options.steps < 1:
+        raise StudyError(f"--steps must be at least 1, not {options.steps}.")
+    more = {} if options.steps is None else {"steps": options.steps}
+    train_zoo(name, options.work, say=print, **more)
+    return 0
+
+
+# --- estimate ------------------------------------------------------------------------------
+
+
+def _estimate_parser(commands) -> None:
+    p = commands.add_parser("estimate", help="passes and hours before a long run")
+    p.set_defaults(act=estimate)
+    p.add_argument("--model", default="mini/llava-1.5")
+    p.add_argument("--benchmark", default="sprites")
+    p.add_argument("--methods", type=_names, help="default: all")
+    p.add_argument("--items", type=int, metavar="N", help="default: the whole benchmark")
+    _model_options(p)
+
+
+def estimate(options) -> int:
+    """Time a handful of passes and multiply."""
+    from .bench import estimate_table
+    from .benchmarks import load_benchmark
+    from .heatmaps import METHODS
+    from .models import load_model
+
+    methods = options.methods or list(METHODS)
+    for name in methods:
+        _known("method", name, METHODS)
+    items = load_benchmark(options.benchmark)
+    model = load_model(options.model, dtype=options.dtype, device=options.device)
+    print(estimate_table(model, items[0], methods, options.items or len(items)))
+    return 0
+
+
+# --- shared --------------------------------------------------------------------------------
+
+
+def _model_options(p) -> None:
+    p.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
+    p.add_argument("--dtype", help="float32, bfloat16 or float16")
+    p.add_argument("--max-new-tokens", type=int, default=64, metavar="N")
+
+
+def _known(kind: str, name: str, known) -> None:
+    if name not in known:
+        raise unknown(kind, name, known)
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("give at least one name")
+    return list(dict.fromkeys(names))
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit() or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 on, not {text!r}")
+    return int(text)
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """One line for a reader instead of the file and line of our source."""
+    text = textwrap.shorten(str(message), 500)
+    print(f"Note: {text}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

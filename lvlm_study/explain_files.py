@@ -1,0 +1,210 @@
+"""The files of one explanation: a picture to look at, the raw map, and how to make them again.
+
+They appear together or not at all: everything is written to a hidden folder on the same disc and
+moved into place at the end, `explanation.json` last.
+"""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from . import provenance
+from .answers import marked
+from .errors import StudyError
+from .faithfulness import Faithfulness
+from .shards import unwritable
+
+FILES = ("overlay.png", "saliency.npz", "explanation.json")  # in the order of their appearance
+SHOWN_SIDE = 1200  # pixels: larger photographs are reduced for the picture, not for the map
+
+
+@contextmanager
+def staged(folder: Path):
+    """A temporary folder whose files move to `folder` when the block ends well.
+
+    Opened before the work begins, so that a folder which cannot be written to is told at once.
+    Other files in an existing `folder` are left alone. Raises StudyError.
+    """
+    folder = Path(folder).absolute()
+    try:
+        anchor = _nearest_folder(folder)
+        stage = Path(tempfile.mkdtemp(prefix=".lvlm-study-", suffix=".partial", dir=anchor))
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    try:
+        yield stage
+        _publish(stage, folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _nearest_folder(folder: Path) -> Path:
+    """`folder` or the first folder above it that exists; what is in the way is named."""
+    for path in (folder, *folder.parents):
+        if path.is_dir():
+            break
+        if path.exists() or path.is_symlink():
+            raise StudyError(f"{path} is no folder; give another place with --out.")
+    for name in FILES:
+        if path == folder and (folder / name).is_dir():
+            raise StudyError(f"{folder / name} is a folder and in the way; give another --out.")
+    return path
+
+
+def _publish(stage: Path, folder: Path) -> None:
+    if folder.is_dir():
+        (folder / FILES[-1]).unlink(missing_ok=True)  # no old description beside a new map
+        for name in FILES:
+            os.replace(stage / name, folder / name)
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    mask = os.umask(0)
+    os.umask(mask)
+    stage.chmod(0o777 & ~mask)  # temporary folders are private, results are not
+    os.rename(stage, folder)
+
+
+def write_files(stage: Path, rgb: np.ndarray, explanation, about: dict) -> None:
+    """Write the three files of an explanation into a folder that exists."""
+    draw_overlay(stage / "overlay.png", rgb, explanation, about["scores"])
+    np.savez_compressed(
+        stage / "saliency.npz",
+        saliency=explanation.saliency,
+        grid=explanation.grid,
+        llr=explanation.reliance.llr.numpy(),
+        crucial=explanation.reliance.crucial.numpy(),
+    )
+    text = json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False)
+    (stage / "explanation.json").write_text(text + "\n", encoding="utf-8")
+
+
+def describe(explanation, model, image: Path, scores: dict, call: dict) -> dict:
+    """All that is needed to repeat an explanation and to check that it came out the same."""
+    answer, reliance = explanation.answer, explanation.reliance
+    return {
+        **call,
+        "image": str(image),
+        "image_sha256": hashlib.sha256(Path(image).read_bytes()).hexdigest(),
+        "image_size": list(explanation.saliency.shape),
+        "question": explanation.question,
+        "model": explanation.model,
+        "weights_sha256": provenance.weights_checksum(model),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "answer": answer.text,
+        "tokens": list(answer.tokens),
+        "token_ids": answer.token_ids.tolist(),
+        "log_probs": plain(reliance.log_probs.tolist()),
+        "baseline_log_probs": plain(reliance.baseline_log_probs.tolist()),
+        "llr": plain(reliance.llr.tolist()),
+        "crucial": reliance.crucial.tolist(),
+        "threshold": reliance.threshold,
+        "total_drop": plain(reliance.total_drop),
+        "method": explanation.method,
+        "options": explanation.options,
+        "seed": explanation.seed,
+        "exact": explanation.target.exact if explanation.target else None,
+        "status": explanation.status,
+        "scores": scores,
+        "cost": vars(explanation.cost),
+        "versions": provenance.versions(),
+        "commit": provenance.commit() or None,
+        "made": provenance.now(),
+    }
+
+
+def score_summary(own: Faithfulness, controls: dict[str, list[Faithfulness]]) -> dict:
+    """Deletion, insertion and their gap, of the map and of the maps that know nothing."""
+
+    def mean(runs: list[Faithfulness]) -> dict:
+        names = ("deletion", "insertion", "gap") if runs else ()
+        found = {n: plain(float(np.mean([getattr(r, n) for r in runs]))) for n in names}
+        return found | {"draws": len(runs), "steps": runs[0].n_steps if runs else None}
+
+    rows = {"map": mean([own])} | {name: mean(runs) for name, runs in controls.items()}
+    ends = {"image_probability": plain(own.image_score), "fill_probability": plain(own.fill_score)}
+    return rows | ends | {"units": own.units, "status": own.status}
+
+
+def plain(value):
+    """Floats that JSON can hold: what is not finite becomes None."""
+    if isinstance(value, list):
+        return [plain(v) for v in value]
+    return value if math.isfinite(value) else None
+
+
+def draw_overlay(path: Path, rgb: np.ndarray, explanation, scores: dict) -> None:
+    """The picture as it is, and beside it the map over it, with question, answer and scores."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from .figures import overlay, use_style
+
+    with matplotlib.rc_context():
+        use_style()
+        picture, saliency = shown(rgb, explanation.saliency)
+        height, width = saliency.shape
+        side = min(max(5.0 * height / width, 2.0), 9.0)
+        figure, (left, right) = plt.subplots(1, 2, figsize=(11, side + 1.6), layout="constrained")
+        left.imshow(picture)
+        left.set_axis_off()
+        left.set_title("the image")
+        overlay(right, picture, saliency, 0.0, top(saliency), title=_map_title(explanation))
+        figure.suptitle(_heading(explanation), x=0.02, ha="left")
+        figure.supxlabel(_score_line(explanation, scores), x=0.02, ha="left", fontsize="medium")
+        figure.savefig(path, dpi=110)
+        plt.close(figure)
+
+
+def shown(rgb: np.ndarray, saliency: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Picture and map at a size that fits a page, averaged over pixels; small ones unchanged."""
+    height, width = saliency.shape
+    scale = SHOWN_SIDE / max(height, width)
+    if scale >= 1:
+        return rgb, saliency
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    picture = Image.fromarray(rgb).resize(size, Image.Resampling.BOX)
+    small = Image.fromarray(saliency, mode="F").resize(size, Image.Resampling.BOX)
+    return np.asarray(picture), np.asarray(small)
+
+
+def top(saliency: np.ndarray) -> float:
+    """The end of the colour scale: 1 for every map in [0, 1], so that pictures can be compared."""
+    return max(1.0, float(saliency.max()))
+
+
+def _heading(explanation) -> str:
+    answer = marked(explanation.answer, explanation.reliance.crucial, "[", "]")
+    return f"{_wrapped(explanation.question)}\n{_wrapped(answer)}".replace("$", r"\$")
+
+
+def _wrapped(text: str, width: int = 95) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, width)) or "(empty)"
+
+
+def _map_title(explanation) -> str:
+    state = "" if explanation.status == "ok" else f", {explanation.status.replace('_', ' ')}"
+    return f"{explanation.method}, {explanation.model}{state}"
+
+
+def _score_line(explanation, scores: dict) -> str:
+    parts = []
+    for name, title in (("map", "this map"), ("random", "random"), ("center", "centre")):
+        row = scores.get(name, {})
+        if row.get("deletion") is not None:
+            parts.append(f"{title} {row['deletion']:.2f} / {row['insertion']:.2f}")
+    return "deletion / insertion:  " + ",   ".join(parts) if parts else "not scored"

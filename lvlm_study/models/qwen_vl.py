@@ -1,0 +1,110 @@
+"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL: the image at (nearly) its own size, 2 x 2 patches a token.
+
+The image is squashed to multiples of the merged patch, within a pixel budget, and handed over as a
+flat list of patches ordered block by block. Positions are two-dimensional: the language model
+learns from `mm_token_type_ids` which tokens form the image. Qwen2.5-VL accepts their absence
+without a word and then reads the image as plain text, so they are always given here.
+"""
+
+import torch
+from torch import Tensor
+from transformers import (
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLForConditionalGeneration,
+    Qwen3VLForConditionalGeneration,
+)
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
+
+from ..errors import StudyError
+from ..preprocess import Plan, Size, Spec, filter_name
+from .base import Adapter, Bound, Geometry, boxes_of, patch_edges, used_pixels
+from .llava import normalisation
+
+CHAT = "<|im_start|>user\n<|vision_start|>{image}<|vision_end|>{question}<|im_end|>\n"
+SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+ASSISTANT = "<|im_start|>assistant\n"
+
+
+class Qwen2VL(Adapter):
+    """`Qwen2VLForConditionalGeneration`."""
+
+    model_class = Qwen2VLForConditionalGeneration
+    fallback = SYSTEM + CHAT + ASSISTANT
+
+    def check(self) -> None:
+        p, vision = self.processor, self.model.config.vision_config
+        ours = (p.patch_size, p.merge_size, p.temporal_patch_size)
+        theirs = (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
+        if ours != theirs:
+            raise StudyError(
+                f"The processor of {self.name} cuts patches {ours} (side, merge, frames) but its "
+                f"encoder reads {theirs}; preprocessor_config.json and config.json do not belong "
+                "together."
+            )
+
+    def geometry_for(self, size: Size) -> Geometry:
+        p = self.processor
+        cell = p.patch_size * p.merge_size
+        try:
+            resized = smart_resize(*size, cell, p.size.shortest_edge, p.size.longest_edge)
+        except ValueError as error:
+            raise StudyError(
+                f"An image of {size} pixels is too elongated for {self.name} ({error}); crop it."
+            ) from error
+        plan = Plan(size, [Spec(resized, filter_name(p.resample))], **normalisation(p))
+        rows, columns = (patch_edges(n, cell) for n in resized)
+        boxes = boxes_of(plan.views[0], rows, columns, size).flatten(0, 1)
+        used = tuple(used_pixels(n, e) for n, e in zip(resized, (rows, columns), strict=True))
+        return Geometry(plan, boxes, (used,))
+
+    def pack(self, views: list[Tensor]) -> dict[str, Tensor]:
+        p, picture = self.processor, views[0][:, 0]  # (B, 3, h, w)
+        patch, merge = p.patch_size, p.merge_size
+        cut = picture.unflatten(3, (-1, merge, patch)).unflatten(2, (-1, merge, patch))
+        # (B, 3, rows, mr, py, columns, mc, px) -> blocks in reading order, patches within a block
+        cut = cut.permute(0, 2, 5, 3, 6, 1, 4, 7).flatten(0, 4)  # (patches, 3, py, px)
+        frames = cut[:, :, None].expand(-1, -1, p.temporal_patch_size, -1, -1)
+        return {"pixel_values": frames.flatten(1)}  # a still image is a film of equal frames
+
+    def extras(self, bound: Bound, B: int, A: int) -> dict[str, Tensor]:
+        image = bound.image_span.int()
+        kinds = torch.cat([image, image.new_zeros(A)]).repeat(B, 1)  # (B, P + A), 1 = image
+        return {"mm_token_type_ids": kinds.to(self.device)} | self.encoder_extras(bound, B)
+
+    def encoder_extras(self, bound: Bound, B: int) -> dict[str, Tensor]:
+        height, width = bound.geometry.plan.views[0].size
+        grid = [1, height // self.processor.patch_size, width // self.processor.patch_size]
+        return {"image_grid_thw": torch.tensor([grid] * B, device=self.device)}
+
+
+class Qwen25VL(Qwen2VL):
+    """`Qwen2_5_VLForConditionalGeneration`: windowed attention in the encoder, same interface."""
+
+    model_class = Qwen2_5_VLForConditionalGeneration
+
+
+class Qwen3VL(Qwen2VL):
+    """`Qwen3VLForConditionalGeneration`: features also enter the language model's early layers.
+
+    `encode` returns these deeper features beside the first ones, along the last dimension, so that
+    the features are all that the language model knows about the image.
+    """
+
+    model_class = Qwen3VLForConditionalGeneration
+    fallback = CHAT + ASSISTANT
+
+    def encode(self, bound: Bound, x: Tensor) -> Tensor:
+        inputs = bound.pixels(x) | self.encoder_extras(bound, len(x))
+        out = self.model.model.get_image_features(**inputs)
+        levels = [out.pooler_output, *out.deepstack_features]
+        return torch.cat([torch.stack(list(level)) for level in levels], -1)  # (B, N, D * levels)
+
+    def wrap(self, features: Tensor) -> dict:
+        width = self.model.config.text_config.hidden_size
+        first, *deeper = features.split(width, -1)
+        return {
+            "image": BaseModelOutputWithDeepstackFeatures(
+                pooler_output=list(first), deepstack_features=[list(level) for level in deeper]
+            )
+        }

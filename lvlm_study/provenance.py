@@ -1,0 +1,77 @@
+"""What made a number: weights, package versions, commit, time."""
+
+import hashlib
+import platform
+import subprocess
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from .errors import StudyError
+
+PACKAGES = ("lvlm-study", "torch", "transformers", "tokenizers", "numpy", "pillow", "scipy")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def commit() -> str:
+    """The checked-out commit of this repository, "+" behind it if files were changed, or ""."""
+    here = Path(__file__).resolve().parent
+    try:
+        head = _git(here, "rev-parse", "HEAD")
+        changed = _git(here, "status", "--porcelain", "--untracked-files=no", "--", str(here))
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return head + ("+" if changed else "")
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def weights_checksum(model) -> str:
+    """sha256 of a model's weights: of its safetensors files in order of their names.
+
+    One file gives exactly what `sha256sum model.safetensors` prints. A model without files (a
+    planted reader) is known by the bytes of its parameters and buffers.
+    """
+    digest = hashlib.sha256()
+    for file in weight_files(model.name):
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    if digest.digest() == hashlib.sha256().digest():
+        for key, value in sorted(model.model.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def weight_files(name: str) -> list[Path]:
+    """The safetensors files behind a model name; none when it has no folder."""
+    from .models.registry import find_folder  # slow to import
+
+    try:
+        return sorted(find_folder(name).glob("*.safetensors"))
+    except StudyError:
+        return []
+
+
+def _git(folder: Path, *words: str) -> str:
+    run = subprocess.run(
+        ["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True
+    )
+    return run.stdout.strip()

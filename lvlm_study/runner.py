@@ -1,0 +1,388 @@
+"""The sweep: which (model, benchmark, method, item) cells are missing; compute, store, resume.
+
+Every item is answered once; the answer is judged and its reliance on the image is measured under
+several baselines (kind "reliance"); then each method explains it and its map is scored (kind
+"maps"). Items are dealt in a fixed shuffled order, so that the first 100 of 500 are a fair sample
+and asking for more later keeps what is there. A chunk of `CHUNK` items is one unit of locking and
+one file a table; the file is renewed after every item.
+"""
+
+import sys
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from tqdm import tqdm
+
+from . import provenance
+from .answers import visual_reliance
+from .baselines import baselines as known_baselines
+from .benchmarks import benchmarks as known_benchmarks
+from .benchmarks import load_benchmark
+from .errors import StudyError, unknown
+from .faithfulness import UNITS, deletion_insertion
+from .heatmaps import METHODS, explain
+from .judge import judge
+from .models import load_model
+from .shards import chunk_lock, folder_name, read_shard, set_aside, write_shard
+
+CHUNK = 32
+MAP_CELLS = 32  # a stored map has at most this many cells a side; the scores saw the full one
+CONTROLS = ("random", "center", "sobel")  # made again in no time, so their maps are not stored
+STEPS = 50
+
+_WHERE = [("model", pa.string()), ("benchmark", pa.string()), ("item", pa.string())]
+_ABOUT = [
+    ("category", pa.string()),
+    ("question", pa.string()),
+    ("status", pa.string()),
+    ("message", pa.string()),
+]
+_MADE = [("item_seed", pa.int64()), ("commit", pa.string()), ("made", pa.string())]
+_FLOATS = pa.list_(pa.float32())
+RELIANCE = pa.schema(
+    [
+        *_WHERE,
+        ("baseline", pa.string()),
+        *_ABOUT,
+        ("answer", pa.string()),
+        ("verdict", pa.string()),
+        ("tokens", pa.list_(pa.string())),
+        ("token_ids", pa.list_(pa.int32())),
+        ("crucial", pa.list_(pa.bool_())),
+        ("llr", _FLOATS),
+        ("log_probs", _FLOATS),
+        ("baseline_log_probs", _FLOATS),
+        ("total_drop", pa.float64()),
+        ("per_token", pa.float64()),
+        ("crucial_share", pa.float64()),
+        ("gap", pa.float64()),
+        *_MADE,
+    ]
+)
+SCORES = ("deletion", "insertion", "gap", "deletion_raw", "insertion_raw", "gap_raw")
+SCORES += ("deletion_log", "insertion_log", "image_score", "fill_score")
+MAPS = pa.schema(
+    [
+        *_WHERE,
+        ("method", pa.string()),
+        ("units", pa.string()),
+        *_ABOUT,
+        *[(name, pa.float64()) for name in SCORES],
+        ("area", _FLOATS),
+        ("deletion_curve", _FLOATS),
+        ("insertion_curve", _FLOATS),
+        ("heatmap", pa.list_(pa.float16())),
+        ("heatmap_shape", pa.list_(pa.int32())),
+        ("forward", pa.int64()),
+        ("backward", pa.int64()),
+        ("seconds", pa.float64()),
+        ("peak_bytes", pa.int64()),
+        *_MADE,
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What to compute and where to keep it.
+
+    `items` None means every item of a benchmark. `retry_failed` computes items again whose last
+    attempt ended in an error; `fresh` those made with other weights, seed or settings, which is
+    otherwise an error.
+    """
+
+    models: tuple[str, ...]
+    benchmarks: tuple[str, ...]
+    methods: tuple[str, ...]
+    results: Path
+    profile: str = "mini"
+    baselines: tuple[str, ...] = ("blur", "black", "mean", "noise")
+    units: tuple[str, ...] = ("grid",)
+    items: int | None = None
+    seed: int = 0
+    max_new_tokens: int = 64
+    dtype: str | None = None
+    device: str | None = None
+    retry_failed: bool = False
+    fresh: bool = False
+
+    def check(self) -> None:
+        """Raise StudyError for a name that does not exist, before anything is computed."""
+        for kind, names, known in (
+            ("benchmark", self.benchmarks, known_benchmarks()),
+            ("method", self.methods, METHODS),
+            ("baseline", self.baselines, known_baselines()),
+            ("unit", self.units, UNITS),
+        ):
+            for name in names:
+                if name not in known:
+                    raise unknown(kind, name, known)
+        if self.items is not None and self.items < 1:
+            raise StudyError(f"The number of items must be at least 1, not {self.items}.")
+
+
+@dataclass
+class Shard:
+    """One table of one chunk: the rows that exist, by item, and where they are kept."""
+
+    kind: str
+    method: str
+    path: Path
+    schema: pa.Schema
+    about: dict
+    rows: dict[str, list[dict]] = field(default_factory=dict)
+
+    def add(self, item: str, rows: list[dict], order: list[str]) -> None:
+        """Keep an item's rows and write the shard at once, items in the order of the chunk."""
+        self.rows[item] = rows
+        flat = [row for name in order for row in self.rows.get(name, [])]
+        write_shard(self.path, flat, self.schema, self.about)
+
+
+class Asked:
+    """One item put to one model; answered when first needed, and only once."""
+
+    def __init__(self, model, benchmark: str, item, sweep: Sweep):
+        self.model, self.benchmark, self.item, self.sweep = model, benchmark, item, sweep
+        self.seed = item_seed(sweep.seed, item.id)
+
+    @cached_property
+    def rgb(self) -> np.ndarray:
+        return self.item.rgb
+
+    @cached_property
+    def answer(self):
+        return self.model.answer(self.rgb, self.item.question, self.sweep.max_new_tokens)
+
+
+def run(sweep: Sweep, say: Callable = print) -> int:
+    """Compute what is missing; returns how many items failed (they are recorded, not raised).
+
+    May be stopped at any moment and started again, also several times at once on one folder.
+    """
+    sweep.check()
+    tasks = {name: dealt(load_benchmark(name), sweep.items) for name in sweep.benchmarks}
+    total = sum(map(len, tasks.values())) * len(sweep.models)
+    bar = tqdm(
+        total=total,
+        unit="item",
+        smoothing=0.05,
+        file=sys.stderr,
+        mininterval=0.5 if sys.stderr.isatty() else 30,
+    )
+    failed = 0
+    with bar:
+        for name in sweep.models:
+            model = load_model(name, dtype=sweep.dtype, device=sweep.device)
+            settings = fingerprint(sweep, model)
+            for benchmark, items in tasks.items():
+                bar.set_description(f"{name} {benchmark}", refresh=False)
+                failed += sweep_items(sweep, model, benchmark, items, settings, bar, say)
+            del model
+    return failed
+
+
+def sweep_items(sweep, model, benchmark, items, settings, bar, say) -> int:
+    """All chunks of one model and benchmark; those held by another run are looked at again last."""
+    chunks = [items[n : n + CHUNK] for n in range(0, len(items), CHUNK)]
+    failed, left = 0, list(enumerate(chunks))
+    for wait in (False, True):
+        held = []
+        for number, chunk in left:
+            name = f"{folder_name(model.name)}--{folder_name(benchmark)}--{number:03d}"
+            with chunk_lock(sweep.results, name, wait) as mine:
+                if mine:
+                    shards = open_shards(sweep, model.name, benchmark, number, chunk, settings, say)
+                    failed += fill_chunk(sweep, model, benchmark, chunk, shards, bar)
+                else:
+                    held.append((number, chunk))
+        left = held
+    return failed
+
+
+def fill_chunk(sweep: Sweep, model, benchmark: str, chunk, shards: list[Shard], bar) -> int:
+    """Compute the missing cells of a chunk, writing each as soon as it is known."""
+    order, failed = [item.id for item in chunk], 0
+    for item in chunk:
+        asked, bad = Asked(model, benchmark, item, sweep), False
+        for shard in shards:
+            if item.id not in shard.rows:
+                rows = attempt(asked, shard)
+                shard.add(item.id, rows, order)
+            bad = bad or shard.rows[item.id][0]["status"] == "error"
+        failed += bad
+        bar.update()
+    return failed
+
+
+def attempt(asked: Asked, shard: Shard) -> list[dict]:
+    """The rows of one cell; whatever goes wrong with this one item becomes a row that says so."""
+    item = asked.item
+    known = {
+        "model": asked.model.name,
+        "benchmark": asked.benchmark,
+        "item": item.id,
+        "method": shard.method,
+        "category": item.category,
+        "question": item.question,
+        "item_seed": asked.seed,
+        "commit": provenance.commit(),
+        "made": provenance.now(),
+    }
+    try:
+        found = (reliance_rows if shard.kind == "reliance" else map_rows)(asked, shard.method)
+    except Exception as error:  # noqa: BLE001 - one unreadable image must not end a long run
+        message = " ".join(str(error).split()) or type(error).__name__
+        found = [{"status": "error", "message": f"{type(error).__name__}: {message}"}]
+    names = set(shard.schema.names)
+    return [{k: v for k, v in (known | row).items() if k in names} for row in found]
+
+
+def reliance_rows(asked: Asked, method: str = "") -> list[dict]:
+    """One row a baseline: the answer, its verdict, and what the image adds to each token."""
+    answer, item = asked.answer, asked.item
+    said = {
+        "answer": answer.text,
+        "verdict": judge(answer.text, item),
+        "tokens": list(answer.tokens),
+        "token_ids": answer.token_ids.tolist(),
+        "log_probs": answer.log_probs.tolist(),
+    }
+    if not answer.tokens:
+        return [said | {"baseline": b, "status": "empty_answer"} for b in asked.sweep.baselines]
+    rows = []
+    for name in asked.sweep.baselines:
+        rel = visual_reliance(
+            asked.model, asked.rgb, item.question, answer, baseline=name, seed=asked.seed
+        )
+        rows.append(
+            said
+            | {
+                "baseline": name,
+                "status": rel.status,
+                "crucial": rel.crucial.tolist(),
+                "llr": rel.llr.tolist(),
+                "log_probs": rel.log_probs.tolist(),
+                "baseline_log_probs": rel.baseline_log_probs.tolist(),
+                "total_drop": rel.total_drop,
+                "per_token": rel.per_token,
+                "crucial_share": rel.crucial_share,
+                "gap": rel.gap,
+            }
+        )
+    return rows
+
+
+def map_rows(asked: Asked, method: str) -> list[dict]:
+    """One row for each kind of unit: the map, its scores under blur, and its cost."""
+    units = asked.sweep.units
+    if not asked.answer.tokens:
+        return [{"units": u, "status": "empty_answer"} for u in units]
+    ex = explain(
+        asked.model,
+        asked.rgb,
+        asked.item.question,
+        method=method,
+        seed=asked.seed,
+        answer=asked.answer,
+    )
+    cost = {name: getattr(ex.cost, name) for name in ("forward", "backward", "seconds")}
+    row = cost | {"peak_bytes": ex.cost.peak_bytes} | stored_map(ex)
+    return [row | scored(asked, ex, u) for u in units]
+
+
+def scored(asked: Asked, ex, units: str) -> dict:
+    """Deletion and insertion of a map; `status` is the map's own unless only the score failed."""
+    faith = deletion_insertion(asked.model, ex, steps=STEPS, units=units, seed=asked.seed)
+    row = {name: getattr(faith, name) for name in SCORES} | {"units": units}
+    row["status"] = faith.status if ex.status == "ok" else ex.status
+    if faith.deletion_curve is not None:
+        row["area"] = faith.deletion_curve.fractions.tolist()
+        row["deletion_curve"] = faith.deletion_curve.raw.tolist()
+        row["insertion_curve"] = faith.insertion_curve.raw.tolist()
+    return row
+
+
+def stored_map(ex) -> dict:
+    """The map as float16, averaged to at most `MAP_CELLS` a side; nothing for a control."""
+    if ex.method in CONTROLS or ex.target is None:
+        return {}
+    shape = [min(n, MAP_CELLS) for n in ex.grid.shape]
+    grid = torch.from_numpy(ex.grid)[None, None]
+    small = torch.nn.functional.adaptive_avg_pool2d(grid, shape)[0, 0]
+    return {"heatmap": small.numpy().astype(np.float16).ravel(), "heatmap_shape": shape}
+
+
+def open_shards(sweep, model: str, benchmark: str, number: int, chunk, settings, say) -> list:
+    """The tables of one chunk with the rows that still hold."""
+    shards = []
+    for kind, method, schema, about in settings:
+        folder = sweep.results / kind / folder_name(model) / folder_name(benchmark) / method
+        path = folder / f"{number:03d}.parquet"
+        shard = Shard(kind, method, path, schema, about)
+        for part in path.parent.glob(f".{path.name}.*.tmp"):
+            part.unlink(missing_ok=True)  # left by a run that was killed while it wrote
+        shard.rows = kept_rows(shard, chunk, sweep, say)
+        shards.append(shard)
+    return shards
+
+
+def kept_rows(shard: Shard, chunk, sweep: Sweep, say) -> dict[str, list[dict]]:
+    """Rows by item, without those to be made again."""
+    try:
+        rows, about = read_shard(shard.path)
+    except StudyError:
+        say(f"{shard.path} is damaged; it is kept as {set_aside(shard.path).name} and made again.")
+        return {}
+    if rows and about.get("settings") != shard.about["settings"]:
+        if not sweep.fresh:
+            raise _other_settings(shard, about.get("settings", {}))
+        return {}
+    asked = {item.id: item.question for item in chunk}
+    kept: dict[str, list[dict]] = {}
+    for row in rows:
+        again = sweep.retry_failed and row["status"] == "error"
+        if asked.get(row["item"]) == row["question"] and not again:
+            kept.setdefault(row["item"], []).append(row)
+    return kept
+
+
+def _other_settings(shard: Shard, before: dict) -> StudyError:
+    now = shard.about["settings"]
+    differ = ", ".join(sorted(k for k in {*now, *before} if now.get(k) != before.get(k)))
+    return StudyError(
+        f"{shard.path} was made with other settings ({differ}); add --fresh to make it again, or "
+        "choose another folder with --results."
+    )
+
+
+def fingerprint(sweep: Sweep, model) -> list[tuple]:
+    """For every table of the sweep: (kind, method, schema, metadata).
+
+    Rows may stand in one shard only if their "settings" agree; the rest says who made it.
+    """
+    weights = provenance.weights_checksum(model)
+    common = {"weights": weights, "seed": sweep.seed, "dtype": str(model.dtype)}
+    common["max_new_tokens"] = sweep.max_new_tokens
+    made = {"model": model.name, "profile": sweep.profile, "versions": provenance.versions()}
+    plan = [("reliance", "", RELIANCE, common | {"baselines": list(sweep.baselines)})]
+    scoring = {"units": list(sweep.units), "steps": STEPS, "baseline": "blur"}
+    plan += [("maps", m, MAPS, common | scoring) for m in sweep.methods]
+    return [(kind, m, schema, made | {"settings": s}) for kind, m, schema, s in plan]
+
+
+def dealt(items, count: int | None) -> list:
+    """The first `count` items in a fixed shuffled order; fewer is always a part of more."""
+    order = np.random.default_rng(0).permutation(len(items))
+    return [items[int(i)] for i in order[:count]]
+
+
+def item_seed(seed: int, item: str) -> int:
+    """A seed for one item: random controls must not draw the same map for every picture."""
+    return zlib.crc32(f"{seed}/{item}".encode())

@@ -1,0 +1,206 @@
+"""From tables of results to the few numbers that the book quotes.
+
+Everything here reads data frames written by `runner` and knows no model. Two files come out, in
+the layout that `results.read` looks numbers up in:
+
+    reliance.models[mini/llava-1.5].sprites.all.blur.lt30
+    faithfulness.models[mini/llava-1.5].sprites.igos.grid.gap.value
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from . import provenance
+from .shards import read_table, unwritable
+from .statistics import estimate
+
+DROPS = {"lt30": (-math.inf, 0.3), "30_70": (0.3, 0.7), "gt70": (0.7, math.inf)}
+SKIPPED = ("no_crucial_tokens", "no_gap", "diverged", "empty_answer", "error")
+RATED = ("deletion", "insertion", "gap", "gap_raw")
+
+
+def reliance_summary(frame: pd.DataFrame) -> dict:
+    """{model: {benchmark: {category or "all": {...}}}}: how much answers rest on the image."""
+    return {
+        model: {
+            benchmark: {"all": of_category(rows)}
+            | {str(name): of_category(part) for name, part in rows.groupby("category") if name}
+            for benchmark, rows in part.groupby("benchmark")
+        }
+        for model, part in frame.groupby("model")
+    }
+
+
+def of_category(frame: pd.DataFrame) -> dict:
+    """Accuracy, counted once an item, and what each baseline takes away."""
+    once = frame.drop_duplicates("item")
+    judged = once[once.verdict.notna()]
+    out = {
+        "n": len(judged),
+        "errors": int((once.status == "error").sum()),
+        "undecided": int((judged.verdict == "undecided").sum()),
+        "accuracy": interval(judged.verdict == "correct"),
+        "answer_tokens": number(judged.tokens.map(len).mean()),
+    }
+    rated = frame[frame.total_drop.notna()]
+    return out | {str(name): of_baseline(part) for name, part in rated.groupby("baseline")}
+
+
+def of_baseline(frame: pd.DataFrame) -> dict:
+    """Table 2 of the paper and what stands against its confound, the length of the answer.
+
+    Shares are percentages of the items, as in the paper; ratios are in nats a token.
+    """
+    drop, length = frame.total_drop, frame.tokens.map(len)
+    shares = {k: 100 * float(((drop >= a) & (drop < b)).mean()) for k, (a, b) in DROPS.items()}
+    return {
+        "n": len(frame),
+        **shares,
+        "total_drop": interval(drop),
+        "per_token": interval(frame.per_token),
+        "crucial_share": interval(frame.crucial_share),
+        "no_crucial": 100 * float((frame.status == "no_crucial_tokens").mean()),
+        "drop_length_correlation": correlation(drop, length),
+        "per_token_length_correlation": correlation(frame.per_token, length),
+    }
+
+
+def faithfulness_summary(frame: pd.DataFrame) -> dict:
+    """{model: {benchmark: {method: {units: {...}}}}}: deletion, insertion, gap, who was skipped."""
+    failed = frame[frame.status == "error"]
+    out: dict = {}
+    for keys, rows in frame[frame.units.notna()].groupby(["model", "benchmark", "method", "units"]):
+        errors = (failed[["model", "benchmark", "method"]] == list(keys[:3])).all(axis=1)
+        place = out
+        for key in keys[:3]:
+            place = place.setdefault(key, {})
+        place[keys[3]] = of_method(rows, int(errors.sum()))
+    return out
+
+
+def of_method(frame: pd.DataFrame, errors: int = 0) -> dict:
+    """Scores of one method over the items that could be scored, and the count of the others."""
+    scored = frame[frame.status == "ok"]
+    skipped = frame.status.value_counts()
+    return {
+        "n": len(scored),
+        "skipped": {name: int(skipped.get(name, 0)) for name in SKIPPED} | {"error": errors},
+        **{name: interval(scored[name]) for name in RATED},
+        "seconds": number(scored.seconds.mean()),
+        "forward": number(scored.forward.mean()),
+        "backward": number(scored.backward.mean()),
+    }
+
+
+def interval(values) -> dict:
+    """Mean and 95 % bootstrap interval; null where there is nothing to average."""
+    found = estimate(pd.Series(values, dtype=float))
+    return {"value": number(found.value), "low": number(found.low), "high": number(found.high)}
+
+
+def correlation(a: pd.Series, b: pd.Series) -> float | None:
+    """Spearman's rank correlation; None where one side never changes."""
+    if a.nunique() < 2 or b.nunique() < 2:
+        return None
+    return number(a.corr(b, method="spearman"))
+
+
+def number(value) -> float | None:
+    """A finite float, or None: JSON knows no NaN and a page shows none."""
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def write_summaries(results: Path, profile: str, seed: int) -> dict[str, dict]:
+    """Write `reliance.json` and `faithfulness.json` beside the tables of a results folder.
+
+    They cover everything in the folder, whichever run computed it. Returns both trees.
+    """
+    out = {}
+    for name, kind, summary in (
+        ("reliance", "reliance", reliance_summary),
+        ("faithfulness", "maps", faithfulness_summary),
+    ):
+        frame = read_table(results, kind)
+        if not frame.empty:
+            about = origin(frame, profile, seed)
+            out[name] = {"provenance": about, "models": summary(frame)}
+            _write(Path(results) / f"{name}.json", out[name])
+    return out
+
+
+def origin(frame: pd.DataFrame, profile: str, seed: int) -> dict:
+    """The provenance that `results.load` asks for; n counts different items, not rows."""
+    commits = sorted(c for c in frame["commit"].dropna().unique() if c)
+    return {
+        "profile": profile,
+        "model": sorted(frame.model.unique()),
+        "n": int(frame.groupby("benchmark").item.nunique().sum()),
+        "seed": seed,
+        "commit": ", ".join(commits),
+        "versions": provenance.versions(),
+        "date": str(frame.made.max())[:10],
+    }
+
+
+def _write(path: Path, tree: dict) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        part.write_text(json.dumps(tree, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
+
+
+def report(trees: dict[str, dict]) -> str:
+    """The summary as two tables for a terminal."""
+    parts = []
+    if "reliance" in trees:
+        parts.append(_table(_reliance_lines(trees["reliance"]["models"])))
+    if "faithfulness" in trees:
+        parts.append(_table(_method_lines(trees["faithfulness"]["models"])))
+    return "\n\n".join(parts) or "Nothing has been computed yet."
+
+
+def _reliance_lines(models: dict) -> list[dict]:
+    return [
+        {
+            "model": model,
+            "benchmark": benchmark,
+            "n": rows["all"]["n"],
+            "accuracy": _shown(rows["all"]["accuracy"]),
+            "undecided": rows["all"]["undecided"],
+            "errors": rows["all"]["errors"],
+        }
+        | {f"drop {k} %": round(rows["all"]["blur"][k], 1) for k in DROPS if "blur" in rows["all"]}
+        for model, benchmarks in models.items()
+        for benchmark, rows in benchmarks.items()
+    ]
+
+
+def _method_lines(models: dict) -> list[dict]:
+    return [
+        {"model": model, "benchmark": benchmark, "method": method, "units": units, "n": row["n"]}
+        | {"skipped": sum(row["skipped"].values())}
+        | {name: _shown(row[name]) for name in ("deletion", "insertion", "gap")}
+        | {"seconds": row["seconds"]}
+        for model, benchmarks in models.items()
+        for benchmark, methods in benchmarks.items()
+        for method, kinds in methods.items()
+        for units, row in kinds.items()
+    ]
+
+
+def _shown(found: dict) -> str:
+    if found["value"] is None:
+        return "-"
+    if found["low"] is None:
+        return f"{found['value']:.3f}"
+    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+
+
+def _table(lines: list[dict]) -> str:
+    return pd.DataFrame(lines).to_string(index=False, float_format=lambda x: f"{x:.2f}", na_rep="-")

@@ -1,0 +1,84 @@
+"""The model card of a zoo member: what it is, how it was made, what it can and cannot answer."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from huggingface_hub import ModelCard, ModelCardData
+from statsmodels.stats.proportion import proportion_confint
+
+from ..baselines import make_baseline
+from ..benchmarks.sprites import sprites
+from ..images import to_tensor, to_uint8
+from ..models import load_model
+from .questions import CATEGORIES
+
+VIEWS = ("picture", "blurred", "mean colour")
+
+
+def measure(model, items=None) -> dict[str, dict[str, list[bool]]]:
+    """For each view and category, which items the model answers word for word.
+
+    The blurred picture tells what survives the paper's baseline; the picture's mean colour is as
+    good as blind.
+    """
+    out = {view: {c: [] for c in CATEGORIES} for view in VIEWS}
+    for item in items or sprites():
+        x = to_tensor(item.rgb)
+        bound = model.bind(x.shape[-2:], item.question)
+        for view in VIEWS:
+            kind = {"blurred": "blur", "mean colour": "mean"}.get(view)
+            shown = to_tensor(to_uint8(make_baseline(x, kind))) if kind else x
+            ids = model.generate(bound, shown, max_new_tokens=24)
+            text = model.tokenizer.decode(ids, skip_special_tokens=True).strip()
+            out[view][item.category].append(text == item.reference)
+    return out
+
+
+def table(right: dict[str, dict[str, list[bool]]]) -> str:
+    """A Markdown table of accuracies with 95 % Wilson intervals, per cent."""
+    rows = ["| category | n | picture | blurred | mean colour |", "|---|---|---|---|---|"]
+    for category in CATEGORIES:
+        n = len(right["picture"][category])
+        cells = " | ".join(_percent(right[view][category]) for view in VIEWS)
+        rows.append(f"| {category} | {n} | {cells} |")
+    return "\n".join(rows)
+
+
+def _percent(hits: list[bool]) -> str:
+    if not hits:
+        return "-"
+    low, high = proportion_confint(sum(hits), len(hits), method="wilson")
+    return f"{100 * np.mean(hits):.0f} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def write_card(name: str, folder: Path, work: Path) -> None:
+    """Measure the checkpoint in `folder` on the whole test set and write README.md and accuracy.json."""
+    model = load_model(folder)
+    right = measure(model)
+    counts = {v: {c: [sum(h), len(h)] for c, h in by.items()} for v, by in right.items()}
+    (folder / "accuracy.json").write_text(json.dumps(counts, indent=1) + "\n")
+    log = (work / f"member-{name}-0" / "log.jsonl").read_text().splitlines()
+    curve = [line for line in map(json.loads, log) if "spatial" in line]
+    (folder / "curve.json").write_text(json.dumps(curve) + "\n")
+    data = ModelCardData(license="apache-2.0", pipeline_tag="image-text-to-text", language="en")
+    parameters = sum(p.numel() for p in model.model.parameters())
+    text = f"""---
+{data.to_yaml()}
+---
+# mini/{name}
+
+A {type(model.model).__name__} of {parameters / 1e6:.1f} million parameters, trained from nothing on
+two CPU cores by `lvlm-study train mini/{name}`. It knows drawn sprite scenes and nothing else; it
+exists so that explanations can be judged against evidence that is known to the pixel.
+
+Data: scenes from seed 1000 (training) and 1001 (curves); the test set is drawn from seed 7 and was
+never trained on. Seed 0. Steps of the last stage: {curve[-1]["step"] if curve else "few"}.
+Learning curves per category are in `curve.json`; what was tried is in `data/zoo/LOG.md`.
+
+Whole answer right, word for word, under greedy decoding, in per cent with 95 % Wilson intervals,
+on the test picture, on the blurred picture (the paper's baseline), and on its mean colour (blind):
+
+{table(right)}
+"""
+    ModelCard(text, ignore_metadata_errors=False).save(folder / "README.md")

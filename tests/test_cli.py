@@ -1,0 +1,289 @@
+"""The commands as a reader types them: what they print, what they write, what they refuse."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import odd_images
+import pytest
+from PIL import Image
+
+import lvlm_study
+from lvlm_study import cli, explain_files, images, models
+from lvlm_study.errors import StudyError
+from lvlm_study.zoo.planted import planted, planted_scene
+
+QUESTION = "What colour is the shape?"
+
+
+@pytest.fixture
+def reader(monkeypatch):
+    """Commands meet a planted reader instead of a checkpoint, under any model name."""
+    monkeypatch.setattr(models, "load_model", lambda name, **options: planted("object"))
+
+
+@pytest.fixture
+def scene(tmp_path):
+    path = tmp_path / "scene.png"
+    Image.fromarray(planted_scene((48, 64))).save(path)
+    return path
+
+
+def explain(image, *more, question=QUESTION):
+    return cli.main(["explain", str(image), question, "--baseline", "black", *map(str, more)])
+
+
+def refused(capsys, *words) -> str:
+    """The one sentence with which a command ends, exit code 2."""
+    assert cli.main([str(word) for word in words]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("lvlm-study: ") and told.count("\n") == 1 and "Traceback" not in told
+    return told
+
+
+def left_behind(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.rglob("*") if ".lvlm-study-" in p.name)
+
+
+# --- the package ---------------------------------------------------------------------------
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = (
+        "import sys, lvlm_study; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_public_names():
+    for name in lvlm_study.__all__:
+        assert callable(getattr(lvlm_study, name)), name
+    assert lvlm_study.models.registry.FAMILIES and "sprites" in lvlm_study.benchmarks()
+    assert lvlm_study.judge.VERDICTS and "igos" in lvlm_study.methods()
+    assert set(lvlm_study.__all__) <= set(dir(lvlm_study))
+    with pytest.raises(AttributeError, match="no attribute 'explian'"):
+        _ = lvlm_study.explian
+
+
+# --- explain -------------------------------------------------------------------------------
+
+
+def test_explain_prints_and_writes(reader, scene, tmp_path, capsys):
+    out = tmp_path / "deep" / "er"
+    assert explain(scene, "--out", out, "--seed", "3") == 0
+    told = capsys.readouterr().out
+    assert "The shape is [red]." in told and "\033" not in told
+    assert "Status    ok" in told and "100 forward and 100 backward passes" in told
+    assert "mean of 3 random maps" in told and "centre" in told
+    assert sorted(p.name for p in out.iterdir()) == sorted(explain_files.FILES)
+    found = json.loads((out / "explanation.json").read_text())
+    assert found["crucial"] == [False, False, False, True, False]
+    assert found["llr"][3] == pytest.approx(3.98, abs=0.1)  # gain 4: the way from e = 0 to e = 1
+    assert found["image_sha256"] == hashlib.sha256(scene.read_bytes()).hexdigest()
+    assert (found["seed"], found["method"], found["status"]) == (3, "igos", "ok")
+    assert found["command"].startswith("lvlm-study explain") and "'What colour" in found["command"]
+    scores = found["scores"]
+    assert scores["map"]["gap"] > 0.7 > abs(scores["random"]["gap"])
+    assert (scores["map"]["steps"], scores["random"]["draws"]) == (50, 3)
+    with Image.open(out / "overlay.png") as picture:
+        assert min(picture.size) > 300
+    saved = np.load(out / "saliency.npz")
+    assert saved["saliency"].dtype == np.float32 and saved["saliency"].shape == (48, 64)
+    assert saved["grid"].shape == (32, 32) and saved["llr"].shape == (5,)
+    inside = planted("object").evidence((48, 64))
+    assert saved["saliency"][inside].mean() > 5 * saved["saliency"][~inside].mean()
+
+
+def test_the_same_seed_gives_the_same_map(reader, scene, tmp_path):
+    for name in ("a", "b"):
+        assert explain(scene, "--out", tmp_path / name) == 0
+    one, two = (np.load(tmp_path / name / "saliency.npz") for name in ("a", "b"))
+    assert all(np.array_equal(one[key], two[key]) for key in one.files)
+
+
+def test_an_answer_without_crucial_tokens_is_told(monkeypatch, scene, tmp_path, capsys):
+    monkeypatch.setattr(models, "load_model", lambda name, **options: planted("blind"))
+    assert explain(scene, "--out", tmp_path / "out") == 0
+    told = capsys.readouterr().out
+    assert "no crucial tokens" in told and "nothing to map" in told
+    found = json.loads((tmp_path / "out" / "explanation.json").read_text())
+    assert found["scores"]["map"]["deletion"] is None
+    assert not np.load(tmp_path / "out" / "saliency.npz")["saliency"].any()
+
+
+def test_a_terminal_gets_colours(reader, scene, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert explain(scene, "--method", "center") == 0
+    assert "\033[1;31mred\033[0m" in capsys.readouterr().out
+
+
+def test_mini_models_say_what_they_know(monkeypatch, scene, capsys):
+    mini = planted("object")
+    mini.name = "mini/llava-1.5"
+    monkeypatch.setattr(models, "load_model", lambda name, **options: mini)
+    assert explain(scene, "--method", "center") == 0
+    assert capsys.readouterr().out.count("drawn scenes only") == 1
+
+
+def test_a_word_can_be_named(reader, scene, capsys):
+    assert explain(scene, "--method", "center", "--word", "shape") == 0
+    assert "The [shape] is red." in capsys.readouterr().out
+    assert "not in the answer" in refused(capsys, "explain", scene, QUESTION, "--word", "cat")
+
+
+def test_a_real_architecture(checkpoints, scene, tmp_path, capsys):
+    options = ["--model", checkpoints("llava"), "--tokens", "all", "--max-new-tokens", 3]
+    assert explain(scene, "--out", tmp_path / "out", *options) == 0
+    found = json.loads((tmp_path / "out" / "explanation.json").read_text())
+    file = checkpoints("llava") / "model.safetensors"
+    assert found["weights_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert found["dtype"] == "float32" and len(found["token_ids"]) <= 3
+
+
+# --- bad input -----------------------------------------------------------------------------
+
+
+def test_odd_images_are_explained(reader, tmp_path, capsys):
+    for name, path in odd_images.readable(tmp_path).items():
+        assert explain(path, "--method", "center", "--out", tmp_path / "out") == 0, name
+        size = np.load(tmp_path / "out" / "saliency.npz")["saliency"].shape
+        assert size == images.load_image(path).shape[:2], name
+    assert images.load_image(tmp_path / "rotated.jpg").shape[:2] == odd_images.SIZE
+
+
+def test_unreadable_images_are_refused(reader, tmp_path, capsys):
+    for name, path in odd_images.unreadable(tmp_path).items():
+        out = tmp_path / f"out-{name}"
+        told = refused(capsys, "explain", path, QUESTION, "--out", out)
+        assert name in told
+        assert not out.exists()
+
+
+def test_unknown_names_come_with_near_ones(scene, capsys):
+    call = ["explain", scene, QUESTION]
+    assert "did you mean igos" in refused(capsys, *call, "--method", "igoss")
+    assert "did you mean blur" in refused(capsys, *call, "--baseline", "blurr")
+    assert "There is no model" in refused(capsys, *call, "--model", "mini/llama")
+    assert "no model folder" in refused(capsys, *call, "--model", "/nowhere/at/all")
+    assert "did you mean sprites" in refused(
+        capsys, "run", "--benchmarks", "sprite", "--models", "x"
+    )
+    assert "no method" in refused(capsys, "run", "--methods", "igoss", "--models", "x")
+    assert "did you mean sprites" in refused(capsys, "estimate", "--benchmark", "sprite")
+
+
+@pytest.mark.parametrize("question", ["", "   ", "\n"])
+def test_an_empty_question_is_refused(scene, question, capsys):
+    assert "question is empty" in refused(capsys, "explain", scene, question)
+
+
+def test_an_output_folder_that_cannot_be_written_to(reader, scene, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for place in ("file", "file/below"):
+        told = refused(capsys, "explain", scene, QUESTION, "--out", tmp_path / place)
+        assert str(tmp_path / "file") in told
+    assert (tmp_path / "file").read_text() == "mine" and not left_behind(tmp_path)
+    assert "Cannot write" in refused(capsys, "explain", scene, QUESTION, "--out", "/proc/nothing")
+
+
+def test_a_full_disc_leaves_the_old_files_alone(reader, scene, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    assert explain(scene, "--out", out, "--method", "center") == 0
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    (out / "mine.txt").write_text("keep")
+
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(explain_files.np, "savez_compressed", full)
+    capsys.readouterr()
+    told = refused(capsys, "explain", scene, QUESTION, "--out", out)
+    assert "full" in told and not left_behind(tmp_path)
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before | {"mine.txt": b"keep"}
+
+
+def test_earlier_results_are_replaced_and_other_files_kept(reader, scene, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("keep")
+    for method in ("center", "sobel"):
+        assert explain(scene, "--out", out, "--method", method) == 0
+        assert json.loads((out / "explanation.json").read_text())["method"] == method
+    assert (out / "mine.txt").read_text() == "keep"
+    assert len(list(out.iterdir())) == 4
+
+
+def test_a_folder_where_a_file_should_go(reader, scene, tmp_path, capsys):
+    (tmp_path / "out" / "overlay.png").mkdir(parents=True)
+    assert "in the way" in refused(capsys, "explain", scene, QUESTION, "--out", tmp_path / "out")
+
+
+def test_an_interrupt_ends_with_130(scene, tmp_path, monkeypatch, capsys):
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(models, "load_model", stop)
+    assert explain(scene, "--out", tmp_path / "out") == 130
+    assert capsys.readouterr().err.strip() == "lvlm-study: stopped."
+    assert not (tmp_path / "out").exists() and not left_behind(tmp_path)
+
+
+@pytest.mark.parametrize("words", [["explian"], [], ["explain", "x", "y", "--seed", "-1"]])
+def test_mistyped_commands_are_argparse_errors(words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(words)
+    assert stopped.value.code == 2
+    assert "usage: lvlm-study" in capsys.readouterr().err
+
+
+def test_results_do_not_stay_private(tmp_path):
+    mask = os.umask(0o022)
+    try:
+        with explain_files.staged(tmp_path / "out") as stage:
+            for name in explain_files.FILES:
+                (stage / name).write_text(name)
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o755
+
+
+def test_files_come_together_or_not_at_all(tmp_path):
+    with pytest.raises(StudyError, match="Cannot write"):
+        with explain_files.staged(tmp_path / "out") as stage:
+            (stage / explain_files.FILES[0]).write_text("half")
+            raise PermissionError(13, "Permission denied")
+    assert not list(tmp_path.iterdir())
+
+
+# --- list, train ---------------------------------------------------------------------------
+
+
+def test_list_names_everything(capsys, monkeypatch, checkpoints, tmp_path):
+    zoo = tmp_path / "zoo"
+    zoo.mkdir()
+    (zoo / "tiny").symlink_to(checkpoints("llava"))
+    monkeypatch.setenv("LVLM_STUDY_DATA", str(tmp_path))
+    assert cli.main(["list"]) == 0
+    told = capsys.readouterr().out
+    count = sum(p.numel() for p in models.load_model("mini/tiny").model.parameters())
+    assert f"mini/tiny               {count / 1e6:.1f} M parameters" in told
+    assert all(f"  {name} " in told for name in [*lvlm_study.methods(), "sprites", "photos"])
+
+
+def test_train_hands_over_to_the_zoo(monkeypatch, tmp_path, capsys):
+    calls = []
+    zoo = types.ModuleType("lvlm_study.zoo.train")
+    zoo.NAMES = ("llava-1.5",)
+    zoo.train = lambda name, work, say=print, **options: calls.append((name, work, options))
+    monkeypatch.setitem(sys.modules, "lvlm_study.zoo.train", zoo)
+    assert cli.main(["train", "mini/llava-1.5", "--work", str(tmp_path), "--steps", "7"]) == 0
+    assert cli.main(["train", "llava-1.5", "--work", str(tmp_path)]) == 0
+    assert calls == [("llava-1.5", tmp_path, {"steps": 7}), ("llava-1.5", tmp_path, {})]
+    assert "did you mean llava-1.5" in refused(capsys, "train", "llava-15")
+    assert "at least 1" in refused(capsys, "train", "llava-1.5", "--steps", "0")

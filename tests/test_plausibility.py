@@ -1,0 +1,138 @@
+"""Plausibility by hand, at chance, and against scipy."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lvlm_study.errors import StudyError
+from lvlm_study.plausibility import (
+    area_means,
+    auc,
+    energy,
+    plausibility,
+    pointing,
+    rank_accuracy,
+    rank_correlation,
+    soft_iou,
+)
+
+MAP = np.array([[4.0, 1.0, 0.0], [3.0, 2.0, -1.0]])
+TRUTH = np.array([[1, 0, 0], [1, 0, 1]], bool)
+
+
+def test_by_hand():
+    found = plausibility(MAP, TRUTH, tolerance=1)
+    assert found.area == 0.5
+    assert found.pointing == 1 and found.pointing_near == 1
+    assert found.energy == pytest.approx(7 / 10)
+    assert found.energy_ratio == pytest.approx(1.4)
+    assert found.rank_accuracy == pytest.approx(2 / 3)  # 4, 3, 2 are highest; 2 is outside
+    assert found.auc == pytest.approx(6 / 9)  # 4 and 3 beat all three, -1 none
+    assert found.iou_max == pytest.approx((1 + 0.75) / (1 + 1 + 1 + 0.25 + 0.5))
+    minima = min(0.4, 1 / 3) + min(0.3, 1 / 3)
+    assert found.iou_sum == pytest.approx(minima / (2 - minima))
+
+
+def test_a_constant_map_scores_chance():
+    truth = np.zeros((20, 30), bool)
+    truth[3:9, 4:14] = True
+    found = plausibility(np.ones((20, 30)), truth)
+    assert found.pointing == pytest.approx(found.area)
+    assert found.energy == pytest.approx(found.area)
+    assert found.energy_ratio == pytest.approx(1)
+    assert found.rank_accuracy == pytest.approx(found.area)
+    assert found.auc == 0.5
+
+
+def test_the_evidence_itself_is_perfect_and_its_flip_is_not():
+    truth = np.zeros((20, 30), bool)
+    truth[3:9, 4:14] = True
+    found = plausibility(truth, truth)
+    assert (found.pointing, found.energy, found.rank_accuracy, found.auc) == (1, 1, 1, 1)
+    assert found.iou_sum == found.iou_max == pytest.approx(1)
+    flipped = plausibility(~truth, truth)
+    assert (flipped.pointing, flipped.energy, flipped.rank_accuracy, flipped.auc) == (0, 0, 0, 0)
+
+
+def test_ties_are_shared():
+    saliency = np.array([[2.0, 2.0, 2.0, 0.0]])
+    truth = np.array([[1, 0, 0, 0]], bool)
+    assert pointing(saliency, truth) == pytest.approx(1 / 3)
+    assert rank_accuracy(saliency, truth) == pytest.approx(1 / 3)
+
+
+def test_pointing_tolerance_is_a_distance():
+    truth, saliency = np.zeros((40, 40), bool), np.zeros((40, 40))
+    truth[20, 10], saliency[20, 25] = True, 1
+    assert pointing(saliency, truth) == 0
+    assert pointing(saliency, truth, 15) == 1
+    assert pointing(saliency, truth, 14) == 0
+
+
+def test_auc_and_correlation_agree_with_scipy():
+    draw = np.random.default_rng(0)
+    saliency, truth = draw.integers(0, 9, (12, 15)).astype(float), draw.random((12, 15)) < 0.3
+    u = stats.mannwhitneyu(saliency[truth], saliency[~truth]).statistic
+    assert auc(saliency, truth) == pytest.approx(u / (truth.sum() * (~truth).sum()))
+    other = draw.random((12, 15))
+    expected = stats.spearmanr(saliency.ravel(), other.ravel()).statistic
+    assert rank_correlation(saliency, other, cells=None) == pytest.approx(expected)
+    assert rank_correlation(saliency, -saliency) == pytest.approx(-1)
+
+
+def test_area_means_share_border_pixels():
+    assert area_means(np.array([[1.0, 2.0, 6.0]] * 3), 2) == pytest.approx(
+        np.array([[4 / 3, 14 / 3]] * 2)
+    )
+    flat = area_means(np.full((33, 47), 2.0), 14)
+    assert flat.shape == (14, 14) and flat == pytest.approx(np.full((14, 14), 2.0))
+
+
+def test_undefined_is_nan():
+    empty, full = np.zeros((4, 4), bool), np.ones((4, 4), bool)
+    saliency = np.arange(16.0).reshape(4, 4)
+    assert np.isnan(plausibility(saliency, empty).auc)
+    assert np.isnan(plausibility(saliency, full).auc)
+    assert np.isnan(plausibility(saliency, empty).energy_ratio)
+    assert np.isnan(energy(-saliency, full)) and np.isnan(soft_iou(-saliency, full))
+    assert np.isnan(rank_correlation(np.ones((4, 4)), saliency))
+    assert np.isnan(plausibility(saliency * np.nan, full).pointing)
+
+
+def test_shapes_must_agree():
+    with pytest.raises(StudyError, match="one size"):
+        plausibility(np.ones((3, 4)), np.ones((4, 3), bool))
+    with pytest.raises(StudyError, match="'sum' or 'max'"):
+        soft_iou(MAP, TRUTH, "mean")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("PointingGame", pointing),
+        ("AttributionLocalisation", energy),
+        ("RelevanceMassAccuracy", energy),
+        ("RelevanceRankAccuracy", rank_accuracy),
+        ("AUC", auc),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_agrees_with_quantus(theirs, ours):
+    """Checked against Quantus 0.6.0; maps without ties, which Quantus decides by reading order."""
+    quantus = pytest.importorskip("quantus", reason="Quantus is an optional test dependency")
+    torch = pytest.importorskip("torch")
+    draw = np.random.default_rng(0)
+    saliency, truth = draw.random((6, 1, 24, 32)), np.zeros((6, 1, 24, 32), bool)
+    for n, (y, x) in enumerate(draw.integers(0, 14, (6, 2))):
+        truth[n, 0, y : y + 7, x : x + 9] = True
+    metric = getattr(quantus, theirs)(abs=False, normalise=False, disable_warnings=True)
+    found = metric(
+        model=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 2)),
+        x_batch=saliency.astype(np.float32),
+        y_batch=np.zeros(6, int),
+        a_batch=saliency.copy(),
+        s_batch=truth.copy(),
+        channel_first=True,
+    )
+    own = [ours(s[0], g[0]) for s, g in zip(saliency, truth, strict=True)]
+    assert np.asarray(found, float) == pytest.approx(own, abs=1e-6)

@@ -1,0 +1,198 @@
+"""Training: packed texts score as lone prompts do, killed runs resume exactly, files round-trip."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from lvlm_study.errors import StudyError
+from lvlm_study.images import to_tensor
+from lvlm_study.models import load_model
+from lvlm_study.zoo import members, scenes, vision
+from lvlm_study.zoo.fit import fit, schedule
+from lvlm_study.zoo.language import SymbolModel, symbols
+from lvlm_study.zoo.pool import VIEWS, load_pool
+from lvlm_study.zoo.texts import answer_logits, captions, encode, exact_answers, short_texts
+from lvlm_study.zoo.tokenizer import train_tokenizer
+from lvlm_study.zoo.train import SMOKE, train
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    return tmp_path_factory.mktemp("zoo")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(work):
+    return train_tokenizer(work / "tokenizer")
+
+
+@pytest.fixture(scope="module")
+def pool(work):
+    return load_pool(work, 8, 1000, VIEWS)
+
+
+@pytest.fixture(scope="module")
+def start(tokenizer):
+    torch.manual_seed(0)
+    return SymbolModel("m", tokenizer).eval()
+
+
+def test_words_split_into_several_tokens(tokenizer):
+    assert len(tokenizer(" umbrella").input_ids) == 1
+    assert len(tokenizer(" snowfield").input_ids) > 1 and len(tokenizer(" cherries").input_ids) > 1
+
+
+def test_packed_texts_score_as_lone_prompts(start, tokenizer, pool):
+    """Texts that share a picture's keys and values give the logits of a plain forward pass."""
+    rng = np.random.default_rng(0)
+    rows = [short_texts(s, rng, 5) + captions(s, rng, 1) for s in pool.scenes[:2]]
+    batches = encode(rows, tokenizer)
+    with torch.no_grad():
+        prefix = start.prefix(*symbols(pool, np.arange(2)))
+        packed = [
+            logits for logits, _ in answer_logits(start.lm.model, start.lm.lm_head, prefix, batches)
+        ]
+        for texts, logits in zip(batches, packed, strict=True):
+            words = start.lm.model.embed_tokens(texts.ids)
+            whole = torch.cat([prefix[texts.image], words], 1)  # (M, P + L, D)
+            plain = start.lm(inputs_embeds=whole).logits[:, prefix.shape[1] :]
+            wanted = plain[:, :-1][texts.answer[:, 1:]]
+            assert (logits - wanted).abs().max() < 1e-4
+
+
+def test_encode_marks_exactly_the_answer(tokenizer, pool):
+    text = ("What color is the bus?", "The bus is red.", 0)
+    (batch,) = encode([[text]], tokenizer)
+    assert tokenizer.decode(batch.ids[0][batch.answer[0]]) == " The bus is red.</s>"
+    assert tokenizer.decode(batch.ids[0][~batch.answer[0]]).startswith("\nWhat color is the bus?")
+
+
+def test_categories_take_turns(pool):
+    groups = [g for _, _, g in short_texts(pool.scenes[0], np.random.default_rng(0), 12)]
+    assert (
+        max(groups.count(g) for g in set(groups)) - min(groups.count(g) for g in set(groups)) <= 2
+    )
+
+
+class Line(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(3))
+
+
+def line_loss(net):
+    def loss_at(step):
+        x = torch.from_numpy(np.random.default_rng([0, step]).normal(size=3)).float()
+        return (net.weight - x).square().sum(), {}
+
+    return loss_at
+
+
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
+    """Stopping after any step and running again ends exactly where an undisturbed run ends."""
+    monkeypatch.setattr("lvlm_study.zoo.fit.SAVE_SECONDS", -1)  # save after every step
+    whole = Line()
+    fit(whole, line_loss(whole), tmp_path / "whole", steps=30)
+
+    class Killed(Exception):
+        pass
+
+    def dies(loss_at, when):
+        def wrapped(step):
+            if step == when:
+                raise Killed
+            return loss_at(step)
+
+        return wrapped
+
+    for when in (7, 19):
+        net = Line()
+        with pytest.raises(Killed):
+            fit(net, dies(line_loss(net), when), tmp_path / "parts", steps=30)
+    last = Line()
+    fit(last, line_loss(last), tmp_path / "parts", steps=30)
+    assert torch.equal(last.weight, whole.weight) and whole.weight.abs().min() > 0
+
+
+def test_a_save_of_another_network_is_refused(tmp_path):
+    net = Line()
+    fit(net, line_loss(net), tmp_path, steps=1)
+    other = torch.nn.Linear(2, 2)
+    with pytest.raises(StudyError, match="another network"):
+        fit(other, lambda step: (other.weight.sum(), {}), tmp_path, steps=2)
+
+
+def test_schedule_by_hand():
+    assert schedule(0, 1000) == 0.01 and schedule(99, 1000) == 1.0 and schedule(600, 1000) == 1.0
+    assert schedule(800, 1000) == pytest.approx(0.05 + 0.95 / 2) and schedule(
+        1000, 1000
+    ) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("name", members.RECIPES)
+def test_visual_tokens_are_those_of_the_model(name, start, pool, tokenizer, tmp_path):
+    """The trainer's shortcut (cached features, own packing) equals the model's own path, from the
+    drawn scene through the saved checkpoint's preprocessing."""
+    recipe = members.RECIPES[name]
+    tower = vision.TOWERS[recipe.tower][0]().eval()
+    model = recipe.build(start, tower)
+    known = members.pool_features(recipe, tower, pool)[:2].float()
+    with torch.no_grad():
+        mine = recipe.visual(model, known)
+    members.save_member(model, tokenizer, name, tmp_path)
+    adapter = load_model(tmp_path)
+    pictures = torch.cat([to_tensor(scenes.draw(s)) for s in pool.scenes[:2]])
+    bound = adapter.bind((336, 336), "What color is the bus?")
+    with torch.no_grad():
+        theirs = adapter.encode(bound, pictures)
+    assert (
+        mine - theirs
+    ).abs().max() < 0.05 * theirs.abs().max()  # bfloat16 features, half weights
+    assert (mine[0] - theirs[1]).abs().max() > 2 * (mine - theirs).abs().max()  # and it can fail
+
+
+def test_exact_answers_agrees_with_generate(start, pool, tokenizer, tmp_path):
+    """An untrained model never answers rightly; its own greedy words are "exactly right"."""
+    recipe = members.RECIPES["llava-1.5"]
+    model = recipe.build(start, vision.clip_tower().eval())
+    members.save_member(model, tokenizer, "llava-1.5", tmp_path)
+    adapter = load_model(tmp_path)
+    question = "What color is the bus?"
+    x = to_tensor(scenes.draw(pool.scenes[0]))
+    ids = adapter.generate(adapter.bind((336, 336), question), x, max_new_tokens=6)
+    (texts,) = encode([[(question, "x", 0)]], tokenizer)
+    head = texts.ids[0][~texts.answer[0]]
+    own = torch.cat([head, ids])[None]
+    mark = torch.arange(own.shape[1])[None] >= len(head)
+    batch = type(texts)(own, mark, texts.image, texts.group)
+    bound = adapter.bind((336, 336), question)
+    with torch.no_grad():
+        words = adapter.model.model.language_model.embed_tokens(start.start)[None]
+        prefix = torch.cat([words, adapter.encode(bound, x)], 1)
+        language, lm_head = adapter.model.model.language_model, adapter.model.lm_head
+        assert exact_answers(language, lm_head, prefix, [batch]) == {"attribute": 1.0}
+        assert exact_answers(language, lm_head, prefix, [texts]) == {"attribute": 0.0}
+
+
+@pytest.mark.slow
+def test_a_member_is_trained_from_nothing_and_resumes(tmp_path, monkeypatch):
+    """The whole command in miniature: towers, language, member, checkpoint, card; then again."""
+    items = __import__("lvlm_study.benchmarks", fromlist=["load_benchmark"]).load_benchmark(
+        "sprites"
+    )
+    monkeypatch.setattr("lvlm_study.zoo.card.sprites", lambda: items[::96])
+    folder = train("mini/llava-ov", tmp_path / "work", out=tmp_path / "out", budget=SMOKE, say=str)
+    adapter = load_model(folder)
+    assert adapter.answer(items[0].image(), items[0].question, max_new_tokens=2).tokens
+    counts = json.loads((folder / "accuracy.json").read_text())
+    assert sum(n for _, n in counts["picture"].values()) == 6
+    first = (folder / "model.safetensors").read_bytes()
+    again = train("mini/llava-ov", tmp_path / "work", out=tmp_path / "out", budget=SMOKE, say=str)
+    assert (again / "model.safetensors").read_bytes() == first  # everything was resumed
+
+
+def test_unknown_member(tmp_path):
+    with pytest.raises(StudyError, match="mini/llava-1.5"):
+        train("mini/llava-15", tmp_path)
