@@ -125,9 +125,8 @@ def _explain(options, rgb, stage: Path | None) -> None:
         **choice,
     )
     own = deletion_insertion(model, ex, seed=options.seed)
-    scores = score_summary(
-        own, controls(model, ex, seed=options.seed) if own.status == "ok" else {}
-    )
+    few = {"draws": CONTROL_DRAWS, "steps": CONTROL_STEPS, "seed": options.seed}
+    scores = score_summary(own, controls(model, ex, **few) if own.status == "ok" else {})
     print(report(ex, scores, options))
     if stage is not None:
         call = {"command": shlex.join(map(str, options.command)), "baseline": options.baseline}
@@ -236,11 +235,15 @@ def _model_size(name: str) -> str:
 
 
 def _item_count(name: str) -> str:
-    from .benchmarks import load_benchmark
+    from inspect import signature
 
+    from .benchmarks import LOADERS
+
+    if "source" in signature(LOADERS[name]).parameters:  # asking how many would download it
+        return "from the Hugging Face hub or a folder"
     try:
-        return f"{len(load_benchmark(name))} items"
-    except StudyError as error:
+        return f"{len(LOADERS[name]())} items"
+    except (StudyError, OSError) as error:
         return f"not here: {error}"
 
 

@@ -53,7 +53,7 @@ def _percent(hits: list[bool]) -> str:
 
 
 def write_card(name: str, folder: Path, work: Path) -> None:
-    """Measure the checkpoint in `folder` on the whole test set and write README.md and accuracy.json."""
+    """Measure the checkpoint on the whole test set; write README.md and accuracy.json beside it."""
     model = load_model(folder)
     right = measure(model)
     counts = {v: {c: [sum(h), len(h)] for c, h in by.items()} for v, by in right.items()}

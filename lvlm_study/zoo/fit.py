@@ -1,7 +1,7 @@
 """One training loop for towers and models: it logs, saves, and resumes to the same curve.
 
-The data of step t depend on (seed, t) alone, and the optimiser's state is saved with the weights, so
-a run that was killed at any moment continues as if nothing had happened.
+The data of step t depend on (seed, t) alone, and the optimiser's state is saved with the weights,
+so a run that was killed at any moment continues as if nothing had happened.
 """
 
 import json
@@ -74,9 +74,8 @@ def fit(
             line = {"step": step + 1, "loss": round(loss.item(), 4), **numbers, **measured}
             _log(folder, {**line, "seconds_per_step": round(pace, 3)})
             if measured:
-                say(
-                    f"step {step + 1}/{until}, {(until - step - 1) * pace / 60:.0f} min left: {line}"
-                )
+                left = (until - step - 1) * pace / 60
+                say(f"step {step + 1}/{until}, {left:.0f} min left: {line}")
         if last or time.monotonic() - saved > SAVE_SECONDS:
             _save(net, optimizer, folder, step + 1)
             saved = time.monotonic()

@@ -1,11 +1,10 @@
-"""The zoo's members: a frozen tower, a connector and a language model, in real transformers classes.
+"""The zoo's members: a frozen tower, a connector, a language model, in transformers' own classes.
 
 A member starts from its trained tower and from the language model that learned to answer from
 symbols. First the connector alone learns to speak those symbols; then connector and language model
 learn to answer questions about pictures together.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,15 +25,11 @@ from transformers import (
 from .fit import fit
 from .language import SymbolModel, symbols
 from .pool import VIEWS, Pool, load_pool
-from .texts import HARD, PREFIX, answer_loss, captions, encode, exact_answers, short_texts
+from .texts import HARD, answer_loss, captions, checklist, encode, exact_answers, short_texts
 from .vision import (
-    CLIP_MEAN,
-    CLIP_STD,
     HALF,
     TOWERS,
-    clip_tower,
     clip_views,
-    siglip_tower,
     siglip_views,
 )
 
@@ -52,6 +47,8 @@ class Recipe:
     processor: Callable
     visual: Callable[[nn.Module, torch.Tensor], torch.Tensor]
     first: str | None = None  # a member whose language model this one starts from
+    hard_from: int = 0  # the step from which hard categories get more turns
+    check_from: int = 0  # the step from which checklists are asked too
 
 
 def build_llava(start: SymbolModel, tower: nn.Module) -> LlavaForConditionalGeneration:
@@ -128,9 +125,22 @@ def onevision_tokens(model: nn.Module, features: torch.Tensor) -> torch.Tensor:
 
 
 RECIPES = {
-    "llava-1.5": Recipe(build_llava, "clip", clip_views, llava_processor, llava_tokens),
+    "llava-1.5": Recipe(
+        build_llava,
+        "clip",
+        clip_views,
+        llava_processor,
+        llava_tokens,
+        hard_from=300,
+        check_from=800,
+    ),
     "llava-ov": Recipe(
-        build_onevision, "siglip", siglip_views, onevision_processor, onevision_tokens, "llava-1.5"
+        build_onevision,
+        "siglip",
+        siglip_views,
+        onevision_processor,
+        onevision_tokens,
+        first="llava-1.5",
     ),
 }
 
@@ -209,22 +219,28 @@ def train_member(
 
     rng, test_rows = np.random.default_rng(5), np.arange(128)
     test = encode([short_texts(held.scenes[i], rng, 12) for i in test_rows], tokenizer)
-    seen = pool_features(recipe, tower, held)[:128].float()
+    held_out = pool_features(recipe, tower, held)[:128].float()
 
     def loss_at(step):
         rng = np.random.default_rng([seed, 1, step])
         rows = rng.integers(0, len(pool.scenes), batch)
-        turns = None if step < 300 else HARD
-        scenes = [pool.scenes[i] for i in rows]
-        pack = [short_texts(s, rng, texts, turns) + captions(s, rng, 1) for s in scenes]
-        return answer_loss(language, head, prefix(known[rows].float()), encode(pack, tokenizer)), {}
+        turns = None if step < recipe.hard_from else HARD
+        asked = [_texts(pool.scenes[i], rng, texts, turns, step >= recipe.check_from) for i in rows]
+        seen = prefix(known[rows].float())
+        return answer_loss(language, head, seen, encode(asked, tokenizer)), {}
 
     def evaluate():
         with torch.no_grad():
-            return exact_answers(language, head, prefix(seen), test)
+            return exact_answers(language, head, prefix(held_out), test)
 
     fit(model, loss_at, folder, steps=steps, evaluate=evaluate, every=100, say=say)
     return model.eval()
+
+
+def _texts(scene, rng, n: int, turns, check: bool) -> list:
+    """What is asked about one picture in one step: short questions, a caption, a checklist."""
+    out = short_texts(scene, rng, n, turns) + captions(scene, rng, 1)
+    return [*out, checklist(scene, rng)] if check else out
 
 
 def _fit_connector(model, start, recipe, pool, known, folder, seed, say) -> None:

@@ -107,7 +107,7 @@ def all_questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
 
 
 def describe(scene: Scene, order: np.ndarray | None = None, style: str = "color") -> str:
-    """A caption that names every object: "A meadow by day with a red apple in the top left, ..."."""
+    """A caption that names every object with its colour and its quarter of the picture."""
     order = reading_order(scene) if order is None else order
     light = "night" if scene.night else "day"
     parts = ", ".join(_phrase(scene, int(i), style) for i in order)
@@ -247,7 +247,7 @@ def _bigger(scene: Scene, rng) -> Iterator[Question]:
 
 
 def _kind(scene: Scene, rng) -> Iterator[Question]:
-    """What could you eat here? Needs to know what is a fruit, then to find the one that is shown."""
+    """What could you eat here? Needs to know what is a fruit, then to find the one shown."""
     kinds = atlas()["kinds"]
     for kind, form in KIND_ANSWERS.items():
         hits = [i for i, o in enumerate(scene.objects) if kinds[o.name] == kind]

@@ -5,7 +5,7 @@ Towers and language model are shared, so a second member costs only its own last
 """
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from .members import RECIPES, save_member, train_member
 from .tokenizer import train_tokenizer
 from .vision import train_tower
 
-NAMES = tuple(f"mini/{name}" for name in RECIPES)
+NAMES = tuple(RECIPES)
 
 
 @dataclass(frozen=True)
@@ -29,23 +29,31 @@ class Budget:
     tower: int = 3000
     second_tower: int = 3600
     language: int = 1200
-    member: int = 1500
+    member: int = 1800
 
 
 SMOKE = Budget(pool=64, tower=4, second_tower=4, language=4, member=4)
 
 
 def train(
-    name: str, work: Path, *, out: Path | None = None, budget: Budget = Budget(), say=print
+    name: str,
+    work: Path,
+    *,
+    steps: int | None = None,
+    out: Path | None = None,
+    budget: Budget = Budget(),
+    say=print,
 ) -> Path:
     """Train the zoo member `name` ("mini/llava-1.5", ...) and return its checkpoint folder.
 
     Partial work is kept in `work`; run again to continue. The checkpoint replaces an older one in
-    `out` (default: the repository's data/zoo) only when it is complete.
+    `out` (default: the repository's data/zoo) only when it is complete. `steps` shortens the last
+    stage.
     """
     short = name.removeprefix("mini/")
     if short not in RECIPES:
         raise unknown("zoo member to train", name, NAMES)
+    budget = budget if steps is None else replace(budget, member=steps)
     torch.set_num_threads(1)  # small matrices: a second thread costs more than it gives
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(work / "tokenizer")

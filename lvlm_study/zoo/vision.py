@@ -59,7 +59,8 @@ class DenseReader(nn.Module):
         self.head = nn.Linear(WIDTH, sum(self.sizes))
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """pixels (B, 3, S, S) -> logits (B, patches, classes) of name, colour, size, centre, place, light."""
+        """pixels (B, 3, S, S) to six logits (B, patches, classes): name, colour, size, middle,
+        place, light."""
         hidden = self.tower(pixel_values=pixels, output_hidden_states=True).hidden_states
         return self.head(hidden[self.layer][:, self.skip :]).split(self.sizes, -1)
 

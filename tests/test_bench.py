@@ -1,0 +1,81 @@
+"""The benchmark runs and compares like with like; no test looks at a clock."""
+
+import pytest
+import tiny
+
+from lvlm_study import bench, cli, models
+from lvlm_study.benchmarks import load_benchmark
+from lvlm_study.heatmaps import METHODS, explain
+from lvlm_study.zoo.planted import planted, planted_scene
+
+
+@pytest.fixture(scope="module")
+def target(adapters):
+    return bench.target_of(adapters("llava"), load_benchmark("sprites")[0])
+
+
+@pytest.fixture(autouse=True)
+def short_answers(monkeypatch):
+    """The tiny model babbles to the end of its allowance."""
+    answer = models.Adapter.answer
+    monkeypatch.setattr(models.Adapter, "answer", lambda s, i, q, n=64: answer(s, i, q, 2))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_igos_races_as_many_passes(target, whole):
+    race = bench.race_igos(target, rounds=1, whole=whole)
+    assert race.passes == race.floor_passes == (100, 100)
+    assert race.seconds > 0 and race.ratio == race.seconds / race.floor
+
+
+def test_scores_race_as_many_passes(adapters):
+    model, item = adapters("llava"), load_benchmark("sprites")[0]
+    ex = explain(model, item.rgb, item.question, method="center", tokens="all")
+    race = bench.race_scores(model, ex, rounds=1)
+    assert race.passes == race.floor_passes == (100, 0)
+
+
+def test_memory_is_measured_for_every_number_of_steps(target, monkeypatch):
+    monkeypatch.setattr(bench, "MEMORY_STEPS", (1, 2))
+    assert set(bench.memory_by_steps(target)) == {1, 2}
+
+
+def test_passes_of_methods():
+    assert bench.method_passes("igos") == (100, 100)
+    assert bench.method_passes("random") == (0, 0)
+    assert bench.scoring_passes() == 100
+    for name in METHODS:
+        assert min(bench.method_passes(name)) >= 0
+
+
+def test_estimate_multiplies(monkeypatch):
+    monkeypatch.setattr(bench, "pass_seconds", lambda target: (3.0, 1.0))
+    item = load_benchmark("sprites")[0]
+    table = bench.estimate_table(planted("object"), item, ["igos", "random"], 36)
+    igos, random, both = (line.split() for line in table.splitlines()[2:])
+    assert igos == ["igos", "100", "100", "100", "400.0", "4.00"]
+    assert random == ["random", "0", "0", "100", "100.0", "1.00"]
+    assert both == ["together", "500.0", "5.00"]
+
+
+def test_the_benchmark_and_the_estimate_run(tmp_path, capsys):
+    folder = str(tiny.tiny_checkpoint("llava", tmp_path / "tiny"))
+    assert bench.main(["--model", folder, "--rounds", "1"]) == 0
+    told = capsys.readouterr().out
+    assert told.count("the bar of") == 3 and told.count("K = ") == 3
+    call = ["estimate", "--model", folder, "--methods", "igos", "--items", "10"]
+    assert cli.main(call) == 0
+    assert "h for 10" in capsys.readouterr().out
+
+
+def test_an_unknown_model_is_one_sentence(capsys):
+    assert bench.main(["--model", "mini/nothing-here"]) == 2
+    assert capsys.readouterr().err.startswith("bench: There is no model")
+
+
+def test_a_planted_target_keeps_its_crucial_tokens(monkeypatch):
+    class Scene:
+        rgb, question = planted_scene((64, 96)), "?"
+
+    monkeypatch.setattr("lvlm_study.answers.make_baseline", lambda image, *a, **k: 0 * image)
+    assert bench.target_of(planted("object"), Scene).crucial.tolist() == [0, 0, 0, 1, 0]
