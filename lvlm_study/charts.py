@@ -75,7 +75,7 @@ def reliance_table(frame: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
         for _, r in paper.iterrows()
         for key, label in names.items()
     ]
-    return pd.DataFrame(rows).astype({"n": object})
+    return pd.DataFrame(rows).assign(n=pd.Series([row["n"] for row in rows], dtype=object))
 
 
 def drop_bands(frame: pd.DataFrame):

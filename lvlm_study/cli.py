@@ -5,6 +5,7 @@ imported inside the commands, so that help and mistyped names answer at once.
 """
 
 import argparse
+import errno
 import shlex
 import sys
 import textwrap
@@ -25,6 +26,7 @@ STATUS = {
     "little to explain and cannot be scored.",
     "diverged": "diverged: the method returned numbers that are not finite; the map is empty.",
 }
+DISC = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST)
 CONTROL_DRAWS, CONTROL_STEPS = 3, 25  # controls are for comparison: half the steps of the map
 DEFAULT_MODELS = {
     "paper": ["llava-hf/llava-1.5-7b-hf", "llava-hf/llava-onevision-qwen2-7b-ov-hf"],
@@ -49,6 +51,16 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
         sys.stderr.close()
         return 141
+    except OSError as error:
+        if error.errno not in DISC:
+            raise
+        print(f"lvlm-study: {_disc_trouble(error)}; choose another place.", file=sys.stderr)
+        return 2
+
+
+def _disc_trouble(error: OSError) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    return f"Cannot write: {error.strerror.lower()}{where}"
 
 
 def parser() -> argparse.ArgumentParser:

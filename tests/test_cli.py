@@ -296,3 +296,7 @@ def test_train_hands_over_to_the_zoo(monkeypatch, tmp_path, capsys):
     assert calls == [("llava-1.5", tmp_path, {"steps": 7}), ("llava-1.5", tmp_path, {})]
     assert "did you mean llava-1.5" in refused(capsys, "train", "llava-15")
     assert "at least 1" in refused(capsys, "train", "llava-1.5", "--steps", "0")
+    zoo.train = lambda name, work, **options: (work / "below").mkdir(parents=True)
+    (tmp_path / "file").write_text("mine")
+    told = refused(capsys, "train", "llava-1.5", "--work", tmp_path / "file")
+    assert "Cannot write: not a directory" in told and str(tmp_path / "file") in told

@@ -173,7 +173,7 @@ def test_pieces_join_to_the_text():
     for text in ("the red the", " red — été 🙂 x", "", "é"):
         ids = tok.encode(text, add_special_tokens=False)
         whole, cut = pieces(tok, ids)
-        assert whole == text and "".join(cut) == text and len(cut) == len(ids)
+        assert whole == text.lstrip() == "".join(cut) and len(cut) == len(ids)
     ids = tok.encode("is the red é", add_special_tokens=False)
     assert pieces(tok, ids)[1] == ("i", "s", " the", " ", "red", " ", "", "é")
 

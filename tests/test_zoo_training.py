@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.errors import StudyError
 from lvlm_study.images import to_tensor
 from lvlm_study.models import load_model

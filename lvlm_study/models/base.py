@@ -370,16 +370,18 @@ def end_ids(model, tokenizer) -> list[int]:
 
 
 def pieces(tokenizer, ids: list[int]) -> tuple[str, tuple[str, ...]]:
-    """Decode ids and cut the text at token borders: one piece per id, spaces kept.
+    """Decode ids and cut the text at token borders: one piece per id, inner spaces kept.
 
-    A character spread over several byte tokens belongs to the last of them.
+    A character spread over several byte tokens belongs to the last of them. The space with which
+    many tokenizers open an answer is dropped.
     """
     text, cuts = _decode(tokenizer, ids), [0]
     for end in range(1, len(ids)):
         so_far = _decode(tokenizer, ids[:end])
         whole = len(so_far.rstrip("\ufffd")) if so_far.endswith("\ufffd") else len(so_far)
         cuts.append(min(max(whole, cuts[-1]), len(text)))
-    cuts.append(len(text))
+    lead = len(text) - len(text.lstrip())
+    cuts, text = [max(c - lead, 0) for c in (*cuts, len(text))], text[lead:]
     return text, tuple(text[a:b] for a, b in zip(cuts, cuts[1:], strict=False))[: len(ids)]
 
 

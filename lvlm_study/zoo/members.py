@@ -25,7 +25,16 @@ from transformers import (
 from .fit import fit
 from .language import SymbolModel, symbols
 from .pool import VIEWS, Pool, load_pool
-from .texts import HARD, answer_loss, captions, checklist, encode, exact_answers, short_texts
+from .texts import (
+    HARD,
+    answer_loss,
+    captions,
+    checklist,
+    encode,
+    exact_answers,
+    short_texts,
+    zero_count,
+)
 from .vision import (
     HALF,
     TOWERS,
@@ -49,6 +58,7 @@ class Recipe:
     first: str | None = None  # a member whose language model this one starts from
     hard_from: int = 0  # the step from which hard categories get more turns
     check_from: int = 0  # the step from which checklists are asked too
+    zero_from: int = 0  # the step from which absent objects are counted too
 
 
 def build_llava(start: SymbolModel, tower: nn.Module) -> LlavaForConditionalGeneration:
@@ -133,6 +143,7 @@ RECIPES = {
         llava_tokens,
         hard_from=300,
         check_from=800,
+        zero_from=1050,
     ),
     "llava-ov": Recipe(
         build_onevision,
@@ -225,7 +236,8 @@ def train_member(
         rng = np.random.default_rng([seed, 1, step])
         rows = rng.integers(0, len(pool.scenes), batch)
         turns = None if step < recipe.hard_from else HARD
-        asked = [_texts(pool.scenes[i], rng, texts, turns, step >= recipe.check_from) for i in rows]
+        extra = (step >= recipe.check_from) + (step >= recipe.zero_from)
+        asked = [_texts(pool.scenes[i], rng, texts, turns, extra) for i in rows]
         seen = prefix(known[rows].float())
         return answer_loss(language, head, seen, encode(asked, tokenizer)), {}
 
@@ -237,10 +249,11 @@ def train_member(
     return model.eval()
 
 
-def _texts(scene, rng, n: int, turns, check: bool) -> list:
-    """What is asked about one picture in one step: short questions, a caption, a checklist."""
+def _texts(scene, rng, n: int, turns, extra: int) -> list:
+    """What is asked about one picture in one step: short questions, a caption, and, as the course
+    goes on, a checklist and a count of what is not there."""
     out = short_texts(scene, rng, n, turns) + captions(scene, rng, 1)
-    return [*out, checklist(scene, rng)] if check else out
+    return out + [more(scene, rng) for more in (checklist, zero_count)[:extra]]
 
 
 def _fit_connector(model, start, recipe, pool, known, folder, seed, say) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from .questions import CATEGORIES, all_questions, describe, reading_order
+from .questions import CATEGORIES, WORDINGS, all_questions, describe, plural, reading_order
 from .scenes import Scene, names
 
 PREFIX = "USER: "  # what stands before the picture; the rest of a text follows it
@@ -95,6 +95,14 @@ def checklist(scene: Scene, rng: np.random.Generator, n: int = 6) -> Text:
     chosen = [str(c) for c in rng.permutation(chosen)]
     answer = ", ".join(f"{c} {'yes' if c in shown else 'no'}" for c in chosen)
     return f"Which of these are shown: {', '.join(chosen)}?", f"{answer}.", len(CATEGORIES)
+
+
+def zero_count(scene: Scene, rng: np.random.Generator) -> Text:
+    """How many there are of what is not there: counting learns that nothing is a number too."""
+    absent = [c for c in names() if c not in {o.name for o in scene.objects}]
+    word = plural(str(rng.choice(absent)))
+    question = WORDINGS["counting"][rng.integers(3)].format(p=word)
+    return question, f"There are zero {word}.", CATEGORIES.index("counting")
 
 
 def encode(rows: list[list[Text]], tokenizer, edges: tuple[int, ...] = (22, 40)) -> list[Texts]:

@@ -29,7 +29,7 @@ class Budget:
     tower: int = 3000
     second_tower: int = 3600
     language: int = 1200
-    member: int = 1800
+    member: int = 2000
 
 
 SMOKE = Budget(pool=64, tower=4, second_tower=4, language=4, member=4)
