@@ -268,7 +268,12 @@ def _run_parser(commands) -> None:
     p.add_argument("--profile", default="mini", choices=("mini", "paper"))
     p.add_argument("--models", type=_names, help="default: all of the profile")
     p.add_argument("--benchmarks", type=_names)
-    p.add_argument("--methods", type=_names, default=["igos", "random", "center", "sobel"])
+    p.add_argument(
+        "--methods",
+        type=lambda text: [] if text == "none" else _names(text),
+        default=["igos", "random", "center", "sobel"],
+        help="'none' measures reliance alone",
+    )
     p.add_argument("--baselines", type=_names, default=["blur", "black", "mean", "noise"])
     p.add_argument("--units", type=_names, default=["grid"], help="grid, superpixels, patches")
     p.add_argument("--items", type=int, metavar="N", help="only N items of each benchmark")

@@ -58,6 +58,7 @@ def test_estimate_multiplies(monkeypatch):
     assert both == ["together", "500.0", "5.00"]
 
 
+@pytest.mark.slow
 def test_the_benchmark_and_the_estimate_run(tmp_path, capsys):
     folder = str(tiny.tiny_checkpoint("llava", tmp_path / "tiny"))
     assert bench.main(["--model", folder, "--rounds", "1"]) == 0

@@ -2,16 +2,17 @@
 
 import json
 from functools import cache, partial
+from pathlib import Path
 
 import numpy as np
 
+from ..errors import StudyError
 from ..paths import data_dir
 from ..zoo import scenes
 from ..zoo.scenes import Scene
 from .base import Item
 
 
-@cache
 def sprites() -> tuple[Item, ...]:
     """The fixed test set: 576 items, 96 in each of six categories.
 
@@ -21,7 +22,13 @@ def sprites() -> tuple[Item, ...]:
     numbers of the deciding objects, and `content_span`, the part of the reference answer that
     only the picture tells.
     """
-    path = data_dir() / "sprites" / "test.jsonl"
+    return _read(data_dir() / "sprites" / "test.jsonl")
+
+
+@cache
+def _read(path: Path) -> tuple[Item, ...]:
+    if not path.is_file():
+        raise StudyError(f"The test set is missing: {path}; restore it from the repository.")
     return tuple(item_of(json.loads(line)) for line in path.read_text().splitlines())
 
 
