@@ -25,7 +25,7 @@ from .zoo.planted import planted, planted_scene
 
 BATCH, SCORE_BATCH = 20, 32  # the defaults of `igos` and `deletion_insertion`
 BAR_IGOS, BAR_SCORES = 1.3, 1.2
-MEMORY_STEPS, MEMORY_BATCH = (5, 10, 20), 10
+MEMORY_STEPS, MEMORY_BATCH = (5, 10, 20), 5  # several batches each, even for K = 5
 
 
 @dataclass(frozen=True)

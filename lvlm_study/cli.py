@@ -27,7 +27,7 @@ STATUS = {
     "diverged": "diverged: the method returned numbers that are not finite; the map is empty.",
 }
 DISC = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST)
-CONTROL_DRAWS, CONTROL_STEPS = 3, 25  # controls are for comparison: half the steps of the map
+CONTROL_DRAWS, CONTROL_STEPS = 3, 16  # for comparison: coarser curves than the map's 50 steps
 DEFAULT_MODELS = {
     "paper": ["llava-hf/llava-1.5-7b-hf", "llava-hf/llava-onevision-qwen2-7b-ov-hf"],
 }
