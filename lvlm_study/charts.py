@@ -39,10 +39,11 @@ def curve_figure(faith, controls: dict):
         ax.fill_between(
             curve.fractions, lines.min(0), lines.max(0), color="0.8", label="random maps"
         )
-        ax.plot(curve.fractions, curve.normalised, label=f"this map: {getattr(faith, name):.2f}")
-        ax.set(xlabel="share of the picture changed", title=name)
-        ax.legend(loc="best")
+        ax.plot(curve.fractions, curve.normalised, label="this map")
+        ax.set(xlabel="share of the picture changed", title=f"{name}: {getattr(faith, name):.2f}")
     axes[0].set_ylabel("answer, 0 = blur, 1 = picture")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncol=2)
     return figure
 
 
