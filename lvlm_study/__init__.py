@@ -16,6 +16,7 @@ _HOME = {
     "load_benchmark": "benchmarks",
     "Item": "benchmarks",
     "explain": "heatmaps",
+    "explain_tokens": "sentences",
     "methods": "heatmaps",
     "Explanation": "heatmaps",
     "Answer": "models",

@@ -9,7 +9,10 @@ exactly the same thing.
 import math
 import re
 import unicodedata
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from operator import index
 
 import torch
 from torch import Tensor
@@ -17,12 +20,13 @@ from torch import Tensor
 from .baselines import make_baseline
 from .errors import StudyError
 from .images import load_image, to_tensor
+from .keywords import keyword_spans
 from .models.base import Answer
 
 DEFAULT_STOP = frozenset({"the", "and", "of", "a", "an", "this", "that", "is", "with"})
 THRESHOLD = 1.0  # nats; the paper gives no value, its released code uses a ratio of e
 SINGLE_RATIO = math.log(2)  # nats; the released code keeps a lone token when p(baseline) <= p / 2
-TOKEN_CHOICES = ("llr", "all", "word")
+TOKEN_CHOICES = ("llr", "all", "keywords", "word")
 _MARKERS = str.maketrans({"▁": " ", "Ġ": " ", "Ċ": "\n", "ĉ": "\t"})
 PIXELS_AT_ONCE = 6_000_000  # bound on a micro-batch, so that large photographs fit in memory
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -148,19 +152,21 @@ def make_target(
     baseline: str | Tensor = "blur",
     answer: Answer | None = None,
     threshold: float = THRESHOLD,
-    tokens: str = "llr",
+    tokens: str | int | Sequence[int] = "llr",
     word: str | None = None,
     exclude: frozenset[str] | None = DEFAULT_STOP,
     seed: int = 0,
 ) -> tuple[Target | None, Reliance]:
-    """Choose what is to be explained: `(target, reliance)`, target None when no token is crucial.
+    """Choose what is to be explained: `(target, reliance)`, target None when no token is chosen.
 
-    `tokens`: "llr" (crucial tokens, Eq. 6), "all" (joint probability of the whole answer) or
-    "word" (the tokens of the first occurrence of `word`). Raises StudyError for another choice or
-    for a word that the answer does not contain.
+    `tokens`: "llr" (crucial tokens, Eq. 6), "all" (joint probability of the whole answer),
+    "keywords" (every token of every YAKE keyword, see `keywords`), "word" (the tokens of the first
+    occurrence of `word`, which may be a phrase), or the number of one token or of several, counted
+    from 0. A `word` alone implies "word". An answer without a crucial token or keyword has the
+    status "no_crucial_tokens". Raises StudyError for another choice, for a word that the answer
+    does not contain, with near matches, and for a token number that it does not have.
     """
-    if tokens not in TOKEN_CHOICES:
-        raise StudyError(f"tokens must be one of {', '.join(TOKEN_CHOICES)}, not {tokens!r}.")
+    tokens = _check_choice(tokens, word)
     parts = _prepare(model, image, question, answer, baseline, seed)
     bound, picture, empty, answer = parts
     chosen = _named_tokens(answer, tokens, word)
@@ -168,6 +174,12 @@ def make_target(
     if reliance.status != "ok":
         return None, reliance
     return Target(bound, picture, empty, answer, reliance.crucial), reliance
+
+
+def retarget(target: Target, reliance: Reliance, crucial: Tensor) -> tuple[Target, Reliance]:
+    """The same picture, baseline and answer with other tokens, (A,) bool, at no further pass."""
+    chosen = replace(reliance, crucial=crucial, words=_words(reliance.answer, crucial), status="ok")
+    return replace(target, crucial=crucial), chosen
 
 
 def crucial_tokens(
@@ -237,23 +249,76 @@ def _reliance(bound, picture, empty, answer, threshold, exclude, chosen=None) ->
     if chosen is None:
         chosen = crucial_tokens(answer, on - off, threshold, exclude, special)
     status = "ok" if bool(chosen.any()) else "no_crucial_tokens"
-    spans = token_spans(answer)
-    words = tuple(answer.text[a:b] for (a, b), hot in zip(spans, chosen, strict=True) if hot)
+    words = _words(answer, chosen)
     return Reliance(answer, on - off, chosen, on, off, status, threshold, words)
 
 
-def _named_tokens(answer: Answer, tokens: str, word: str | None) -> Tensor | None:
+def _words(answer: Answer, chosen: Tensor) -> tuple[str, ...]:
+    spans = token_spans(answer)
+    return tuple(answer.text[a:b] for (a, b), hot in zip(spans, chosen, strict=True) if hot)
+
+
+def _check_choice(tokens, word: str | None):
+    """The choice of tokens, or a StudyError; a word given without it says what is meant."""
+    if not isinstance(tokens, str):
+        return tokens
+    if tokens not in TOKEN_CHOICES:
+        known = ", ".join(TOKEN_CHOICES)
+        raise StudyError(f"tokens must be one of {known}, or token numbers, not {tokens!r}.")
+    if word is None or tokens == "word":
+        return tokens
+    if tokens != "llr":
+        raise StudyError(f"Give either word={word!r} or tokens={tokens!r}, not both.")
+    return "word"
+
+
+def _named_tokens(answer: Answer, tokens, word: str | None) -> Tensor | None:
+    """The chosen tokens as a mask (A,), None where the log-likelihood ratios decide."""
+    if not isinstance(tokens, str):
+        return _numbered_tokens(answer, tokens)
     if tokens == "llr":
         return None
     if tokens == "all":
         return torch.ones(len(answer.token_ids), dtype=torch.bool)
+    if tokens == "keywords":
+        return tokens_within(answer, keyword_spans(answer.text))
     if not word or not word.strip():
         raise StudyError('tokens="word" needs the word to explain, for example word="red".')
     place = re.search(rf"(?<!\w){re.escape(word.strip())}(?!\w)", answer.text, re.IGNORECASE)
     if place is None:
-        raise StudyError(f"The word {word!r} is not in the answer {answer.text!r}; name another.")
-    inside = [a < place.end() and b > place.start() for a, b in token_spans(answer)]
+        raise _absent(word, answer.text)
+    return tokens_within(answer, [place.span()])
+
+
+def tokens_within(answer: Answer, spans: Sequence[tuple[int, int]]) -> Tensor:
+    """Bool (A,): the tokens that share a character with any [start, end) of the answer's text."""
+    inside = [any(a < end and b > start for start, end in spans) for a, b in token_spans(answer)]
     return torch.tensor(inside)
+
+
+def _numbered_tokens(answer: Answer, numbers) -> Tensor:
+    count = len(answer.token_ids)
+    try:
+        wanted = [index(n) for n in (numbers if isinstance(numbers, Sequence) else [numbers])]
+    except TypeError:
+        raise StudyError(f"Token numbers are whole numbers, not {numbers!r}.") from None
+    if not wanted or not all(-count <= n < count for n in wanted):
+        raise StudyError(
+            f"The answer {answer.text!r} has tokens 0 to {count - 1}; "
+            f"choose among them, not {numbers!r}."
+        )
+    chosen = torch.zeros(count, dtype=torch.bool)
+    chosen[wanted] = True
+    return chosen
+
+
+def _absent(word: str, text: str) -> StudyError:
+    """The error for a word that the answer does not contain, with the nearest that it does."""
+    words = {w.casefold(): w for w in re.findall(r"\w+", text)}
+    near = get_close_matches(word.strip().casefold(), words, n=3, cutoff=0.5)
+    known = [words[key] for key in near] or list(words.values())
+    hint = f"did you mean {' or '.join(known)}?" if near else f"its words: {', '.join(known)}."
+    return StudyError(f"The word {word!r} is not in the answer {text!r}; {hint}")
 
 
 def _content(answer: Answer, special_ids) -> Tensor:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import torch
 
+from . import costs
 from .answers import Target, make_target
 from .benchmarks import load_benchmark
 from .errors import StudyError
 from .faithfulness import deletion_insertion
-from .heatmaps import explain
+from .heatmaps import METHODS, explain
 from .heatmaps.base import measure
 from .heatmaps.igos import igos
 from .models import load_model, models
@@ -133,24 +134,35 @@ def memory_by_steps(target: Target) -> dict[int, int]:
 
 
 def estimate_table(model, item, methods: list[str], items: int) -> str:
-    """Passes of every method and the hours that `items` items would take on this machine."""
+    """Passes of every method, what a pass costs, and the hours of `items` items on this machine."""
     target = target_of(model, item)
     both, forward = pass_seconds(target)
     lines = [
         f"{model.name} on {item.id}: {forward:.3f} s a forward pass, {both:.3f} s forward and "
         "backward, measured here.",
+        *pass_lines(costs.of_target(target), target.micro_batch(BATCH)),
         f"{'method':<24}{'map: forward':>14}{'backward':>10}{'scores: forward':>17}"
         f"{'s an item':>11}{f'h for {items}':>14}",
     ]
     total, scoring = 0.0, scoring_passes()
     for name in methods:
-        there, back = method_passes(name)
+        there, back = method_passes(name, target)
         seconds = back * both + max(there - back, 0) * forward + scoring * forward
         total += seconds
         hours = seconds * items / 3600
         lines.append(f"{name:<24}{there:>14}{back:>10}{scoring:>17}{seconds:>11.1f}{hours:>14.2f}")
     lines.append(f"{'together':<24}{total:>52.1f}{total * items / 3600:>14.2f}")
     return "\n".join(lines)
+
+
+def pass_lines(cost: costs.Cost, batch: int) -> list[str]:
+    """Two lines: operations of a pass, and the memory of a batch of them."""
+    return [
+        f"Counted: {cost.forward / 1e9:.2f} GFLOP a picture forward, {cost.backward / 1e9:.2f} "
+        f"backward; {cost.saved / 2**20:.1f} MiB are kept between the two.",
+        f"Memory: {cost.weights / 2**20:.0f} MiB of weights, at least "
+        f"{cost.memory(batch) / 2**20:.0f} MiB with gradients of {batch} pictures at once.",
+    ]
 
 
 def pass_seconds(target: Target, batch: int = 8) -> tuple[float, float]:
@@ -165,10 +177,19 @@ def pass_seconds(target: Target, batch: int = 8) -> tuple[float, float]:
     return both / size, min(_seconds(forward) for _ in range(3)) / size
 
 
-def method_passes(name: str) -> tuple[int, int]:
-    """Passes of one map, counted on a planted reader: they do not depend on the model."""
+def method_passes(name: str, target: Target | None = None) -> tuple[int, int]:
+    """(forward, backward) passes of one map, counted.
+
+    Methods that only score pictures are asked about a planted reader, since their passes do not
+    depend on the model; those that look inside one are run on `target`.
+    """
     reader, scene = planted("object"), planted_scene((32, 48))
-    cost = explain(reader, scene, "Which colour?", method=name).cost
+    try:
+        cost = explain(reader, scene, "Which colour?", method=name).cost
+    except (StudyError, AttributeError, NotImplementedError):
+        if target is None:
+            raise
+        return counted(target, lambda: METHODS[name](target))
     return cost.forward, cost.backward
 
 

@@ -10,6 +10,7 @@ import shlex
 import sys
 import textwrap
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 from .errors import StudyError, unknown
@@ -27,11 +28,7 @@ STATUS = {
     "diverged": "diverged: the method returned numbers that are not finite; the map is empty.",
 }
 DISC = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST)
-CONTROL_DRAWS, CONTROL_STEPS = 3, 16  # for comparison: coarser curves than the map's 50 steps
-DEFAULT_MODELS = {
-    "paper": ["llava-hf/llava-1.5-7b-hf", "llava-hf/llava-onevision-qwen2-7b-ov-hf"],
-}
-DEFAULT_BENCHMARKS = {"mini": ["sprites"], "paper": ["mmvp", "mmstar", "cv_bench"]}
+CONTROL_DRAWS, CONTROL_STEPS = 3, 10  # for comparison: coarser curves than the map's 50 steps
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -88,7 +85,7 @@ def _explain_parser(commands) -> None:
     p.add_argument("--baseline", default="blur", help="the image without information")
     p.add_argument("--out", type=Path, metavar="DIR", help="write picture, raw map and a record")
     p.add_argument("--seed", type=_seed, default=0)
-    p.add_argument("--tokens", default="llr", choices=("llr", "all", "word"))
+    p.add_argument("--tokens", default="llr", choices=("llr", "all", "keywords", "word"))
     p.add_argument("--word", help="the word to explain; implies --tokens word")
     p.add_argument("--threshold", type=float, default=1.0, help="nats that make a token crucial")
     _model_options(p)
@@ -266,7 +263,9 @@ def _run_parser(commands) -> None:
     p = commands.add_parser("run", help="compute the tables; stop and start it as you like")
     p.set_defaults(act=run)
     p.add_argument("--profile", default="mini", choices=("mini", "paper"))
-    p.add_argument("--models", type=_names, help="default: all of the profile")
+    p.add_argument(
+        "--models", type=_names, help="names, or table1, table4; default: all of the profile"
+    )
     p.add_argument("--benchmarks", type=_names)
     p.add_argument(
         "--methods",
@@ -277,8 +276,14 @@ def _run_parser(commands) -> None:
     p.add_argument("--baselines", type=_names, default=["blur", "black", "mean", "noise"])
     p.add_argument("--units", type=_names, default=["grid"], help="grid, superpixels, patches")
     p.add_argument("--items", type=int, metavar="N", help="only N items of each benchmark")
+    p.add_argument(
+        "--kept", action="store_true", help="maps only for items that need their picture (filter)"
+    )
     p.add_argument("--results", type=Path, metavar="DIR", help="default: data/results/PROFILE")
     p.add_argument("--seed", type=_seed, default=0)
+    p.add_argument("--engine", default="local", metavar="NAME", help="local (default) or ray")
+    p.add_argument("--workers", type=int, metavar="N", help="with ray: default one for each model")
+    p.add_argument("--gpus", type=float, metavar="N", help="with ray: GPUs for each worker")
     p.add_argument("--retry-failed", action="store_true", help="try again what ended in an error")
     p.add_argument("--fresh", action="store_true", help="replace what other settings made")
     _model_options(p)
@@ -286,19 +291,19 @@ def _run_parser(commands) -> None:
 
 def run(options) -> int:
     """Compute missing cells, renew the summaries, show them."""
-    from .models import models
+    from . import profiles
+    from .engines import run as compute
     from .paths import data_dir
     from .runner import Sweep
-    from .runner import run as compute
     from .summaries import report, write_summaries
 
     results = options.results or data_dir() / "results" / options.profile
-    names = options.models or DEFAULT_MODELS.get(options.profile) or models()
+    names = profiles.expand(options.models or profiles.models(options.profile))
     if not names:
         raise StudyError("There are no models yet; make one with 'lvlm-study train NAME'.")
     sweep = Sweep(
         models=tuple(names),
-        benchmarks=tuple(options.benchmarks or DEFAULT_BENCHMARKS[options.profile]),
+        benchmarks=tuple(options.benchmarks or profiles.benchmarks(options.profile)),
         methods=tuple(options.methods),
         results=results,
         profile=options.profile,
@@ -312,11 +317,27 @@ def run(options) -> int:
         retry_failed=options.retry_failed,
         fresh=options.fresh,
     )
-    failed = compute(sweep)
+    how = (options.engine, options.workers, options.gpus)
+    if options.kept:
+        compute(replace(sweep, methods=()), *how)
+        sweep = replace(sweep, only=_kept(results, sweep))
+    failed = compute(sweep, *how)
     print(report(write_summaries(results, options.profile, options.seed)))
     if failed:
         print(f"\n{failed} items failed; see 'message' in the tables, or add --retry-failed.")
     return 1 if failed else 0
+
+
+def _kept(results: Path, sweep) -> frozenset[str]:
+    """What the paper's filter keeps of the sweep's benchmarks, over all of its models."""
+    from .kept import kept_ids
+    from .shards import read_table
+
+    frame = read_table(results, "reliance")
+    mine = frame.model.isin(sweep.models) & frame.benchmark.isin(sweep.benchmarks)
+    found = kept_ids(frame[mine])
+    print(f"The filter keeps {len(found)} of {frame[mine].item.nunique()} items.")
+    return found
 
 
 # --- train ---------------------------------------------------------------------------------
@@ -325,7 +346,8 @@ def run(options) -> int:
 def _train_parser(commands) -> None:
     p = commands.add_parser("train", help="train a mini model from nothing; can be resumed")
     p.set_defaults(act=train)
-    p.add_argument("name", metavar="NAME")
+    p.add_argument("name", metavar="NAME", nargs="?")
+    p.add_argument("--all", action="store_true", help="every member that is not there yet")
     p.add_argument("--work", type=Path, default=Path("zoo-work"), metavar="DIR")
     p.add_argument("--steps", type=int, metavar="N")
 
@@ -335,6 +357,13 @@ def train(options) -> int:
     from .zoo.train import NAMES
     from .zoo.train import train as train_zoo
 
+    if options.all == bool(options.name):
+        raise StudyError("Name one mini model to train, or give --all.")
+    if options.all:
+        from .zoo.train import train_all
+
+        train_all(options.work)
+        return 0
     name = options.name.removeprefix("mini/")
     if name not in NAMES:
         raise unknown("mini model", options.name, NAMES)
@@ -378,7 +407,7 @@ def estimate(options) -> int:
 
 
 def _model_options(p) -> None:
-    p.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
+    p.add_argument("--device", help="cpu, cuda:1, ..., auto (all GPUs); default: a GPU")
     p.add_argument("--dtype", help="float32, bfloat16 or float16")
     p.add_argument("--max-new-tokens", type=int, default=64, metavar="N")
 

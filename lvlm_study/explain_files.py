@@ -150,10 +150,9 @@ def draw_overlay(path: Path, rgb: np.ndarray, explanation, scores: dict) -> None
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from .figures import overlay, use_style
+    from .figures import overlay
 
-    with matplotlib.rc_context():
-        use_style()
+    with matplotlib.rc_context({"axes.titlelocation": "left", "axes.titlesize": "medium"}):
         picture, saliency = shown(rgb, explanation.saliency)
         height, width = saliency.shape
         side = min(max(5.0 * height / width, 2.0), 9.0)

@@ -11,7 +11,6 @@ import math
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.colors import Normalize
 
 from .errors import StudyError
@@ -23,6 +22,8 @@ WIDTH = 7.0  # inches: the book's text column
 
 def use_style() -> None:
     """The look of every figure of the study; call it once, in the setup cell."""
+    import seaborn as sns  # takes seconds to import, which a lone overlay need not wait for
+
     sns.set_theme(style="ticks", context="notebook", palette=PALETTE)
     matplotlib.rcParams.update(
         {

@@ -107,9 +107,9 @@ def _from_pil(image: Image.Image, name: str) -> np.ndarray:
     try:
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):
-            return _from_array(_as_uint16(np.asarray(image)))
+            return _from_array(_as_uint16(np.asarray(image), name), name)
         if image.mode == "F":
-            return _from_array(np.asarray(image))
+            return _from_array(np.asarray(image), name)
         if image.mode in WITH_ALPHA or "transparency" in image.info:
             image = _on_white(image)
         return np.array(image.convert("RGB"))
@@ -123,9 +123,9 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 
 
-def _as_uint16(a: np.ndarray) -> np.ndarray:
+def _as_uint16(a: np.ndarray, name: str) -> np.ndarray:
     """Pillow's integer modes carry 16-bit files, some of them in 32-bit numbers."""
-    _check_range(a, 0, 65535, "hold 16-bit values")
+    _check_range(a, 0, 65535, "hold 16-bit values", name)
     return a.astype(np.uint16)
 
 
@@ -137,12 +137,12 @@ def _from_tensor(x: torch.Tensor) -> np.ndarray:
     return _from_array(x.detach().cpu().permute(1, 2, 0).numpy())
 
 
-def _from_array(a: np.ndarray) -> np.ndarray:
+def _from_array(a: np.ndarray, name: str = "the given array") -> np.ndarray:
     if a.ndim not in (2, 3) or (a.ndim == 3 and a.shape[2] not in (1, 3, 4)):
         raise StudyError(f"An image array must be (H, W) or (H, W, 1|3|4), not {a.shape}.")
     if 0 in a.shape:
         raise StudyError(f"The image array has no pixels: its shape is {a.shape}.")
-    a = _to_uint8_scale(a)
+    a = _to_uint8_scale(a, name)
     if a.ndim == 2 or a.shape[2] == 1:
         a = np.repeat(a.reshape(*a.shape[:2], 1), 3, axis=2)
     if a.shape[2] == 4:
@@ -150,27 +150,29 @@ def _from_array(a: np.ndarray) -> np.ndarray:
     return a.copy()
 
 
-def _to_uint8_scale(a: np.ndarray) -> np.ndarray:
+def _to_uint8_scale(a: np.ndarray, name: str) -> np.ndarray:
     """Floats are [0, 1], booleans black and white, uint16 [0, 65535], other integers [0, 255]."""
     if a.dtype.kind not in "fbui":
         raise StudyError(f"An image array must hold numbers, not {a.dtype}.")
     if a.dtype.kind == "f":
         if not np.isfinite(a).all():
-            raise StudyError("The image array holds NaN or infinite values; replace them first.")
-        _check_range(a, -1e-3, 1 + 1e-3, "lie in [0, 1] if it holds floats")
+            raise StudyError(f"The image {name} holds NaN or infinite values; replace them first.")
+        _check_range(a, -1e-3, 1 + 1e-3, "lie in [0, 1] if it holds floats", name)
         return (a.astype(np.float32).clip(0, 1) * 255).round().astype(np.uint8)
     if a.dtype.kind == "b":
         return a.astype(np.uint8) * 255
     if a.dtype.itemsize == 2 and a.dtype.kind == "u":
         return ((a.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    _check_range(a, 0, 255, "lie in [0, 255] if it holds integers")
+    _check_range(a, 0, 255, "lie in [0, 255] if it holds integers", name)
     return a.astype(np.uint8)
 
 
-def _check_range(a: np.ndarray, low: float, high: float, must: str) -> None:
+def _check_range(a: np.ndarray, low: float, high: float, must: str, name: str) -> None:
     least, most = a.min(), a.max()
     if least < low or most > high:
-        raise StudyError(f"An image must {must}, but its values span [{least:.6g}, {most:.6g}].")
+        raise StudyError(
+            f"An image must {must}, but the values of {name} span [{least:.6g}, {most:.6g}]."
+        )
 
 
 def _by(size: tuple[int, ...]) -> str:

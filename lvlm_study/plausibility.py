@@ -21,7 +21,7 @@ class Plausibility:
     """How well a map finds an evidence region of area share `area`; chance level in brackets.
 
     NaN marks what is undefined: everything for a map with NaN, ranks for evidence that is empty or
-    the whole image, energies for a map without positive values.
+    the whole image, energies for a map without positive values, correlation for a constant map.
     """
 
     pointing: float  # share of the map's maxima inside [area]
@@ -32,6 +32,7 @@ class Plausibility:
     auc: float  # probability that an inside pixel outranks an outside one [0.5]
     iou_sum: float  # soft overlap, both scaled to sum 1
     iou_max: float  # soft overlap, both scaled to maximum 1
+    correlation: float  # Spearman with the evidence's share of each of 14 x 14 cells [0]
     area: float
 
 
@@ -47,7 +48,7 @@ def plausibility(
     _same_shape(saliency, evidence)
     area = float(evidence.mean())
     if not np.isfinite(saliency).all():
-        return Plausibility(*[np.nan] * 8, area)
+        return Plausibility(*[np.nan] * 9, area)
     mass = energy(saliency, evidence)
     return Plausibility(
         pointing=pointing(saliency, evidence),
@@ -58,6 +59,7 @@ def plausibility(
         auc=auc(saliency, evidence),
         iou_sum=soft_iou(saliency, evidence, "sum"),
         iou_max=soft_iou(saliency, evidence, "max"),
+        correlation=rank_correlation(saliency, evidence),
         area=area,
     )
 

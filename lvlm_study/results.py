@@ -25,6 +25,8 @@ from .errors import StudyError, unknown
 from .paths import data_dir
 
 PROFILES = ("mini", "paper")
+COLUMNS = ("paper", "mini profile", "paper profile")
+NOT_YET, NOTHING = "not yet run", "-"
 PROVENANCE = ("profile", "model", "n", "seed", "commit", "versions")
 _PART = re.compile(r"\.?([^.\[\]]+)|\[([^\]]+)\]")
 
@@ -47,6 +49,43 @@ def read(key: str, data: Path | None = None) -> Result:
         return Result(_cell(key, file, parts), file, f"the paper's own figure, {file.name}")
     tree = load(file)
     return Result(_scalar(key, _walk(key, tree, parts)), file, _origin(tree["provenance"], file))
+
+
+def optional(key: str | None, data: Path | None = None) -> float | int | str:
+    """The value of one of our results, "not yet run" where nobody has computed it, "-" for None.
+
+    Raises StudyError for a key that is written wrongly, names no profile or the paper's own tables.
+    """
+    if key is None:
+        return NOTHING
+    data = data or data_dir()
+    name, _ = _split(key)
+    profile = name.rpartition("/")[0] or "mini"
+    if profile not in PROFILES:
+        raise unknown("profile", profile, PROFILES)
+    stem = name.rpartition("/")[2]
+    if not (data / "results" / profile / f"{stem}.json").is_file():
+        return NOT_YET
+    try:
+        return read(key, data).value
+    except StudyError:
+        return NOT_YET  # a model or benchmark that has not been run yet
+
+
+def beside(rows, data: Path | None = None, digits: int = 1) -> list[dict[str, str]]:
+    """The paper's figure, ours on the mini profile and ours on the paper profile, side by side.
+
+    `rows`: (label, paper key, mini key, paper-profile key), a key None where there is no such
+    number. A number of ours that nobody has computed yet reads "not yet run"; one of the paper
+    must exist. Returns rows for a table.
+    """
+    out = []
+    for label, paper, *ours in rows:
+        values = [NOTHING if paper is None else read(paper, data).value]
+        values += [optional(key, data) for key in ours]
+        shown = [v if isinstance(v, str) else f"{v:.{digits}f}" for v in values]
+        out.append({"": label} | dict(zip(COLUMNS, shown, strict=True)))
+    return out
 
 
 def load(file: Path) -> dict:

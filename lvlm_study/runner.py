@@ -7,6 +7,7 @@ and asking for more later keeps what is there. A chunk of `CHUNK` items is one u
 one file a table; the file is renewed after every item.
 """
 
+import os
 import sys
 import zlib
 from collections.abc import Callable
@@ -92,7 +93,8 @@ MAPS = pa.schema(
 class Sweep:
     """What to compute and where to keep it.
 
-    `items` None means every item of a benchmark. `retry_failed` computes items again whose last
+    `items` None means every item of a benchmark; `only` names the items that get maps (all get
+    their reliance measured), None all of them. `retry_failed` computes items again whose last
     attempt ended in an error; `fresh` those made with other weights, seed or settings, which is
     otherwise an error.
     """
@@ -105,6 +107,7 @@ class Sweep:
     baselines: tuple[str, ...] = ("blur", "black", "mean", "noise")
     units: tuple[str, ...] = ("grid",)
     items: int | None = None
+    only: frozenset[str] | None = None
     seed: int = 0
     max_new_tokens: int = 64
     dtype: str | None = None
@@ -161,63 +164,122 @@ class Asked:
         return self.model.answer(self.rgb, self.item.question, self.sweep.max_new_tokens)
 
 
+class Worker:
+    """One model, loaded once, that fills one chunk after another; an engine says which."""
+
+    def __init__(self, sweep: Sweep, name: str):
+        self.sweep, self.name = sweep, name
+        self.model = None
+        self.tasks: dict[str, list] = {}
+
+    def load(self) -> int:
+        """Load the model; returns the number of this process. Raises StudyError."""
+        self.model = load_model(self.name, dtype=self.sweep.dtype, device=self.sweep.device)
+        self.settings = fingerprint(self.sweep, self.model)
+        return os.getpid()
+
+    def fill(
+        self,
+        benchmark: str,
+        number: int,
+        wait: bool = False,
+        say: Callable = print,
+        step: Callable = lambda: None,
+    ) -> int | None:
+        """Compute the missing cells of a chunk, writing each as soon as it is known.
+
+        Returns how many of its items failed; None when another run holds it and `wait` is False.
+        `step` is called after every item.
+        """
+        chunk = self._chunk(benchmark, number)
+        name = f"{folder_name(self.model.name)}--{folder_name(benchmark)}--{number:03d}"
+        with chunk_lock(self.sweep.results, name, wait) as mine:
+            if not mine:
+                return None
+            shards = open_shards(
+                self.sweep, self.model.name, benchmark, number, chunk, self.settings, say
+            )
+            return fill_chunk(self.sweep, self.model, benchmark, chunk, shards, step)
+
+    def _chunk(self, benchmark: str, number: int) -> list:
+        if benchmark not in self.tasks:
+            self.tasks[benchmark] = dealt(load_benchmark(benchmark), self.sweep.items)
+        return self.tasks[benchmark][number * CHUNK : (number + 1) * CHUNK]
+
+
 def run(sweep: Sweep, say: Callable = print) -> int:
-    """Compute what is missing; returns how many items failed (they are recorded, not raised).
+    """Compute what is missing, here; returns how many items failed (recorded, not raised).
 
     May be stopped at any moment and started again, also several times at once on one folder.
     """
     sweep.check()
-    tasks = {name: dealt(load_benchmark(name), sweep.items) for name in sweep.benchmarks}
-    total = sum(map(len, tasks.values())) * len(sweep.models)
-    bar = tqdm(
-        total=total,
-        unit="item",
-        smoothing=0.05,
-        file=sys.stderr,
-        mininterval=0.5 if sys.stderr.isatty() else 30,
-    )
-    failed = 0
-    with bar:
+    plan = chunk_sizes(sweep)
+    count, failed, lost = sum(plan.values()), 0, []
+    with progress(count * len(sweep.models)) as bar:
         for name in sweep.models:
-            model = load_model(name, dtype=sweep.dtype, device=sweep.device)
-            settings = fingerprint(sweep, model)
-            for benchmark, items in tasks.items():
-                bar.set_description(f"{name} {benchmark}", refresh=False)
-                failed += sweep_items(sweep, model, benchmark, items, settings, bar, say)
-            del model
+            bar.set_description(name, refresh=False)
+            worker = Worker(sweep, name)
+            try:
+                worker.load()
+            except StudyError as error:
+                failed += leave_out(sweep, name, error, lost, count, say)
+                continue
+            left = list(plan)
+            for wait in (False, True):  # chunks held by another run are looked at again last
+                rest = []
+                for benchmark, number in left:
+                    found = worker.fill(benchmark, number, wait, say, bar.update)
+                    if found is None:
+                        rest.append((benchmark, number))
+                    failed += found or 0
+                left = rest
+            del worker
     return failed
 
 
-def sweep_items(sweep, model, benchmark, items, settings, bar, say) -> int:
-    """All chunks of one model and benchmark; those held by another run are looked at again last."""
-    chunks = [items[n : n + CHUNK] for n in range(0, len(items), CHUNK)]
-    failed, left = 0, list(enumerate(chunks))
-    for wait in (False, True):
-        held = []
-        for number, chunk in left:
-            name = f"{folder_name(model.name)}--{folder_name(benchmark)}--{number:03d}"
-            with chunk_lock(sweep.results, name, wait) as mine:
-                if mine:
-                    shards = open_shards(sweep, model.name, benchmark, number, chunk, settings, say)
-                    failed += fill_chunk(sweep, model, benchmark, chunk, shards, bar)
-                else:
-                    held.append((number, chunk))
-        left = held
-    return failed
+def leave_out(
+    sweep: Sweep, name: str, error: StudyError, lost: list, count: int, say: Callable
+) -> int:
+    """A model that cannot be loaded costs its own items, not those of the others.
+
+    Returns the number of its items; raises the error itself when no other model is left.
+    """
+    lost.append(name)
+    if len(lost) == len(sweep.models):
+        raise error
+    say(f"{name} is left out: {error}")
+    return count
 
 
-def fill_chunk(sweep: Sweep, model, benchmark: str, chunk, shards: list[Shard], bar) -> int:
-    """Compute the missing cells of a chunk, writing each as soon as it is known."""
+def chunk_sizes(sweep: Sweep) -> dict[tuple[str, int], int]:
+    """Every chunk of a sweep, (benchmark, number), with its number of items."""
+    sizes = {}
+    for name in sweep.benchmarks:
+        count = len(dealt(load_benchmark(name), sweep.items))
+        for number, first in enumerate(range(0, count, CHUNK)):
+            sizes[name, number] = min(CHUNK, count - first)
+    return sizes
+
+
+def progress(total: int) -> tqdm:
+    """A bar with the time left, quiet in log files."""
+    quiet = 0.5 if sys.stderr.isatty() else 30
+    return tqdm(total=total, unit="item", smoothing=0.05, file=sys.stderr, mininterval=quiet)
+
+
+def fill_chunk(sweep: Sweep, model, benchmark: str, chunk, shards: list[Shard], step) -> int:
+    """The missing cells of a chunk; the number of items that failed, now or before."""
     order, failed = [item.id for item in chunk], 0
     for item in chunk:
         asked, bad = Asked(model, benchmark, item, sweep), False
-        for shard in shards:
+        mapped = sweep.only is None or item.id in sweep.only
+        for shard in shards if mapped else [s for s in shards if s.kind == "reliance"]:
             if item.id not in shard.rows:
                 rows = attempt(asked, shard)
                 shard.add(item.id, rows, order)
             bad = bad or shard.rows[item.id][0]["status"] == "error"
         failed += bad
-        bar.update()
+        step()
     return failed
 
 

@@ -5,6 +5,7 @@ Everything here reads tables of results and knows no model.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -95,6 +96,32 @@ def paired_test(a, b, confidence: float = 0.95, draws: int = 10_000, seed: int =
     kept = difference[~np.isnan(difference)]
     p = _sign_flip(kept, draws, seed) if len(kept) else np.nan
     return Paired(found.value, found.low, found.high, p, found.n, found.skipped)
+
+
+def compare(
+    frame: pd.DataFrame, value: str, by: str = "method", item: str = "item", **options
+) -> pd.DataFrame:
+    """Every group of `by` against every other, paired by `item`, corrected for how many pairs.
+
+    One row a pair in the order in which the groups appear: a, b, difference (mean of a - b), low,
+    high, p, p_holm, n, skipped (items that only one of the two has a number for). Raises StudyError
+    for a missing column or an item with two numbers in one group.
+    """
+    for column in (value, by, item):
+        if column not in frame:
+            raise StudyError(f"The table has no column {column!r}; it has {list(frame.columns)}.")
+    if frame.duplicated([by, item]).any():
+        raise StudyError(f"A pair of {by} and {item} has several values of {value}; average first.")
+    wide = frame.pivot(index=item, columns=by, values=value)
+    names = list(frame[by].unique())
+    rows = []
+    for a, b in combinations(names, 2):
+        both = wide[[a, b]].dropna(how="all")
+        rows.append({"a": a, "b": b} | vars(paired_test(both[a], both[b], **options)))
+    columns = ["a", "b", "difference", "low", "high", "p", "n", "skipped"]
+    table = pd.DataFrame(rows, columns=columns)
+    table.insert(6, "p_holm", holm(table["p"]))
+    return table
 
 
 def holm(p_values) -> np.ndarray:

@@ -1,10 +1,11 @@
 """From tables of results to the few numbers that the book quotes.
 
-Everything here reads data frames written by `runner` and knows no model. Two files come out, in
+Everything here reads data frames written by `runner` and knows no model. Three files come out, in
 the layout that `results.read` looks numbers up in:
 
     reliance.models[mini/llava-1.5].sprites.all.blur.lt30
     faithfulness.models[mini/llava-1.5].sprites.igos.grid.gap.value
+    filter.benchmarks.sprites.kept[0.3]
 """
 
 import json
@@ -15,12 +16,20 @@ from pathlib import Path
 import pandas as pd
 
 from . import provenance
+from .kept import kept_shares
+from .results import beside
 from .shards import read_table, unwritable
 from .statistics import estimate
 
 DROPS = {"lt30": (-math.inf, 0.3), "30_70": (0.3, 0.7), "gt70": (0.7, math.inf)}
 SKIPPED = ("no_crucial_tokens", "no_gap", "diverged", "empty_answer", "error")
 RATED = ("deletion", "insertion", "gap", "gap_raw")
+BAND = {"lt30": "below 30 %", "30_70": "30 to 70 %"}
+MODELS = (  # a row of the paper's Table 2, our small model of its kind, the released checkpoint
+    ("LLaVA-1.5", "mini/llava-1.5", "llava-hf/llava-1.5-7b-hf"),
+    ("LLaVA-OV", "mini/llava-ov", "llava-hf/llava-onevision-qwen2-7b-ov-hf"),
+    ("Cambrian", "mini/cambrian", "nyu-visionx/cambrian-8b"),
+)
 
 
 def reliance_summary(frame: pd.DataFrame) -> dict:
@@ -115,9 +124,9 @@ def number(value) -> float | None:
 
 
 def write_summaries(results: Path, profile: str, seed: int) -> dict[str, dict]:
-    """Write `reliance.json` and `faithfulness.json` beside the tables of a results folder.
+    """Write `reliance.json`, `faithfulness.json` and `filter.json` beside the tables of a folder.
 
-    They cover everything in the folder, whichever run computed it. Returns both trees.
+    They cover everything in the folder, whichever run computed it. Returns the trees.
     """
     out = {}
     for name, kind, summary in (
@@ -129,7 +138,43 @@ def write_summaries(results: Path, profile: str, seed: int) -> dict[str, dict]:
             about = origin(frame, profile, seed)
             out[name] = {"provenance": about, "models": summary(frame)}
             _write(Path(results) / f"{name}.json", out[name])
+        if kind == "reliance" and not frame.empty and "blur" in set(frame.baseline):
+            out["filter"] = {"provenance": about, "benchmarks": kept_shares(frame)}
+            _write(Path(results) / "filter.json", out["filter"])
     return out
+
+
+def kept_beside_the_paper() -> list[dict[str, str]]:
+    """What the filter of section 4.3 keeps, per cent: the paper's figures, ours where run."""
+    ours = "filter.benchmarks.{}.kept[0.3]"
+    names = (("mmvp", "mmvp"), ("mmstar", "mmstar"), ("cvbench", "cv_bench"))
+    rows = [("sprites", None, ours.format("sprites"), None)]
+    rows += [
+        (name, f"paper/scalars[kept_pct_{key}].value", None, "paper/" + ours.format(name))
+        for key, name in names
+    ]
+    return beside(rows, digits=0)
+
+
+def table2_beside_the_paper() -> list[dict[str, str]]:
+    """Table 2: per cent of answers that lose less than 30 %, and 30-70 %, under blur."""
+    paper = {"mmvp": "mmvp", "mmstar": "mmstar", "cv_bench": "cv"}
+    rows = []
+    for title, mini, full in MODELS:
+        for band in BAND:
+            key = f"reliance.models[{{}}].{{}}.all.blur.{band}"
+            own = key.format(mini, "sprites") if mini else None
+            rows.append((f"{title}, sprites, {BAND[band]}", None, own, None))
+            rows += [
+                (
+                    f"{title}, {name}, {BAND[band]}",
+                    f"paper/table2[{title}].{short}_{band}",
+                    None,
+                    "paper/" + key.format(full, name),
+                )
+                for name, short in paper.items()
+            ]
+    return beside(rows)
 
 
 def origin(frame: pd.DataFrame, profile: str, seed: int) -> dict:

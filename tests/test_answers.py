@@ -9,6 +9,7 @@ from lvlm_study.answers import (
     crucial_tokens,
     make_target,
     marked,
+    retarget,
     token_spans,
     visual_reliance,
 )
@@ -128,6 +129,47 @@ def test_token_choices():
     assert reliance.words == ("shape",)
 
 
+def test_a_word_alone_is_choice_enough():
+    target, _ = make_target(planted("object"), SCENE, "?", word="red")
+    assert target.crucial.tolist() == [False, False, False, True, False]
+
+
+@pytest.mark.parametrize(("tokens", "where"), [(3, [3]), (-2, [3]), ((1, 3), [1, 3]), ([0], [0])])
+def test_tokens_by_number(tokens, where):
+    target, reliance = make_target(planted("object"), SCENE, "?", baseline="black", tokens=tokens)
+    assert target.crucial.nonzero()[:, 0].tolist() == where
+    assert reliance.words == tuple(("The", "shape", "is", "red")[i] for i in where)
+
+
+def test_keywords_choose_all_tokens_of_every_keyword():
+    pytest.importorskip("yake", reason="the package yake is optional")
+    sentence = ("It", " is", " vi", "olet", " and", "{}", ".")
+    reader = PlantedReader("split", boxes=(OBJECT,), sentence=sentence)
+    target, reliance = make_target(reader, SCENE, "?", tokens="keywords")
+    assert target.answer.text == "It is violet and red."
+    assert target.crucial.tolist() == [False, False, True, True, False, True, False]
+    assert reliance.words == ("vi", "olet", "red")
+
+
+def test_an_answer_without_keywords_has_a_status():
+    pytest.importorskip("yake", reason="the package yake is optional")
+    reader = planted("object")
+    said = reader.answer(SCENE, "?")
+    the = Answer("The", said.tokens[:1], said.token_ids[:1], said.log_probs[:1])
+    target, reliance = make_target(reader, SCENE, "?", answer=the, tokens="keywords")
+    assert target is None and reliance.status == "no_crucial_tokens"
+
+
+def test_other_tokens_of_one_target_need_no_pass():
+    reader = planted("object")
+    target, reliance = make_target(reader, SCENE, "?", baseline="black", tokens="all")
+    one, about = retarget(target, reliance, torch.arange(5) == 3)
+    direct, _ = make_target(reader, SCENE, "?", baseline="black", tokens=3)
+    assert about.words == ("red",) and about.gap == pytest.approx(0.964, abs=1e-3)
+    assert torch.equal(one.score(one.image), direct.score(direct.image))
+    assert reliance.words == ("The", "shape", "is", "red", ".")  # the first choice stands
+
+
 def test_a_word_of_two_tokens_is_explained_whole():
     reader = PlantedReader("split", boxes=(OBJECT,), sentence=("It", " is", " vi", "olet", "{}"))
     target, _ = make_target(reader, SCENE, "?", tokens="word", word="violet")
@@ -142,6 +184,13 @@ def test_a_word_of_two_tokens_is_explained_whole():
         ({"tokens": "word", "word": "hap"}, "not in the answer"),  # inside "shape", but no word
         ({"tokens": "word"}, "needs the word"),
         ({"tokens": "yake"}, "must be one of"),
+        ({"tokens": "word", "word": "rde"}, "did you mean red"),
+        ({"tokens": "word", "word": "zzz"}, "its words: The, shape, is, red"),
+        ({"tokens": "all", "word": "red"}, "not both"),
+        ({"tokens": 5}, "tokens 0 to 4"),
+        ({"tokens": (0, -6)}, "tokens 0 to 4"),
+        ({"tokens": ()}, "tokens 0 to 4"),
+        ({"tokens": 1.5}, "whole numbers"),
         ({"baseline": "blurr"}, "did you mean blur"),
     ],
 )

@@ -199,3 +199,15 @@ def test_8b_gets_its_own_prompt_with_one_or_two_start_tokens(small_release, doub
     assert bound.prompt_ids[0, : 1 + doubled].tolist() == start
     assert bound.prompt_ids[0, 1 + doubled] == tok.convert_tokens_to_ids("<|start_header_id|>")
     assert int(bound.image_span.int().argmax()) == at
+
+
+@pytest.mark.parametrize("port", ["cambrian", "cambrian_phi3", "mini_gemini", "mini_gemini_hd"])
+def test_asking_for_attention_changes_no_score(port):
+    """transformers installs its recording hooks twice where a tower was called before the model."""
+    from white_box import PORTS, target_of
+
+    target = target_of(PORTS[port]())
+    with torch.no_grad():
+        before = target.score(target.image)
+        target.bound.run(target.image, target.answer.token_ids, output_attentions=True)
+        assert torch.equal(target.score(target.image), before)

@@ -11,6 +11,7 @@ from lvlm_study.faithfulness import (
     Curve,
     controls,
     deletion_insertion,
+    every_way,
     perturbation_curves,
     removal_order,
     step_counts,
@@ -151,6 +152,16 @@ def test_fills(found):
     assert gray.fill_score == pytest.approx(black.fill_score, abs=1e-5)  # no red in either
     with pytest.raises(StudyError, match="did you mean gray"):
         deletion_insertion(None, found, fill="grey")
+
+
+def test_every_unit_with_every_fill(found):
+    table = every_way(None, found, fills=("black", "mean", None), steps=8)
+    pairs = [(score.units, score.fill) for score in table]
+    assert pairs == [(u, f) for u in ("grid", "superpixels") for f in ("black", "mean", "baseline")]
+    assert table[0].gap == deletion_insertion(None, found, steps=8, fill="black").gap
+    assert table[0].gap == pytest.approx(table[2].gap)  # black is this target's own baseline
+    assert table[1].fill_score > table[0].fill_score  # the mean colour of this scene is reddish
+    assert all(score.gap > 0.3 for score in table)
 
 
 def test_no_gap_is_a_status_with_raw_scores_left(found):

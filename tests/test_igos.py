@@ -145,6 +145,34 @@ def test_passes_are_counted():
     assert (control.cost.forward, control.cost.backward) == (0, 0)
 
 
+def test_the_fast_preset_takes_two_fifths_of_the_passes_and_finds_the_evidence():
+    reader = planted("object")
+    found = explain(reader, SCENE, "?", method="igos", preset="fast")
+    assert (found.cost.forward, found.cost.backward) == (40, 40)
+    truth = reader.evidence(SCENE.shape[:2])
+    best = found.saliency >= np.sort(found.saliency.ravel())[-truth.sum()]
+    assert (best & truth).sum() / (best | truth).sum() > 0.75
+
+
+def test_what_is_given_beside_a_preset_stands():
+    target, few = target_of(), {"steps": 2, "iterations": 2}
+    plain = igos(target, **few)
+    assert torch.equal(igos(target, preset="fast", average=False, **few), plain)
+    assert torch.equal(igos(target, preset="fast", **few), igos(target, average=True, **few))
+    assert not torch.equal(igos(target, average=True, **few), plain)
+
+
+def test_the_average_of_one_mask_is_the_mask_and_of_two_lies_between(monkeypatch):
+    target, few = target_of(), {"steps": 2}
+    monkeypatch.setattr(module.masks, "break_ties", lambda mask, point, seed: mask)
+    one, two = (igos(target, iterations=n, **few) for n in (1, 2))
+    assert torch.equal(igos(target, iterations=1, average=True, **few), one)
+    averaged = igos(target, iterations=2, average=True, noise=0.0, **few)
+    parts = [igos(target, iterations=n, noise=0.0, **few) for n in (1, 2)]
+    assert torch.allclose(averaged, (parts[0] + parts[1]) / 2, atol=1e-6)
+    assert not torch.equal(one, two)
+
+
 def test_map_is_in_image_pixels_and_distinct():
     found = explain(planted("object"), SCENE, "?", method="igos", mask_size=(12, 18))
     assert found.saliency.shape == SCENE.shape[:2] and found.saliency.dtype == np.float32
@@ -196,6 +224,7 @@ def test_mean_reduction_divides_the_step_by_the_tokens():
         ({"steps": 0}, "at least one iteration"),
         ({"l2_unit": "rms"}, "'sum' or 'mean'"),
         ({"compat": "other"}, "compat is"),
+        ({"preset": "fats"}, "did you mean fast"),
         ({"method": "igoss"}, "did you mean igos"),
         ({"question": " "}, "question is empty"),
     ],

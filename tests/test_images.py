@@ -135,7 +135,7 @@ REASONS = {
     "huge.png": "more than 150 megapixels",
     "large.png": "more than 150 megapixels",
     "zero.png": "known format",
-    "nan.tif": "NaN",
+    "nan.tif": "nan.tif holds NaN",
     "folder.png": "is a folder",
     "missing.png": "no image file",
 }

@@ -168,6 +168,37 @@ def test_end_token_ends_the_answer_and_is_not_part_of_it(adapters, monkeypatch):
     assert (silent.text, silent.tokens, silent.log_probs.shape) == ("", (), (0,))
 
 
+@pytest.mark.parametrize("family", MAIN)
+def test_an_image_token_that_the_model_says_is_a_word(adapters, family):
+    """Scores equal those of generation, where the id stands for no picture; methods can go on."""
+    model, x = adapters(family), to_tensor(photo())
+    bound = model.bind(SIZE, QUESTION)
+    start, forced = bound.prompt_ids.shape[1], [65, model.image_token_id, 66, 67]
+    out = model.model.generate(
+        input_ids=bound.prompt_ids,
+        attention_mask=torch.ones_like(bound.prompt_ids),
+        max_new_tokens=4,
+        do_sample=False,
+        prefix_allowed_tokens_fn=lambda batch, ids: [forced[len(ids) - start]],
+        output_logits=True,
+        return_dict_in_generate=True,
+        **bound.pixels(x),
+        **bound.extras(1, 0),
+    )
+    ids = out.sequences[0, start:]
+    assert ids.tolist() == forced
+    table = torch.cat(out.logits).log_softmax(-1)
+    expected = table.gather(-1, ids[:, None])[:, 0]
+    torch.testing.assert_close(bound.log_probs(x, ids)[0], expected, atol=1e-5, rtol=0)
+    again = bound.log_probs_from(model.encode(bound, x), ids)[0]
+    torch.testing.assert_close(again, expected, atol=1e-5, rtol=0)
+    other = bound.log_probs(x, torch.tensor([65, 68, 66, 67]))[0]
+    assert (other - expected)[2:].abs().max() > 1e-3  # the id is read, not skipped
+    answer = model.read(bound, x, ids)
+    assert answer.text == model.tokenizer.decode([65, 66, 67]).lstrip()
+    assert answer.tokens[1] == "" and "".join(answer.tokens) == answer.text
+
+
 def test_pieces_join_to_the_text():
     tok = tiny.tokenizer()
     for text in ("the red the", " red — été 🙂 x", "", "é"):

@@ -54,6 +54,19 @@ def test_the_evidence_itself_is_perfect_and_its_flip_is_not():
     assert (flipped.pointing, flipped.energy, flipped.rank_accuracy, flipped.auc) == (0, 0, 0, 0)
 
 
+def test_correlation_with_the_evidence_is_that_of_cells():
+    truth = np.zeros((28, 42), bool)
+    truth[4:10, 9:21] = True
+    draw = np.random.default_rng(0)
+    noise = draw.random((28, 42))
+    cells = [x.reshape(14, 2, 14, 3).mean((1, 3)).round(9).ravel() for x in (noise, truth)]
+    expected = stats.spearmanr(*cells).statistic
+    assert plausibility(noise, truth).correlation == pytest.approx(expected)
+    assert plausibility(truth, truth).correlation == pytest.approx(1)
+    assert plausibility(~truth, truth).correlation == pytest.approx(-1)
+    assert np.isnan(plausibility(np.ones((28, 42)), truth).correlation)
+
+
 def test_ties_are_shared():
     saliency = np.array([[2.0, 2.0, 2.0, 0.0]])
     truth = np.array([[1, 0, 0, 0]], bool)

@@ -1,6 +1,7 @@
 """The sweep: only missing cells are computed, whatever happened before, and nothing is lost."""
 
 import json
+import multiprocessing
 import os
 import random
 import subprocess
@@ -133,6 +134,30 @@ def test_only_missing_cells_are_computed(study):
     _, (reader,) = study(toy(), items=5, methods=("random", "sobel"))
     assert reader.answers == 5  # for sobel; nothing of random or reliance is made again
     assert len(study.table("maps")) == 15 and len(study.table("reliance")) == 5
+
+
+def test_maps_of_some_items_only(study):
+    """All items are asked, some are explained; later the others can be explained too."""
+    some = frozenset({"toy/1", "toy/4"})
+    study(toy(), only=some)
+    assert set(study.table("maps").item) == some and len(study.table("reliance")) == 6
+    _, (reader,) = study(toy())
+    assert reader.answers == 4 and len(study.table("maps")) == 12
+
+
+def test_the_command_explains_what_the_filter_keeps(monkeypatch, tmp_path, capsys):
+    """Half of the scenes have no red at all: nothing is lost there when the picture goes."""
+    grey = [replace(i, image=lambda: np.full((32, 48, 3), 128, np.uint8)) for i in toy()[::2]]
+    monkeypatch.setattr(runner, "known_benchmarks", lambda: ["toy"])
+    monkeypatch.setattr(runner, "load_benchmark", lambda name: grey + toy()[1::2])
+    monkeypatch.setattr(runner, "load_model", lambda name, **options: planted("object"))
+    call = ["run", "--models", "planted/object", "--benchmarks", "toy", "--methods", "center"]
+    assert cli.main([*call, "--results", str(tmp_path / "r"), "--kept"]) == 0
+    assert "The filter keeps 3 of 6 items" in capsys.readouterr().out
+    maps = shards.read_table(tmp_path / "r", "maps")
+    assert sorted(maps.item) == ["toy/1", "toy/3", "toy/5"]
+    found = json.loads((tmp_path / "r" / "filter.json").read_text())["benchmarks"]["toy"]
+    assert found["kept"]["0.3"] == 50
 
 
 def test_order_of_work_does_not_change_the_tables(study, tmp_path):
@@ -268,28 +293,47 @@ def worker(root, folder, pause=0.05):
     return process
 
 
+def slow_run(folder, ready):
+    """A run that takes its time over every answer and notes it; for a process of its own."""
+
+    class Slow(Counting):
+        def answer(self, *args):
+            time.sleep(0.05)
+            with folder.with_suffix(".log").open("a") as log:
+                log.write("answer\n")
+            return super().answer(*args)
+
+    runner.load_model = lambda name, **options: Slow(name.split("/")[1])
+    ready.set()
+    runner.run(Sweep(("planted/object",), ("toy",), ("center",), folder, baselines=("black",)))
+
+
 @pytest.mark.slow
-def test_killed_at_random_moments_the_tables_end_the_same(study, tmp_path, pytestconfig):
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked, to be killed quickly")
+def test_killed_at_ten_random_moments_the_tables_end_the_same(study, tmp_path, monkeypatch):
     folder, draw, kills = tmp_path / "killed", random.Random(0), 0
-    for _ in range(4):
-        process = worker(pytestconfig.rootpath, folder)
-        time.sleep(draw.uniform(0.05, 0.8))
-        kills += process.poll() is None
-        process.kill()
-        process.wait()
-    last = worker(pytestconfig.rootpath, folder)
-    assert last.wait(timeout=200) == 0 and kills >= 2
-    whole = tmp_path / "whole"
-    runner_chunk = runner.CHUNK
-    runner.CHUNK = 4
-    try:
-        study(toy(12), results=whole)
-    finally:
-        runner.CHUNK = runner_chunk
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr(runner, "CHUNK", 8)
+    monkeypatch.setattr(runner, "load_benchmark", lambda name: toy(40))
+    monkeypatch.setattr(runner, "load_model", None)  # each process brings its own
+    for _ in range(60):
+        ready = fork.Event()
+        process = fork.Process(target=slow_run, args=(folder, ready))
+        process.start()
+        ready.wait(60)
+        if kills < 10:
+            time.sleep(draw.uniform(0, 0.5))
+            kills += process.is_alive()
+            process.kill()
+        process.join(200)
+        if kills == 10 and process.exitcode == 0:
+            break
+    assert kills == 10 and process.exitcode == 0
+    study(toy(40), methods=("center",), results=tmp_path / "whole")
     for kind in ("reliance", "maps"):
-        same(shards.read_table(folder, kind), shards.read_table(whole, kind))
+        same(shards.read_table(folder, kind), shards.read_table(tmp_path / "whole", kind))
     answers = len((tmp_path / "killed.log").read_text().splitlines())
-    assert answers <= 12 + kills  # a kill loses the item in flight, nothing else
+    assert 40 <= answers <= 40 + kills  # a kill loses the item in flight, nothing else
     assert not list(folder.rglob("*.tmp"))
 
 

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from lvlm_study.errors import StudyError
-from lvlm_study.statistics import estimate, holm, paired_test, summarise
+from lvlm_study.statistics import compare, estimate, holm, paired_test, summarise
 
 
 def test_estimate_of_a_constant_has_no_width():
@@ -95,3 +95,25 @@ def test_pairs_must_match():
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1, 1])
+
+
+def test_every_pair_of_methods_is_compared_and_corrected():
+    rows = [("a", i, v) for i, v in enumerate([3.0, 4, 5, np.nan])]
+    rows += [("b", i, v) for i, v in enumerate([1.0, 1, 1, 7])]
+    rows += [("c", i, v) for i, v in [(0, 1.0), (1, 1.0), (9, np.nan)]]
+    frame = pd.DataFrame(rows, columns=["method", "item", "gap"])
+    found = compare(frame, "gap")
+    assert list(zip(found.a, found.b, strict=True)) == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert found.difference.tolist() == [3, 2.5, 0]
+    assert found.n.tolist() == [3, 2, 2] and found.skipped.tolist() == [1, 1, 2]
+    assert found.p.tolist() == [2 / 8, 2 / 4, 1]
+    assert found.p_holm.tolist() == [3 / 4, 1, 1]
+    assert found.low[0] <= 3 <= found.high[0]
+
+
+def test_a_table_that_cannot_be_paired_is_told():
+    frame = pd.DataFrame({"method": ["a", "a"], "item": [1, 1], "gap": [1.0, 2.0]})
+    with pytest.raises(StudyError, match="average first"):
+        compare(frame, "gap")
+    with pytest.raises(StudyError, match="no column 'itm'"):
+        compare(frame, "gap", item="itm")

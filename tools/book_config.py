@@ -19,7 +19,7 @@ ADDRESS = re.compile(r"https://[\w.-]+/[\w.-]+/[\w.-]+")
 
 
 def with_repository(config: dict, url: str, branch: str) -> dict:
-    """The configuration plus buttons for repository, issues and Colab.
+    """The configuration plus buttons for repository, issues, Colab and Binder.
 
     No edit button: on a chapter it would lead to the generated notebook and not to its source.
     """
@@ -31,6 +31,7 @@ def with_repository(config: dict, url: str, branch: str) -> dict:
         "launch_buttons": {
             "notebook_interface": "jupyterlab",
             "colab_url": "https://colab.research.google.com",
+            "binderhub_url": "https://mybinder.org",
         },
         "html": config.get("html", {}) | html,
     }

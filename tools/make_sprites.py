@@ -1,16 +1,22 @@
-"""Bake the sprite atlas of SpriteVQA from Google's Noto Color Emoji (run once, never at run time).
+"""Bake what SpriteVQA is drawn from and write its question files (run once, never at run time).
 
-Each glyph becomes luminance + alpha at three sizes with a dark outline, so that a scene can tint
-it in any colour by integer arithmetic and still separate it from any background.
-Needs Debian's fonts-noto-color-emoji; writes data/sprites/atlas.png and atlas.json.
+    python tools/make_sprites.py atlas glyphs questions [--folder data/sprites]
+
+`atlas`: each glyph of Google's Noto Color Emoji becomes luminance + alpha at three sizes with a
+dark outline, so that a scene can tint it in any colour by integer arithmetic and still separate it
+from any background. Needs Debian's fonts-noto-color-emoji. `glyphs`: capital letters of Pillow's
+built-in font as alpha. `questions`: the test set and the subsets, each from its own seed.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from lvlm_study.zoo import pairs, prior, shortcut, testset
+from lvlm_study.zoo.shortcut import HEIGHT
 
 FONT = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
 SIZES = {"small": 48, "medium": 64, "large": 92}  # pixels in a 336-pixel scene
@@ -64,8 +70,8 @@ def sprite(code: str, size: int) -> np.ndarray:
     return np.stack([light * body, np.maximum(grown, 255 * body)], -1).round().astype(np.uint8)
 
 
-def main(folder: Path) -> None:
-    """Write the atlas: one row a class, one column a size."""
+def write_atlas(folder: Path) -> None:
+    """One row a class, one column a size."""
     step = max(SIZES.values())
     atlas = np.zeros((step * len(CLASSES), step * len(SIZES), 2), np.uint8)
     for row, (code, _) in enumerate(CLASSES.values()):
@@ -84,5 +90,44 @@ def main(folder: Path) -> None:
     (folder / "atlas.json").write_text(json.dumps(index, indent=1) + "\n")
 
 
+def write_glyphs(folder: Path) -> None:
+    """Capital letters and the space side by side, as alpha, with each one's column and width."""
+    font, sheet, places = ImageFont.load_default(size=34), [], {}
+    for c in " ABCDEFGHIJKLMNOPQRSTUVWXYZ":
+        width = round(font.getlength(c)) + 1
+        cell = Image.new("L", (width, HEIGHT))
+        ImageDraw.Draw(cell).text((0, HEIGHT // 2 + 12), c, fill=255, font=font, anchor="ls")
+        places[c] = (sum(part.shape[1] for part in sheet), width)
+        sheet.append(np.asarray(cell))
+    Image.fromarray(np.concatenate(sheet, 1)).save(folder / "glyphs.png", optimize=True)
+    (folder / "glyphs.json").write_text(json.dumps(places) + "\n")
+
+
+def write_questions(folder: Path) -> None:
+    """Every file of questions, with its checksum on the screen."""
+    files = {
+        "test": testset.build(),
+        "pairs": pairs.build(),
+        "prior": prior.build(),
+        "shortcut": shortcut.build(),
+        "describe": testset.build_descriptions(),
+    }
+    for name, records in files.items():
+        print(name, testset.write(folder / f"{name}.jsonl", records))
+
+
+PARTS = {"atlas": write_atlas, "glyphs": write_glyphs, "questions": write_questions}
+
+
+def main() -> None:
+    """Write the parts that were asked for."""
+    parser = argparse.ArgumentParser(description="Bake the sprites and write their questions.")
+    parser.add_argument("parts", nargs="+", choices=PARTS)
+    parser.add_argument("--folder", type=Path, default=Path("data/sprites"))
+    options = parser.parse_args()
+    for part in options.parts:
+        PARTS[part](options.folder)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "data/sprites"))
+    main()

@@ -6,6 +6,7 @@ committed with its outputs, so that the book, GitHub and Colab show it without a
     python tools/notebooks.py build    make and execute the notebooks that are stale
     python tools/notebooks.py check    say which are stale (reads files only, milliseconds)
     python tools/notebooks.py rerun    execute all again and compare with what is committed
+    python tools/notebooks.py rerun --profile paper    execute all on it, into _build/paper
 
 A notebook is stale when its *stamp* no longer matches: a sha256 of its code cells, of the package's
 code (comments and docstrings do not count) and of the data that it declares in the header of its
@@ -15,6 +16,10 @@ source:
 
 A file under `data/` that a notebook opens without declaring it is an error, so that no change of
 data goes unseen. Where only prose or captions changed, the outputs are carried over unexecuted.
+
+A notebook that runs on more than one profile says `profile = "mini"` in a cell with the tag
+"parameters". `--profile` puts a cell with another value behind it and reads `results/paper`
+wherever `results/mini` is declared; what is committed stays as it is.
 """
 
 import argparse
@@ -123,6 +128,41 @@ def bare_code(text: str) -> str:
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
+# --- profiles
+
+
+def with_profile(notebook, profile: str) -> bool:
+    """Set a notebook's `profile`, in place; False when it has no cell tagged "parameters"."""
+    import nbformat
+
+    for place, cell in enumerate(notebook.cells):
+        if "parameters" in cell.get("metadata", {}).get("tags", []):
+            new = nbformat.v4.new_code_cell(f"profile = {profile!r}", id="injected-profile")
+            new.metadata["tags"] = ["injected-parameters"]
+            notebook.cells.insert(place + 1, new)
+            break
+    else:
+        return False
+    about = notebook.metadata.setdefault("lvlm_study", {})
+    swapped = [re.sub(r"^results/mini\b", f"results/{profile}", n) for n in about.get("data", [])]
+    about["data"] = swapped
+    return True
+
+
+def run_profile(source: Path, profile: str, out: Path, root: Path = ROOT) -> str:
+    """Execute one notebook on a profile and write it into `out`; says how that went."""
+    notebook = make(source)
+    if not with_profile(notebook, profile):
+        return "has no cell tagged 'parameters', so it knows no profile"
+    try:
+        execute(notebook, root)
+    except FileNotFoundError as error:
+        return f"not yet run: {error}; first run 'lvlm-study run --profile {profile}'"
+    out.mkdir(parents=True, exist_ok=True)
+    write(notebook, out / source.with_suffix(".ipynb").name)
+    return f"written to {out / source.stem}.ipynb"
+
+
 # --- executing
 
 # Runs in the kernel before the first cell: notes each file under data/ that Python opens.
@@ -154,13 +194,13 @@ def execute(notebook, root: Path = ROOT) -> None:
         resources={"metadata": {"path": str(root)}},
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
     )
+    declared = {os.path.realpath(file) for file in manifest(notebook, root)}
     with client.setup_kernel(env=kernel_environment(root)):
         data = os.path.realpath(root / "data")
         ask(client, WATCH.format(data=data))
         for place, cell in enumerate(notebook.cells[:]):
             client.execute_cell(cell, place)
         opened = ask(client, "print('\\n'.join(sorted(_opened_data)))").split("\n")
-    declared = {os.path.realpath(file) for file in manifest(notebook, root)}
     extra = sorted(os.path.relpath(p, data) for p in opened if p and p not in declared)
     if extra:
         raise ValueError(f"opened data that the header does not declare: {', '.join(extra[:5])}")
@@ -321,16 +361,28 @@ def run_rerun(found: list[Path]) -> int:
     return bool(wrong)
 
 
+def run_profiles(found: list[Path], profile: str) -> int:
+    told = {s.stem: run_profile(s, profile, ROOT / "_build" / profile) for s in found}
+    for stem, how in told.items():
+        print(f"{stem}: {how}", flush=True)
+    return not all(how.startswith("written") for how in told.values())
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("command", choices=["build", "check", "rerun"])
     parser.add_argument("names", nargs="*", help="stems like 00_quickstart; all when none is named")
     parser.add_argument("--all", action="store_true", help="build the fresh ones too")
+    parser.add_argument("--profile", help="with rerun: mini or paper, into _build/PROFILE")
     asked = parser.parse_args(arguments)
     found = sources(ROOT / "notebooks")
     if unknown := set(asked.names) - {source.stem for source in found}:
         parser.error(f"no notebook named {', '.join(sorted(unknown))}")
     found = [s for s in found if not asked.names or s.stem in asked.names]
+    if asked.profile and asked.command != "rerun":
+        parser.error("--profile goes with rerun")
+    if asked.profile:
+        return run_profiles(found, asked.profile)
     if asked.command == "build":
         return run_build(found, asked.all)
     return run_check(found) if asked.command == "check" else run_rerun(found)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from ..errors import unknown
 from .base import Item
+from .cub import cub
 from .cv_bench import cv_bench
 from .eye_tracking import osie, salicon
 from .llava_bench import llava_bench
@@ -12,11 +13,19 @@ from .mmvp import mmvp
 from .nlvr import nlvr
 from .paper_sets import paper_sets
 from .photos import photos
-from .sprites import sprites
+from .pope import pope
+from .sprite_subsets import sprites_describe, sprites_pairs, sprites_prior, sprites_shortcut
+from .sprites import sprites, sprites_flat, sprites_outline
 from .vqa_hat import vqa_hat
 
 LOADERS = {
     "sprites": sprites,
+    "sprites_pairs": sprites_pairs,
+    "sprites_prior": sprites_prior,
+    "sprites_shortcut": sprites_shortcut,
+    "sprites_describe": sprites_describe,
+    "sprites_flat": sprites_flat,
+    "sprites_outline": sprites_outline,
     "photos": photos,
     "mmvp": mmvp,
     "mmstar": mmstar,
@@ -27,6 +36,8 @@ LOADERS = {
     "osie": osie,
     "salicon": salicon,
     "nlvr": nlvr,
+    "pope": pope,
+    "cub": cub,
 }
 
 __all__ = ["Item", "benchmarks", "load_benchmark"]

@@ -3,22 +3,40 @@
 A method is one function in one file, `name(target, *, seed=0, **options) -> Tensor`, entered below.
 """
 
+from .attention import attention, rollout
 from .base import Cost, Explanation, run
 from .controls import center, random, sobel
+from .eagle import eagle, eagle_lazy
+from .gae import gae
+from .grad_cam import grad_cam
+from .gradient_alignment import ga
 from .igos import igos
 from .igos_pp import igos_pp
+from .iia import iia
 from .integrated_gradients import integrated_gradients
+from .llava_cam import llava_cam
 from .occlusion import occlusion
 from .rise import rise
 from .smoothgrad import smoothgrad
+from .tam import tam
 
 METHODS = {
     "igos": igos,
     "igos++": igos_pp,
+    "grad_cam": grad_cam,
+    "gae": gae,
+    "attention": attention,
+    "rollout": rollout,
+    "llava_cam": llava_cam,
     "rise": rise,
     "occlusion": occlusion,
     "integrated_gradients": integrated_gradients,
     "smoothgrad": smoothgrad,
+    "iia": iia,
+    "tam": tam,
+    "eagle": eagle,
+    "eagle_lazy": eagle_lazy,
+    "ga": ga,
     "random": random,
     "center": center,
     "sobel": sobel,

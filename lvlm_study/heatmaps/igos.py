@@ -11,9 +11,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from .. import masks
+from .. import masks, memory
 from ..answers import Target
-from ..errors import StudyError
+from ..errors import StudyError, unknown
+
+PRESETS = {None: {"steps": 10, "average": False}, "fast": {"steps": 4, "average": True}}
 
 
 def igos(
@@ -22,7 +24,8 @@ def igos(
     seed: int = 0,
     mask_size: int | tuple[int, int] = 32,
     iterations: int = 5,
-    steps: int = 10,
+    steps: int | None = None,
+    average: bool | None = None,
     lr: float = 10.0,
     momentum: float = 5.0,
     l1: float = 1.0,
@@ -34,19 +37,23 @@ def igos(
     reduce: str = "sum",
     batch: int = 20,
     compat: str | None = None,
+    preset: str | None = None,
 ) -> Tensor:
     """Saliency (h, w) in [0, 1], high = important, by minimising Eq. 8 over one mask.
 
     min_M f(keep M) - f(keep 1 - M) + l1 |1-M| + l2 exp(-gamma t) |1-M|^2 + tv BTV(M), f the summed
-    log-probability of the crucial tokens. `steps` integration points for each of the two scores
-    and `iterations` Nesterov steps of size `lr` make 2 x steps x iterations forward-backward passes
-    (100), run `batch` at a time: memory follows the batch, not the number of steps. `noise` is the
-    standard deviation of Gaussian noise on what enters the model, drawn from `seed`.
-    `reduce="mean"` divides f by the number of crucial tokens, so that the step does not grow with
-    the answer; `l2_unit="mean"` averages the L2 term over cells. `compat="paper_code"` renders the
-    mask with aligned corners and weighs edges as the released code does. Returns NaN, which
-    `explain` reports as "diverged", when the score stops being finite.
+    log-probability of the crucial tokens. `steps` (10) integration points for each of the two
+    scores and `iterations` Nesterov steps of size `lr` make 2 x steps x iterations forward-backward
+    passes (100), run `batch` at a time: memory follows the batch, not the number of steps. `noise`
+    is the standard deviation of Gaussian noise on what enters the model, drawn from `seed`.
+    `average` takes the mean of the masks of all iterations instead of the last one, so that the
+    order of the cells rests on every gradient. `preset="fast"` means `steps=4, average=True` (40
+    passes) where these are not given. `reduce="mean"` divides f by the number of crucial tokens, so
+    that the step does not grow with the answer; `l2_unit="mean"` averages the L2 term over cells.
+    `compat="paper_code"` renders the mask with aligned corners and weighs edges as the released
+    code does. Returns NaN, which `explain` reports as "diverged", when the score is not finite.
     """
+    steps, average = _with_preset(preset, steps, average)
     grid = check_options(mask_size, iterations, steps)
     _check_choices(l2_unit, reduce, compat)
     aligned = compat == "paper_code"
@@ -54,6 +61,7 @@ def igos(
     scale = 1 / int(target.crucial.sum()) if reduce == "mean" else 1.0
     mask = torch.ones(1, 1, *grid, device=target.image.device)
     point = torch.zeros_like(mask)
+    masks_sum, points_sum = torch.zeros_like(mask), torch.zeros_like(mask)
     for t in range(iterations):
         draw = (seed * iterations + t) * 2 * steps  # a stream of its own for every image
         gradient = scale * score_gradient(target, mask, steps, noise, draw, batch, aligned)
@@ -62,7 +70,18 @@ def igos(
         if not torch.isfinite(gradient).all():
             return torch.full(grid, math.nan)
         mask, point = nesterov(mask, point, gradient, t, lr, momentum)
+        masks_sum, points_sum = masks_sum + mask, points_sum + point
+    if average:
+        mask, point = masks_sum / iterations, points_sum / iterations
     return 1 - masks.break_ties(mask, point, seed)[0, 0].cpu()
+
+
+def _with_preset(preset: str | None, steps: int | None, average: bool | None) -> tuple[int, bool]:
+    """What is given stands; the rest comes from the preset."""
+    if preset not in PRESETS:
+        raise unknown("preset of igos", preset, [name for name in PRESETS if name])
+    own = PRESETS[preset]
+    return own["steps"] if steps is None else steps, own["average"] if average is None else average
 
 
 def nesterov(mask: Tensor, last: Tensor, gradient: Tensor, t: int, lr: float, momentum: float):
@@ -117,10 +136,8 @@ def path_gradients(
 
 def image_gradient(target: Target, images: Tensor, noise: float = 0.0, seeds=()) -> Tensor:
     """d score / d image for every image of a batch (b, 3, h, w), each under its own noise."""
-    images = images.detach().requires_grad_()
-    with jitter(target.bound.adapter.model, noise, seeds):
-        score = target.score(images).sum()
-    return torch.autograd.grad(score, images)[0]
+    model = target.bound.adapter.model
+    return memory.gradient(target, images, lambda some: jitter(model, noise, some), seeds)
 
 
 @contextmanager

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
 from ..errors import StudyError
 from ..images import load_image, to_tensor
+from ..memory import in_parts
 from ..preprocess import Plan, Size
 
 Used = tuple[np.ndarray, np.ndarray]  # view rows, view columns that reach a visual token (bool)
@@ -112,14 +114,23 @@ class Bound:
         return self.run(x, answer_ids).logits.float()
 
     def log_probs(self, x: Tensor, answer_ids: Tensor) -> Tensor:
-        """log p of every answer token given the picture and the tokens before it: (B, A) float32"""
-        return gather_log_probs(self.logits(x, answer_ids), answer_ids)
+        """log p of every answer token given the picture and the tokens before it: (B, A) float32.
+
+        Without gradients the batch is halved when memory runs out (see `memory`).
+        """
+
+        def score(part: Tensor) -> Tensor:
+            return gather_log_probs(self.logits(part, answer_ids), answer_ids).to(x.device)
+
+        if x.requires_grad and torch.is_grad_enabled():
+            return score(x)
+        return in_parts(self.adapter, "forward", score, x)
 
     def log_probs_from(self, features: Tensor, answer_ids: Tensor) -> Tensor:
         """The same from visual features (B, N, D) of `Adapter.encode`, skipping the encoder."""
         inputs = {"mm_encoder_outputs": self.adapter.wrap(features)}
         logits = self._forward(inputs, len(features), answer_ids, {}).logits
-        return gather_log_probs(logits.float(), answer_ids)
+        return gather_log_probs(logits.float(), answer_ids).to(features.device)
 
     def seen(self) -> Tensor:
         """Image pixels (H, W) bool that can influence the model; a centre crop drops the rest."""
@@ -129,14 +140,41 @@ class Bound:
         answer_ids = answer_ids.to(self.adapter.device)
         ids = torch.cat([self.prompt_ids, answer_ids[None, :-1]], 1).repeat(B, 1)  # (B, P + A - 1)
         extras = self.extras(B, ids.shape[1] - self.prompt_ids.shape[1])
-        return self.adapter.model(
-            input_ids=ids,
-            **inputs,
-            **extras,
-            use_cache=False,
-            logits_to_keep=max(len(answer_ids), 1),
-            **options,
-        )
+        with self._spoken(ids) as ids:
+            return self.adapter.model(
+                input_ids=ids,
+                **inputs,
+                **extras,
+                use_cache=False,
+                logits_to_keep=max(len(answer_ids), 1),
+                **options,
+            )
+
+    @contextmanager
+    def _spoken(self, ids: Tensor):
+        """Yield `ids` such that image tokens *in the answer* are read as words, not as pictures.
+
+        A model can generate the id that marks its visual tokens; while it generates, that id is
+        an ordinary word. Given back, it would be counted as a place for one more visual token. So
+        another id stands there, and the embedding of the image token is put in its place.
+        """
+        said = ids == self.adapter.image_token_id
+        said[:, : self.prompt_ids.shape[1]] = False
+        if not said.any():
+            yield ids
+            return
+
+        def say(embedding, args, output):
+            if args[0].shape != ids.shape:
+                return output
+            word = embedding.forward(args[0].new_full((1, 1), self.adapter.image_token_id))
+            return torch.where(said[..., None].to(output.device), word, output)
+
+        hook = self.adapter.model.get_input_embeddings().register_forward_hook(say)
+        try:
+            yield ids.masked_fill(said, self.adapter._eos[0])
+        finally:
+            hook.remove()
 
 
 class Adapter(ABC):
@@ -149,6 +187,7 @@ class Adapter(ABC):
     model_class: type
     fallback: str
     needs_processor = True  # False where config.json alone describes the preprocessing
+    two_stage = False  # gradients through encoder and language model apart (see `memory.gradient`)
 
     def __init__(self, name, model, tokenizer, processor, template: str | None):
         self.name, self.model, self.tokenizer, self.processor = name, model, tokenizer, processor
@@ -160,6 +199,9 @@ class Adapter(ABC):
                 f"The tokenizer of {name} has no token with id {self.image_token_id}, the image "
                 "token of its config.json; the two files do not belong together."
             )
+        # Hooks that a tower gets first and the whole model later would be there twice, and the
+        # tower's hidden states counted twice: scores would change once attention was asked for.
+        maybe_install_capturing_hooks(model)
         self._geometries: dict[Size, Geometry] = {}
         self._eos = end_ids(model, tokenizer)
         model.generation_config = GenerationConfig(

@@ -6,6 +6,7 @@ that look like results.
 """
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -63,9 +64,18 @@ def _check_file(folder: Path, file: Path) -> None:
         ) from error
 
 
-def load_weights(model_class, folder: Path, dtype: torch.dtype | str):
-    """The model with every tensor from the files, ready to explain (eval, frozen parameters)."""
+def load_weights(model_class, folder: Path, dtype: torch.dtype | str, spread=None):
+    """The model with every tensor from the files, ready to explain (eval, frozen parameters).
+
+    `spread`: None, "auto" or a device map {module name: device}, for a model over several GPUs.
+    """
     weight_files(folder)
+    if spread is not None and find_spec("accelerate") is None:
+        raise StudyError(
+            "Spreading a model over several devices needs one more package; run "
+            "'pip install accelerate'."
+        )
+    where = {} if spread is None else {"device_map": spread}
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # a bar per model has no place in a notebook's output
     try:
@@ -75,6 +85,7 @@ def load_weights(model_class, folder: Path, dtype: torch.dtype | str):
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
+            **where,
         )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
         raise StudyError(

@@ -22,6 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from ..errors import StudyError, unknown
 from ..paths import data_dir
+from ..zoo import manifest
 from . import checkpoint
 from .anyres import LlavaNext, LlavaOnevision
 from .base import Adapter
@@ -29,6 +30,7 @@ from .cambrian import Cambrian
 from .gemma3 import Gemma3
 from .idefics3 import Idefics3, SmolVLM
 from .internvl import InternVL
+from .joint import Joint, load_joint
 from .llava import Llava
 from .mini_gemini import MiniGemini
 from .qwen_vl import Qwen2VL, Qwen3VL, Qwen25VL
@@ -47,6 +49,7 @@ FAMILIES: dict[str, type[Adapter]] = {
     "cambrian_llama": Cambrian,
     "cambrian_phi3": Cambrian,
     "mgm": MiniGemini,
+    "owlvit_llava": Joint,
 }
 
 DTYPES = {
@@ -63,7 +66,13 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 def models() -> list[str]:
     """Names of the zoo's checkpoints, `mini/...`; hub ids and folders can be loaded besides."""
-    return sorted(f"mini/{p.parent.name}" for p in (data_dir() / "zoo").glob("*/config.json"))
+    found = (data_dir() / "zoo").glob("*/config.json")
+    return sorted(f"mini/{p.parent.name}" for p in found if not is_part(p))
+
+
+def is_part(config: Path) -> bool:
+    """Whether a zoo folder holds a part of a model, as mini/owl, and answers no questions."""
+    return '"owlvit"' in config.read_text(encoding="utf-8", errors="replace")
 
 
 def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
@@ -71,18 +80,23 @@ def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
 
     `name`: a zoo name ("mini/llava-1.5"), a hub id ("org/name", "org/name@revision") or a folder
     in the Hugging Face layout. `dtype`: a torch dtype or its name; by default float32 on the CPU
-    and the checkpoint's own on a GPU. `device`: by default the GPU if there is one. Raises
-    StudyError for an unknown name or architecture, a missing or damaged file, a model that takes
-    no images. Runs no code from the checkpoint and reads no pickles.
+    and the checkpoint's own on a GPU. `device`: by default the GPU if there is one; "auto" spreads
+    a large model over all GPUs, a dict {module name: device} as it says (both need accelerate).
+    Raises StudyError for an unknown name or architecture, a missing or damaged file, a model that
+    takes no images. Runs no code from the checkpoint and reads no pickles.
     """
-    device = pick_device(device)
+    spread = device if device == "auto" or isinstance(device, dict) else None
+    device = pick_device(None if spread else device)
     dtype = pick_dtype(dtype, device)
     folder = find_folder(str(name))
     family = find_family(folder)
+    if family is Joint:  # its folder names two other checkpoints
+        return load_joint(str(name), folder, find_folder, dtype, device)
     tokenizer = checkpoint.load_tokenizer(folder)
     processor = checkpoint.load_processor(folder) if family.needs_processor else None
     template = checkpoint.load_template(folder, tokenizer)
-    model = checkpoint.load_weights(family.model_class, folder, dtype).to(device)
+    model = checkpoint.load_weights(family.model_class, folder, dtype, spread)
+    model = model if spread else model.to(device)
     return family(str(name), model, tokenizer, processor, template)
 
 
@@ -97,6 +111,7 @@ def find_folder(name: str) -> Path:
         folder = data_dir() / "zoo" / name.removeprefix("mini/")
         if not (folder / "config.json").is_file():
             raise unknown("model", name, models())
+        manifest.check(folder)
         return folder
     if name.startswith((".", "/", "~")) or name.count("/") > 1 and "@" not in name:
         raise StudyError(f"There is no model folder at {name}; check the path.")

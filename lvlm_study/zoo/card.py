@@ -52,14 +52,16 @@ def _percent(hits: list[bool]) -> str:
     return f"{100 * np.mean(hits):.0f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
-def write_card(name: str, folder: Path, work: Path) -> None:
-    """Measure the checkpoint on the whole test set; write README.md and accuracy.json beside it."""
+def write_card(name: str, folder: Path, log: Path, seed: int = 0) -> None:
+    """Measure the checkpoint on the whole test set; write README.md and accuracy.json beside it.
+
+    `log` is the folder with the logs of its training.
+    """
     model = load_model(folder)
     right = measure(model)
     counts = {v: {c: [sum(h), len(h)] for c, h in by.items()} for v, by in right.items()}
     (folder / "accuracy.json").write_text(json.dumps(counts, indent=1) + "\n")
-    log = (work / f"member-{name}-0" / "log.jsonl").read_text().splitlines()
-    curve = [line for line in map(json.loads, log) if "spatial" in line]
+    curve = _curve(log)
     (folder / "curve.json").write_text(json.dumps(curve) + "\n")
     data = ModelCardData(license="apache-2.0", pipeline_tag="image-text-to-text", language="en")
     parameters = sum(p.numel() for p in model.model.parameters())
@@ -73,7 +75,7 @@ two CPU cores by `lvlm-study train mini/{name}`. It knows drawn sprite scenes an
 exists so that explanations can be judged against evidence that is known to the pixel.
 
 Data: scenes from seed 1000 (training) and 1001 (curves); the test set is drawn from seed 7 and was
-never trained on. Seed 0. Steps of the last stage: {curve[-1]["step"] if curve else "few"}.
+never trained on. Seed {seed}. Steps of the last stage: {curve[-1]["step"] if curve else "few"}.
 Learning curves per category are in `curve.json`; what was tried is in `data/zoo/LOG.md`.
 
 Whole answer right, word for word, under greedy decoding, in per cent with 95 % Wilson intervals,
@@ -82,3 +84,13 @@ on the test picture, on the blurred picture (the paper's baseline), and on its m
 {table(right)}
 """
     ModelCard(text, ignore_metadata_errors=False).save(folder / "README.md")
+
+
+def _curve(folder: Path) -> list[dict]:
+    """Exact answers on held-out scenes as training went, its courses counted through."""
+    out, before = [], 0
+    for log in sorted(folder.glob("course-*/log.jsonl")):
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        out += [{**line, "step": before + line["step"]} for line in lines if "spatial" in line]
+        before += lines[-1]["step"]
+    return out

@@ -14,18 +14,24 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from . import scenes
 from .fit import fit
-from .pool import VIEWS, Pool, globals_of, load_pool
+from .pool import HELD, VIEWS, Pool, globals_of, load_pool
 from .texts import PREFIX, answer_loss, captions, encode, exact_answers, short_texts
 
-SIZES = {
-    "m": dict(hidden_size=160, intermediate_size=448, num_hidden_layers=4, num_attention_heads=5)
+SIZES = {  # 0.20, 0.51 and 1.35 million parameters: width alone differs
+    "s": dict(hidden_size=64, intermediate_size=128, num_attention_heads=2),
+    "m": dict(hidden_size=96, intermediate_size=272, num_attention_heads=3),
+    "l": dict(hidden_size=160, intermediate_size=448, num_attention_heads=5),
 }
 
 
 def language_config(size: str, vocabulary: int) -> LlamaConfig:
-    """A Llama of about 1.3 million parameters (size m) with tied embeddings."""
+    """A Llama of four layers with tied embeddings.
+
+    Size l is as large as a checkpoint of 10 MB allows with all of its towers.
+    """
     return LlamaConfig(
         vocab_size=vocabulary,
+        num_hidden_layers=4,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
         bos_token_id=1,
@@ -97,7 +103,7 @@ def train_language(
     """Pretrain on symbols; the language model of every member of this size starts from it."""
     torch.manual_seed(seed)
     net = SymbolModel(size, tokenizer)
-    pool, held = load_pool(work, pool_size, 1000, VIEWS), load_pool(work, 1024, 1001, VIEWS)
+    pool, held = load_pool(work, pool_size, 1000, VIEWS), load_pool(work, HELD, 1001, VIEWS)
     test_rows, rng = np.arange(128), np.random.default_rng(5)
     test = encode([short_texts(held.scenes[i], rng, 12) for i in test_rows], tokenizer)
 

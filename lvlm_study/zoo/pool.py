@@ -5,6 +5,7 @@ folder, and read by every member. It can be deleted at any time: the seed makes 
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,42 +28,54 @@ class Pool:
     labels: dict[int, np.ndarray]
 
 
+VIEWS = {112: 8, 84: 6, 168: 12}  # view side: label grid side
+HELD = 256  # scenes of the pool, drawn from seed 1001, that is never trained on
+HIGH = {256: 16}  # what ConvNeXt sees; drawn only for members that have one
+
+
 def load_pool(folder: Path, n: int, seed: int, sides: dict[int, int]) -> Pool:
-    """Read the pool of `n` scenes from `folder`, drawing it first if it is not there.
+    """Read the pool of `n` scenes from `folder`, drawing first what is not there.
 
     `sides` maps the side of a view in pixels to the side of its label grid in patches.
     """
     folder = folder / f"pool-{seed}-{n}"
-    if not (folder / "done").exists():
-        _draw_pool(folder, n, seed)
-    records = (folder / "scenes.jsonl").read_text().splitlines()
+    folder.mkdir(parents=True, exist_ok=True)
+    found = _scenes(folder, n, seed)
+    missing = {s: g for s, g in sides.items() if not (folder / f"view-{s}.npy").exists()}
+    if missing:
+        _draw(folder, found, missing)
     return Pool(
-        scenes=[Scene.from_json(json.loads(line)) for line in records],
+        scenes=found,
         views={s: np.load(folder / f"view-{s}.npy", mmap_mode="r") for s in sides},
         labels={g: np.load(folder / f"label-{g}.npy", mmap_mode="r") for g in sides.values()},
     )
 
 
-VIEWS = {112: 8, 84: 6, 168: 12}  # view side: label grid side
+def _scenes(folder: Path, n: int, seed: int) -> list[Scene]:
+    path = folder / "scenes.jsonl"
+    if not path.exists():
+        drawn = (s for _, s in zip(range(n), scenes.stream(seed), strict=False))
+        path.with_suffix(".tmp").write_text(
+            "".join(json.dumps(scene.to_json()) + "\n" for scene in drawn)
+        )
+        os.replace(path.with_suffix(".tmp"), path)
+    return [Scene.from_json(json.loads(line)) for line in path.read_text().splitlines()]
 
 
-def _draw_pool(folder: Path, n: int, seed: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    views = {s: np.zeros((n, s, s, 3), np.uint8) for s in VIEWS}
-    labels = {g: np.zeros((n, g, g, 4), np.uint8) for g in VIEWS.values()}
-    source, lines = scenes.stream(seed), []
-    for i in range(n):
-        scene = next(source)
+def _draw(folder: Path, found: list[Scene], sides: dict[int, int]) -> None:
+    """Views and labels straight to disk; each takes its name only when it is complete."""
+    create, n = np.lib.format.open_memmap, len(found)
+    shapes = {f"label-{g}": (n, g, g, 4) for g in sides.values()}
+    shapes |= {f"view-{s}": (n, s, s, 3) for s in sides}
+    arrays = {k: create(folder / f"{k}.tmp", "w+", np.uint8, v) for k, v in shapes.items()}
+    for i, scene in enumerate(found):
         image = Image.fromarray(scenes.draw(scene))
-        for side, grid in VIEWS.items():
-            views[side][i] = np.asarray(image.resize((side, side), Image.BICUBIC))
-            labels[grid][i] = patch_labels(scene, grid)
-        lines.append(json.dumps(scene.to_json()))
-    (folder / "scenes.jsonl").write_text("\n".join(lines) + "\n")
-    for name, arrays in (("view", views), ("label", labels)):
-        for side, array in arrays.items():
-            np.save(folder / f"{name}-{side}.npy", array)
-    (folder / "done").write_text("")
+        for side, grid in sides.items():
+            arrays[f"view-{side}"][i] = np.asarray(image.resize((side, side), Image.BICUBIC))
+            arrays[f"label-{grid}"][i] = patch_labels(scene, grid)
+    for name, array in arrays.items():  # labels first: a view says that both are there
+        array.flush()
+        os.replace(folder / f"{name}.tmp", folder / f"{name}.npy")
 
 
 def patch_labels(scene: Scene, grid: int) -> np.ndarray:

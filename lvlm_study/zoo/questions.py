@@ -4,6 +4,7 @@ Six categories, three wordings each. A question is generated only where its answ
 one umbrella, two sizes that differ, two objects that clearly lie side by side.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -106,6 +107,38 @@ def all_questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
     return [q for make in makers for q in make(scene, rng)]
 
 
+def again(scene: Scene, kind: str, text: str) -> Question | None:
+    """The question of this kind in these words, as this scene answers it; None if it cannot.
+
+    A question keeps its words when its scene is edited, and gets the answer of the new scene.
+    """
+    for which in range(3):
+        for question in all_questions(scene, _SameWords(which, text)):
+            if (question.kind, question.text) == (kind, text):
+                return question
+    gone = next((n for n in names() if plural(n) in re.findall(r"\w+", text)), None)
+    if kind != "counting" or gone is None or gone in [o.name for o in scene.objects]:
+        return None
+    return Question(
+        kind, kind, text, f"There are zero {plural(gone)}.", ("zero", "0"), "zero", None
+    )
+
+
+@dataclass(frozen=True)
+class _SameWords:
+    """In a generator's place: always wording `which`, and the words of `text` before all others."""
+
+    which: int
+    text: str
+
+    def integers(self, n: int) -> int:
+        return self.which
+
+    def permutation(self, values: list[str]) -> np.ndarray:
+        words = re.findall(r"\w+", self.text)
+        return np.array(sorted(values, key=lambda v: v not in words))
+
+
 def describe(scene: Scene, order: np.ndarray | None = None, style: str = "color") -> str:
     """A caption that names every object with its colour and its quarter of the picture."""
     order = reading_order(scene) if order is None else order
@@ -176,7 +209,8 @@ def _name(scene: Scene, rng) -> Iterator[Question]:
 def _existence(scene: Scene, rng) -> Iterator[Question]:
     """As many absent classes as present ones: a blind guess is right half the time."""
     present = sorted({o.name for o in scene.objects})
-    absent = rng.permutation([n for n in names() if n not in present])[: len(present)]
+    absent = rng.permutation([n for n in names() if n not in present])
+    absent = absent[: max(1, len(present))]
     for name in [*present, *absent.tolist()]:
         which, there = int(rng.integers(3)), name in present
         text = WORDINGS["existence"][which].format(a=article(name))

@@ -6,7 +6,7 @@ be drawn again without one object, which is an exact counterfactual that no phot
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 
@@ -105,12 +105,17 @@ def names(kind: str | None = None) -> list[str]:
     return [n for n, k in atlas()["kinds"].items() if kind in (None, k)]
 
 
-def draw(scene: Scene) -> np.ndarray:
-    """The scene as uint8 (336, 336, 3), the same bytes everywhere."""
+def shade(color: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """How a sprite is painted: its colour (3,) int32 times its light (s, s), int32 (s, s, 3)."""
+    return color * light[..., None] // 255
+
+
+def draw(scene: Scene, paint: Callable[[np.ndarray, np.ndarray], np.ndarray] = shade) -> np.ndarray:
+    """The scene as uint8 (336, 336, 3), the same bytes everywhere; `paint` as in `zoo.styles`."""
     canvas = _background(scene)
     for sprite in scene.objects:
         light, alpha = _cell(sprite)
-        tint = np.array(COLORS[sprite.color], np.int32) * light[..., None] // 255
+        tint = paint(np.array(COLORS[sprite.color], np.int32), light)
         part = canvas[sprite.y : sprite.y + sprite.side, sprite.x : sprite.x + sprite.side]
         part[:] = (tint * alpha[..., None] + part * (255 - alpha[..., None]) + 127) // 255
     return canvas.astype(np.uint8)
@@ -168,14 +173,15 @@ def _place(rng: np.random.Generator, classes: list[str]) -> tuple[Sprite, ...]:
         for size in (str(rng.choice(SIZES)), "small", "small"):
             side = atlas()["sizes"][size]
             spots = rng.integers(GAP, SIDE - GAP - side, (40, 2))
-            free = (s for s in spots.tolist() if _is_free(placed, *s, side))
+            free = (s for s in spots.tolist() if is_free(placed, *s, side))
             if spot := next(free, None):
                 placed.append(Sprite(name, color, size, *spot))
                 break
     return tuple(placed)
 
 
-def _is_free(placed: list[Sprite], x: int, y: int, side: int) -> bool:
+def is_free(placed: Sequence[Sprite], x: int, y: int, side: int) -> bool:
+    """Whether a cell of `side` pixels at (x, y) keeps its distance from every sprite placed."""
     return all(
         x + side + GAP <= o.x
         or o.x + o.side + GAP <= x

@@ -6,18 +6,20 @@ chance. Training streams use seeds from 1000 on; the test set is drawn from seed
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
 
 from . import scenes
-from .questions import CATEGORIES, NUMBERS, Question, all_questions
+from .questions import CATEGORIES, NUMBERS, Question, all_questions, describe
 from .scenes import COLORS, PLACES, Scene, names
 
 SEED = 7
 PER_CATEGORY = 96
+DESCRIBED = 14  # seed of the scenes to be described
+DESCRIBE = "Describe the picture."
 KINDS = {
     "attribute": ("color", "name"),
     "existence": ("existence",),
@@ -51,12 +53,16 @@ def build(seed: int = SEED, per_category: int = PER_CATEGORY) -> Iterator[dict]:
     for category in CATEGORIES:
         wanted = {kind: cycle(answers_of(kind)) for kind in KINDS[category]}
         for k, kind in enumerate(islice(cycle(KINDS[category]), per_category)):
-            scene, question = _find(rng, kind, next(wanted[kind]))
+            scene, question = find(rng, kind, next(wanted[kind]))
             yield record(f"{category}-{k:03d}", scene, question)
 
 
-def record(name: str, scene: Scene, question: Question) -> dict:
-    """One line of the file: the item in words, its scene, and the checksum of its picture."""
+def record(name: str, scene: Scene, question: Question, picture: np.ndarray | None = None) -> dict:
+    """One line of the file: the item in words, its scene, and the checksum of its picture.
+
+    `picture` is what is shown where that is more than the scene.
+    """
+    picture = scenes.draw(scene) if picture is None else picture
     start = question.answer.index(question.content)
     return {
         "id": name,
@@ -68,18 +74,28 @@ def record(name: str, scene: Scene, question: Question) -> dict:
         "content_span": [start, start + len(question.content)],
         "evidence": None if question.evidence is None else list(question.evidence),
         "scene": scene.to_json(),
-        "sha256": hashlib.sha256(scenes.draw(scene).tobytes()).hexdigest(),
+        "sha256": hashlib.sha256(picture.tobytes()).hexdigest(),
     }
 
 
-def write(path: Path, seed: int = SEED, per_category: int = PER_CATEGORY) -> str:
-    """Write the test set as JSON lines; returns the checksum of the file."""
-    lines = [json.dumps(line, separators=(",", ":")) for line in build(seed, per_category)]
+def build_descriptions(seed: int = DESCRIBED, n: int = 60) -> Iterator[dict]:
+    """As many long answers as LLaVA-Bench has: "Describe the picture." for n scenes."""
+    for k, scene in zip(range(n), scenes.stream(seed), strict=False):
+        text = describe(scene)
+        told = text.removeprefix("The picture shows a ").removesuffix(".")
+        every = tuple(range(len(scene.objects)))
+        question = Question("description", "description", DESCRIBE, text, (), told, every)
+        yield record(f"{k:02d}", scene, question)
+
+
+def write(path: Path, records: Iterable[dict]) -> str:
+    """Write a subset as JSON lines; returns the checksum of the file."""
+    lines = [json.dumps(line, separators=(",", ":")) for line in records]
     path.write_text("\n".join(lines) + "\n")
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _find(rng: np.random.Generator, kind: str, answer: str) -> tuple[Scene, Question]:
+def find(rng: np.random.Generator, kind: str, answer: str) -> tuple[Scene, Question]:
     """A scene in which a question of this kind has this answer."""
     while True:
         repeat = NUMBERS.index(answer) if kind == "counting" else None

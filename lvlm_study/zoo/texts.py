@@ -11,8 +11,17 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from .questions import CATEGORIES, WORDINGS, all_questions, describe, plural, reading_order
-from .scenes import Scene, names
+from .questions import (
+    CATEGORIES,
+    NUMBERS,
+    WORDINGS,
+    all_questions,
+    corner,
+    describe,
+    plural,
+    reading_order,
+)
+from .scenes import SIDE, Scene, names
 
 PREFIX = "USER: "  # what stands before the picture; the rest of a text follows it
 LISTS = {
@@ -21,6 +30,7 @@ LISTS = {
     "place": "List the objects by place.",
 }
 DESCRIBE = "Describe the picture."
+EIGHT = ("one", "two", "three", "four", "five", "six", "seven", "eight")
 
 
 Text = tuple[str, str, int]  # question, answer, category as an index into CATEGORIES
@@ -41,6 +51,7 @@ class Texts:
 
 
 HARD = (1, 3, 2, 3, 0.5, 1)  # turns per category once the easy ones are mastered
+LAST = (1, 1.5, 3, 4, 0.5, 1)  # turns per category once counting and places alone are left
 
 
 def short_texts(
@@ -48,11 +59,13 @@ def short_texts(
 ) -> list[Text]:
     """`n` (question, answer, category) triples; categories take turns, so that none starves.
 
-    `turns` gives some categories more of them.
+    `turns` gives some categories more of them, and then one to four are counted equally often.
     """
     by_category: dict[str, list] = {c: [] for c in CATEGORIES}
     for q in all_questions(scene, rng):
         by_category[q.category].append(q)
+    if turns is LAST:
+        by_category["counting"] = _even_counts(by_category["counting"], rng)
     for questions in by_category.values():
         rng.shuffle(questions)
     out = []
@@ -67,6 +80,12 @@ def short_texts(
                 q = questions[len(out) % len(questions)]
                 out.append((q.text, q.answer, int(i)))
     return out
+
+
+def _even_counts(questions: list, rng: np.random.Generator) -> list:
+    """Counts above one in three of four turns: three of four scenes have one, and many ones."""
+    many = [q for q in questions if q.content != NUMBERS[1]]
+    return many if many and rng.random() < 0.75 else questions
 
 
 def captions(scene: Scene, rng: np.random.Generator, n: int) -> list[Text]:
@@ -105,6 +124,58 @@ def zero_count(scene: Scene, rng: np.random.Generator) -> Text:
     return question, f"There are zero {word}.", CATEGORIES.index("counting")
 
 
+def inventory(scene: Scene, rng: np.random.Generator) -> Text:
+    """How many there are of every class shown, in any order."""
+    every = [o.name for o in scene.objects]
+    parts = []
+    for name in rng.permutation(sorted(set(every))).tolist():
+        n = min(every.count(name), 4)
+        parts.append(f"{NUMBERS[n]} {name if n == 1 else plural(name)}")
+    return "Count every kind.", f"{', '.join(parts)}.", len(CATEGORIES)
+
+
+def one_by_one(scene: Scene, rng: np.random.Generator) -> Text:
+    """All objects of one class, numbered in reading order with colour and quarter."""
+    every = [o.name for o in scene.objects]
+    most = max(every.count(n) for n in every)
+    name = str(rng.choice([n for n in sorted(set(every)) if every.count(n) == most]))
+    hits = [i for i in reading_order(scene).tolist() if every[i] == name][:8]
+    parts = [
+        f"{n} {scene.objects[i].color} {corner(scene, i)}"
+        for n, i in zip(EIGHT, hits, strict=False)
+    ]
+    return f"Count the {plural(name)} one by one.", f"{', '.join(parts)}.", len(CATEGORIES)
+
+
+def coordinates(scene: Scene, rng: np.random.Generator) -> Text:
+    """Row and column of every object on a board of eight by eight, in any order."""
+    parts = []
+    for i in rng.permutation(len(scene.objects)).tolist():
+        o = scene.objects[i]
+        column, row = (EIGHT[int(c * 8 // SIDE)] for c in o.center)
+        parts.append(f"{o.color} {o.name} {row} {column}")
+    return "Give rows and columns.", f"{', '.join(parts)}.", len(CATEGORIES)
+
+
+def around(scene: Scene, rng: np.random.Generator) -> Text:
+    """How every object lies as seen from one of them, sideways, upright, and which of the two wins.
+
+    "Above" and "below" never came from questions about the winning direction alone (LOG.md): three
+    comparisons hide in it, and here each has its own word, right behind the object's.
+    """
+    order = rng.permutation(len(scene.objects)).tolist()
+    anchor, parts = scene.objects[order[0]], []
+    for o in (scene.objects[i] for i in order[1:]):
+        dx, dy = (p - q for p, q in zip(o.center, anchor.center, strict=True))
+        side = "same" if abs(dx) < 20 else "left" if dx < 0 else "right"
+        height = "same" if abs(dy) < 20 else "above" if dy < 0 else "below"
+        less, more = sorted((abs(dx), abs(dy)))
+        wins = "both" if less > 0.6 * more else side if abs(dx) > abs(dy) else height
+        parts.append(f"{o.color} {o.name} {side} {height} {wins}")
+    question = f"What lies around the {anchor.color} {anchor.name}?"
+    return question, f"{', '.join(parts)}.", len(CATEGORIES)
+
+
 def encode(rows: list[list[Text]], tokenizer, edges: tuple[int, ...] = (22, 40)) -> list[Texts]:
     """The texts of B pictures in buckets of similar length, so that little is padding."""
     image = [i for i, row in enumerate(rows) for _ in row]
@@ -126,14 +197,14 @@ def encode(rows: list[list[Text]], tokenizer, edges: tuple[int, ...] = (22, 40))
     return out
 
 
-def answer_logits(language: nn.Module, head: nn.Module, prefix: torch.Tensor, batches: list[Texts]):
+def answer_logits(language, head, prefix: torch.Tensor, batches: list[Texts], **first):
     """For each bucket the logits that predict its answer tokens, and the tokens: (M, V), (M,).
 
     `prefix` (B, P, D) are the embeddings up to and including the visual tokens; they pass through
-    `language` once for all texts.
+    `language` once for all texts, with `first` as further arguments.
     """
     cache = DynamicCache(config=language.config)
-    language(inputs_embeds=prefix, past_key_values=cache, use_cache=True)
+    language(inputs_embeds=prefix, past_key_values=cache, use_cache=True, **first)
     states = [(layer.keys, layer.values) for layer in cache.layers]
     for texts in batches:
         cache = DynamicCache(config=language.config)
@@ -150,21 +221,21 @@ def answer_logits(language: nn.Module, head: nn.Module, prefix: torch.Tensor, ba
         yield logits, texts.ids[texts.answer]
 
 
-def answer_loss(language, head, prefix: torch.Tensor, batches: list[Texts]) -> torch.Tensor:
+def answer_loss(language, head, prefix: torch.Tensor, batches: list[Texts], **first):
     """Mean cross-entropy per answer token of each bucket, summed over buckets."""
-    pairs = answer_logits(language, head, prefix, batches)
+    pairs = answer_logits(language, head, prefix, batches, **first)
     return sum(nn.functional.cross_entropy(logits, target) for logits, target in pairs)
 
 
 @torch.no_grad()
-def exact_answers(language, head, prefix: torch.Tensor, batches: list[Texts]) -> dict[str, float]:
+def exact_answers(language, head, prefix, batches: list[Texts], **first) -> dict[str, float]:
     """Share of texts whose whole answer is right under greedy decoding, per category.
 
     Greedy decoding gives the reference exactly when every reference token is the likeliest one
     after those before it, which one teacher-forced pass can tell.
     """
     right, group = [], torch.cat([t.group for t in batches])
-    pairs = answer_logits(language, head, prefix, batches)
+    pairs = answer_logits(language, head, prefix, batches, **first)
     for texts, (logits, target) in zip(batches, pairs, strict=True):
         hit = torch.ones_like(texts.answer)
         hit[texts.answer] = logits.argmax(-1) == target

@@ -1,24 +1,32 @@
 """`lvlm-study train NAME`: from nothing to a checkpoint with its card, resumable at any moment.
 
-Four stages, each saved as it goes: tokenizer, vision tower, language model on symbols, member.
-Towers and language model are shared, so a second member costs only its own last stage.
+Four stages, each saved as it goes: tokenizer, vision towers, language model on symbols, member.
+Towers and language models are shared, so a second member costs only its own last stage.
 """
 
 import shutil
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ..errors import unknown
 from ..paths import data_dir
+from .alignment import train_joint
 from .card import write_card
+from .families import FAMILIES
 from .language import train_language
+from .manifest import is_whole, note
 from .members import RECIPES, save_member, train_member
+from .owl import train_owl
 from .tokenizer import train_tokenizer
-from .vision import train_tower
+from .vision import TOWERS, train_tower
 
-NAMES = tuple(RECIPES)
+SEEDED = ("llava-1.5", "llava-ov-s", "cambrian-s", "mini-gemini-m")  # each with three seeds
+DETECTION = {"owl": train_owl, "joint": train_joint}  # the second seed's models, with own stages
+NAMES = (*RECIPES, *(f"{name}-seed{k}" for name in SEEDED for k in (1, 2)), *DETECTION)
 
 
 @dataclass(frozen=True)
@@ -27,12 +35,29 @@ class Budget:
 
     pool: int = 24576
     tower: int = 3000
-    second_tower: int = 3600
+    second_tower: int = 3600  # of a tower that sees tiles
     language: int = 1200
-    member: int = 2000
+    connector: int = 400
+    member: int = 2000  # of the first course of a member that starts from symbols
+    second: int = 1300  # of its second one
+    later: int = 700  # of a member that starts from another one's language model
 
 
-SMOKE = Budget(pool=64, tower=4, second_tower=4, language=4, member=4)
+SMOKE = Budget(64, tower=4, second_tower=4, language=4, connector=4, member=4, second=4, later=4)
+
+
+def split_seed(name: str) -> tuple[str, int]:
+    """Recipe and seed of a member's name: "llava-1.5-seed1" is ("llava-1.5", 1).
+
+    A seed decides about connector and courses alone; towers and language model are shared.
+    StudyError for an unknown name.
+    """
+    short = name.removeprefix("mini/")
+    recipe, mark, seed = short.rpartition("-seed")
+    recipe, seed = (recipe, seed) if mark and seed.isdigit() else (short, "0")
+    if recipe not in RECIPES:
+        raise unknown("zoo member to train", name, NAMES)
+    return recipe, int(seed)
 
 
 def train(
@@ -47,43 +72,83 @@ def train(
     """Train the zoo member `name` ("mini/llava-1.5", ...) and return its checkpoint folder.
 
     Partial work is kept in `work`; run again to continue. The checkpoint replaces an older one in
-    `out` (default: the repository's data/zoo) only when it is complete. `steps` shortens the last
-    stage.
+    `out` (default: the repository's data/zoo) only when it is complete. `steps` shortens the
+    member's first course.
     """
-    short = name.removeprefix("mini/")
-    if short not in RECIPES:
-        raise unknown("zoo member to train", name, NAMES)
-    budget = budget if steps is None else replace(budget, member=steps)
+    if name.removeprefix("mini/") in DETECTION:
+        return DETECTION[name.removeprefix("mini/")](work, out=out, say=say)
+    recipe, seed = split_seed(name)
+    budget = budget if steps is None else replace(budget, member=steps, later=steps)
     torch.set_num_threads(1)  # small matrices: a second thread costs more than it gives
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(work / "tokenizer")
-    model = _train(short, tokenizer, budget, work, say)
+    model = _train(recipe, seed, tokenizer, budget, work, say)
+    short = name.removeprefix("mini/")
     return _finish(model, tokenizer, short, work, out or data_dir() / "zoo" / short, say)
 
 
-def _train(short: str, tokenizer, budget: Budget, work: Path, say):
+def train_all(
+    work: Path,
+    *,
+    names: tuple[str, ...] = NAMES,
+    zoo: Path | None = None,
+    budget: Budget = Budget(),
+    say=print,
+) -> list[str]:
+    """Train every member that is not there yet, or not as the manifest says; returns what was made.
+
+    A member is done when every file of its folder has the checksum in `zoo`/manifest.json, so a
+    run that was stopped goes on where it was, and a second run does nothing.
+    """
+    zoo, made = zoo or data_dir() / "zoo", []
+    zoo.mkdir(parents=True, exist_ok=True)
+    for k, name in enumerate(names, 1):
+        if is_whole(zoo, name):
+            say(f"{k}/{len(names)} mini/{name}: there already")
+            continue
+        say(f"{k}/{len(names)} mini/{name}")
+        begun = time.monotonic()
+        train(name, work, out=zoo / name, budget=budget, say=say)
+        note(zoo, name, seconds=round(time.monotonic() - begun))
+        made.append(name)
+    return made
+
+
+def _train(recipe: str, seed: int, tokenizer, budget: Budget, work: Path, say) -> nn.Module:
     """All stages of one member; a member that starts from another trains that one first."""
-    recipe, shared = RECIPES[short], dict(work=work, pool_size=budget.pool, say=say)
-    say("vision tower")
-    tower = train_tower("clip", steps=budget.tower, batch=40, **shared)
-    if recipe.tower != "clip":
-        tower = train_tower("siglip", steps=budget.second_tower, batch=12, start=tower, **shared)
-    say("language model on symbols")
-    start = train_language("m", tokenizer, steps=budget.language, **shared)
-    if recipe.first:
-        earlier = _train(recipe.first, tokenizer, budget, work, say)
-        start.lm.model.load_state_dict(earlier.model.language_model.state_dict())
-    say(f"mini/{short}: connector and language model on pictures")
-    return train_member(short, tokenizer, start, tower, steps=budget.member, **shared)
+    plan, shared = RECIPES[recipe], dict(work=work, pool_size=budget.pool, say=say)
+    towers = {name: _tower(name, budget, shared) for name in FAMILIES[plan.family].towers}
+    say(f"language model {plan.size} on symbols")
+    start = train_language(plan.size, tokenizer, steps=budget.language, **shared)
+    if plan.first:
+        earlier = _train(plan.first, 0, tokenizer, budget, work, say)
+        language = FAMILIES[RECIPES[plan.first].family].language(earlier)
+        start.lm.model.load_state_dict(language.state_dict())
+    say(f"mini/{recipe}, seed {seed}: connector and language model on pictures")
+    steps = (budget.later,) if plan.first else (budget.member, budget.second)
+    counts = dict(steps=steps, connector=budget.connector)
+    return train_member(recipe, tokenizer, start, towers, seed=seed, **counts, **shared)
+
+
+def _tower(name: str, budget: Budget, shared: dict) -> nn.Module:
+    """A trained tower; one that starts from another trains that one first."""
+    kind = TOWERS[name]
+    if kind.same_as:
+        return _tower(kind.same_as, budget, shared)
+    start = _tower(kind.start, budget, shared) if kind.start else None
+    shared["say"](f"vision tower {name}")
+    steps = budget.second_tower if start else budget.tower
+    return train_tower(name, steps=steps, start=start, **shared)
 
 
 def _finish(model, tokenizer, short: str, work: Path, folder: Path, say) -> Path:
     """Write beside, measure, then put in place: a half-written checkpoint is never seen."""
     beside = folder.with_name(folder.name + ".partial")
     shutil.rmtree(beside, ignore_errors=True)
-    save_member(model, tokenizer, short, beside)
+    recipe, seed = split_seed(short)
+    save_member(model, tokenizer, recipe, beside)
     say("measuring on the test set")
-    write_card(short, beside, work)
+    write_card(short, beside, work / f"member-{recipe}-{seed}", seed)
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
     return folder

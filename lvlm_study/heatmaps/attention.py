@@ -1,0 +1,98 @@
+"""Raw attention and rollout: where the words that predict the answer attend.
+
+No gradient, so neither map knows which answer it explains except through the row that predicts it;
+they are baselines. Both show where attention goes, not whether what was found there mattered.
+"""
+
+import torch
+from torch import Tensor
+
+from ..answers import Target
+from ..errors import StudyError
+from .token_maps import paint
+from .watch import Call, Listener, answer_rows, checked, decoder_attention, watched
+
+
+def attention(
+    target: Target, *, seed: int = 0, layer: int | None = None, heads: str = "mean"
+) -> Tensor:
+    """Saliency (H, W): attention from the rows that predict the crucial tokens to the image.
+
+    `layer` is one decoder layer (negative: from the top), None the mean of all; `heads` is "mean"
+    or "max". Each crucial token's row is scaled to sum to 1 over the visual tokens before the mean
+    over rows, so that rows which mostly attend to the first token of the prompt count as much.
+    One forward pass; of the weights only |K| rows of a layer are ever worked out.
+    """
+    modules = decoder_attention(target.bound, "attention")
+    if layer is not None:
+        modules = [modules[checked(layer, len(modules), "attention")]]
+    if heads not in ("mean", "max"):
+        raise StudyError(f'attention takes heads="mean" or "max", not {heads!r}.')
+    listener = _Rows(modules, answer_rows(target), heads)
+    _run(target, listener)
+    return _painted(target, torch.stack(listener.rows).mean(0))
+
+
+def rollout(target: Target, *, seed: int = 0, start_layer: int = 0) -> Tensor:
+    """Saliency (H, W): attention followed from the answer down through the layers to the image.
+
+    With A the head mean of a layer, every layer passes on (A + I) / 2, half of it along the
+    residual; the product of all layers from `start_layer` up, at the rows that predict the crucial
+    tokens, is worked out as row vectors from the top, so no product matrix is formed. Rows are
+    scaled as in `attention`. One forward pass; memory grows with the length, not its square.
+    Source: Abnar and Zuidema 2020, "Quantifying Attention Flow in Transformers", section 3.
+    """
+    modules = decoder_attention(target.bound, "rollout")
+    start = checked(start_layer, len(modules), "rollout")
+    listener = _Kept(modules[start:])
+    _run(target, listener)
+    at = answer_rows(target)
+    rows = torch.eye(listener.calls[0].query.shape[2])[at]  # (K, S)
+    for call in reversed(listener.calls):
+        rows = (rows + follow(rows.to(call.query.device), call).cpu()) / 2
+    return _painted(target, rows)
+
+
+def follow(rows: Tensor, call: Call) -> Tensor:
+    """rows (K, S) times the head mean of a layer's attention weights, block by block: (K, S)."""
+    out = torch.zeros_like(rows)
+    for start, stop in call.blocks():
+        out += rows[:, start:stop] @ call.weights(start, stop)[0].mean(0)
+    return out
+
+
+class _Rows(Listener):
+    """Keeps the rows (K, S) of every watched layer, heads already pooled."""
+
+    def __init__(self, modules, at: Tensor, heads: str):
+        super().__init__(modules)
+        self.at, self.heads, self.rows = at, heads, []
+
+    def forward(self, call: Call) -> None:
+        found = torch.cat([call.weights(int(p), int(p) + 1)[0] for p in self.at], 1)  # (H, K, S)
+        self.rows.append((found.mean(0) if self.heads == "mean" else found.amax(0)).cpu())
+
+
+class _Kept(Listener):
+    """Keeps every call: queries and keys, from which weights can be worked out again."""
+
+    def __init__(self, modules):
+        super().__init__(modules)
+        self.calls = []
+
+    def forward(self, call: Call) -> None:
+        self.calls.append(call)
+
+
+@torch.no_grad()
+def _run(target: Target, listener: Listener) -> None:
+    with watched(target.bound.adapter, listener):
+        target.score(target.image)
+
+
+def _painted(target: Target, rows: Tensor) -> Tensor:
+    """Rows (K, S) to a map: the image's columns, each row scaled to sum to 1, their mean."""
+    span = target.bound.image_span.nonzero()[:, 0].cpu()
+    seen = rows[:, span].double()
+    share = (seen / seen.sum(1, keepdim=True)).mean(0)
+    return paint(target.bound, share, amount=True)

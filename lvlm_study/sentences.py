@@ -1,0 +1,72 @@
+"""A whole sentence, word by word: where the model looked for each part of its answer.
+
+The picture, the answer and the two scored passes are shared; each word then gets a map of its own
+from the same method, so the maps differ by the word alone.
+"""
+
+import re
+from collections.abc import Callable
+
+from torch import Tensor, eye
+
+from .answers import make_target, retarget, token_spans, tokens_within
+from .errors import StudyError, unknown
+from .heatmaps import METHODS
+from .heatmaps.base import Explanation, check_options, explain_target
+from .images import load_image
+from .models.base import Answer
+
+
+def explain_tokens(
+    model,
+    image,
+    question: str,
+    method: str = "igos",
+    by: str = "word",
+    seed: int = 0,
+    baseline="blur",
+    answer: Answer | None = None,
+    **options,
+) -> tuple[Explanation, ...]:
+    """One Explanation for every word of the answer, in reading order; or for every token.
+
+    `by="word"` takes words with all their tokens and leaves punctuation out, `by="token"` takes
+    each token that shows. `reliance.words` of each names it. Words that the picture hardly changes
+    ("is") have the status "no_gap": their maps show little but noise. `options` go to the method,
+    which runs once a word. Raises StudyError for unknown names and an answer without words.
+    """
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    if by not in PARTS:
+        raise unknown("part of an answer", by, PARTS)
+    check_options(method, METHODS[method], options)
+    rgb = load_image(image)
+    ask = {"baseline": baseline, "answer": answer, "tokens": "all", "seed": seed}
+    target, reliance = make_target(model, rgb, question, **ask)
+    parts = PARTS[by](reliance.answer)
+    if not parts:
+        raise StudyError(f"The answer {reliance.answer.text!r} has no {by} to explain.")
+    about = {"name": method, "model": model.name, "question": question, "size": rgb.shape[:2]}
+    return tuple(
+        explain_target(
+            METHODS[method], *retarget(target, reliance, part), seed=seed, options=options, **about
+        )
+        for part in parts
+    )
+
+
+def word_masks(answer: Answer) -> list[Tensor]:
+    """The tokens (A,) bool of every word: letters and digits, with apostrophes and hyphens."""
+    hits = re.finditer(r"\w+(?:['’-]\w+)*", answer.text)
+    masks = [tokens_within(answer, [hit.span()]) for hit in hits]
+    return [mask for mask in masks if mask.any()]
+
+
+def token_masks(answer: Answer) -> list[Tensor]:
+    """Every token that has visible text, alone, (A,) bool."""
+    single = eye(len(answer.token_ids)).bool()
+    spans = token_spans(answer)
+    return [one for one, (start, end) in zip(single, spans, strict=True) if end > start]
+
+
+PARTS: dict[str, Callable[[Answer], list[Tensor]]] = {"word": word_masks, "token": token_masks}

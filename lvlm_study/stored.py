@@ -1,0 +1,67 @@
+"""Maps as the runner stored them, each joined with the answer that it explains.
+
+Read by what shows maps without running a model: the book's explorer and the annotation widget.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from .errors import StudyError
+from .shards import read_table
+
+KEYS = ["model", "benchmark", "item"]
+SAID = ["answer", "verdict", "tokens", "llr", "crucial", "total_drop"]
+UNIT_RANGE = ("igos", "igos++")  # their saliency is 1 - mask, in [0, 1] by itself
+
+
+def stored_maps(results: Path, units: str = "grid") -> pd.DataFrame:
+    """One row per model, method and item: the map, its scores, and the answer that it explains.
+
+    Column `saliency` is float32 (h, w), high = important, or None where the runner kept none
+    (controls, and items that could not be explained: `status` says why). The answer's columns
+    (`answer`, `verdict`, `tokens`, `llr`, `crucial`, `total_drop`) are those measured under blur.
+    Raises StudyError when the folder holds no maps.
+    """
+    maps, answers = read_table(results, "maps"), read_table(results, "reliance")
+    if maps.empty or answers.empty:
+        raise StudyError(f"There are no maps in {results}; make some with 'lvlm-study run'.")
+    maps = maps[(maps.units == units) | maps.units.isna()]
+    answers = answers[answers.baseline == "blur"].drop_duplicates(KEYS)
+    frame = maps.merge(answers[KEYS + SAID], on=KEYS, how="left", validate="many_to_one")
+    frame["saliency"] = [
+        grid(*pair) for pair in zip(frame.heatmap, frame.heatmap_shape, strict=True)
+    ]
+    return frame.drop(columns=["heatmap", "heatmap_shape"])
+
+
+def grid(values, shape) -> np.ndarray | None:
+    """A stored map as float32 (h, w); None where there is none."""
+    if not isinstance(values, np.ndarray) or not isinstance(shape, np.ndarray):
+        return None
+    return values.astype(np.float32).reshape(shape.tolist())
+
+
+def scales(frame: pd.DataFrame, share: float = 0.995) -> dict[str, float]:
+    """For each method the saliency that its colour scale ends at: one scale for all of its maps.
+
+    1 for methods whose maps lie in [0, 1] by definition, else the `share` quantile over the maps
+    of every model and item, so that two maps of a method can be compared and one outlier cannot
+    darken the rest. Negative saliency (evidence against the answer) lies below the scale.
+    """
+    kept = frame[frame.saliency.notna()]
+    parts = {method: part.saliency for method, part in kept.groupby("method")}
+    return {m: 1.0 if m in UNIT_RANGE else _quantile(maps, share) for m, maps in parts.items()}
+
+
+def _quantile(maps, share: float) -> float:
+    values = np.concatenate([each.ravel() for each in maps])
+    return max(float(np.quantile(values, share)), 1e-12)
+
+
+def enlarged(small: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A stored map (h, w) at the size of its picture, bilinear: float32 (H, W)."""
+    picture = Image.fromarray(np.asarray(small, np.float32), mode="F")
+    return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
