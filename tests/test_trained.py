@@ -14,7 +14,7 @@ from lvlm_study.plausibility import plausibility
 SIX = ("attribute", "existence", "counting", "spatial", "global", "reasoning")
 
 
-@pytest.fixture(scope="module", params=["mini/llava-1.5"])
+@pytest.fixture(scope="module", params=["mini/llava-1.5", "mini/llava-ov"])
 def model(request):
     return ls.load_model(request.param)
 

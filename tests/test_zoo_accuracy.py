@@ -41,3 +41,9 @@ def test_bad_and_missing_counts_are_named(data, tmp_path):
     (data / "zoo" / "tiny" / "accuracy.json").unlink()
     with pytest.raises(StudyError, match="train a member first"):
         accuracy.write(data)
+
+
+def test_a_detector_answers_no_questions(data):
+    (data / "zoo" / "owl").mkdir()
+    (data / "zoo" / "owl" / "accuracy.json").write_text('{"ap50": 0.5}')
+    assert list(accuracy.gather(data / "zoo")) == ["mini/tiny"]

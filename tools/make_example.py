@@ -12,7 +12,7 @@ from PIL import Image
 
 from lvlm_study import cli, load_benchmark
 
-ITEM = "sprites/attribute-002"
+ITEM = "sprites/attribute-004"
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -21,6 +21,8 @@ def attention(
     `layer` is one decoder layer (negative: from the top), None the mean of all; `heads` is "mean"
     or "max". Each crucial token's row is scaled to sum to 1 over the visual tokens before the mean
     over rows, so that rows which mostly attend to the first token of the prompt count as much.
+    Rows that do not reach the image at all (a sliding layer, as in Gemma 3, after a long text) are
+    left out; StudyError if none does.
     One forward pass; of the weights only |K| rows of a layer are ever worked out.
     """
     modules = decoder_attention(target.bound, "attention")
@@ -30,7 +32,7 @@ def attention(
         raise StudyError(f'attention takes heads="mean" or "max", not {heads!r}.')
     listener = _Rows(modules, answer_rows(target), heads)
     _run(target, listener)
-    return _painted(target, torch.stack(listener.rows).mean(0))
+    return _painted(target, torch.stack(listener.rows).mean(0), "attention")
 
 
 def rollout(target: Target, *, seed: int = 0, start_layer: int = 0) -> Tensor:
@@ -50,7 +52,7 @@ def rollout(target: Target, *, seed: int = 0, start_layer: int = 0) -> Tensor:
     rows = torch.eye(listener.calls[0].query.shape[2])[at]  # (K, S)
     for call in reversed(listener.calls):
         rows = (rows + follow(rows.to(call.query.device), call).cpu()) / 2
-    return _painted(target, rows)
+    return _painted(target, rows, "rollout")
 
 
 def follow(rows: Tensor, call: Call) -> Tensor:
@@ -90,9 +92,16 @@ def _run(target: Target, listener: Listener) -> None:
         target.score(target.image)
 
 
-def _painted(target: Target, rows: Tensor) -> Tensor:
+def _painted(target: Target, rows: Tensor, method: str) -> Tensor:
     """Rows (K, S) to a map: the image's columns, each row scaled to sum to 1, their mean."""
     span = target.bound.image_span.nonzero()[:, 0].cpu()
     seen = rows[:, span].double()
+    seen = seen[seen.sum(1) > 0]  # a sliding window may end before the image
+    if not len(seen):
+        raise StudyError(
+            f"In the layers that {method} was asked for, {target.bound.adapter.name} cannot look "
+            "back from the answer to the image (their attention window is too short); name other "
+            "layers, or none for all."
+        )
     share = (seen / seen.sum(1, keepdim=True)).mean(0)
     return paint(target.bound, share, amount=True)

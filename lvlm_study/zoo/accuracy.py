@@ -16,13 +16,18 @@ from ..paths import data_dir
 
 
 def gather(zoo: Path) -> dict[str, dict]:
-    """{member: {view: {category: share}}} from every accuracy.json; "all" counts all categories."""
+    """{member: {view: {category: share}}} from every accuracy.json; "all" counts all categories.
+
+    A detector, which answers no questions, has other numbers in its file and is left out.
+    """
     out = {}
     for file in sorted(zoo.glob("*/accuracy.json")):
         try:
             views = json.loads(file.read_text())
         except ValueError as error:
             raise StudyError(f"{file} is no JSON ({error}); train its member again.") from error
+        if "picture" not in views:
+            continue
         out[f"mini/{file.parent.name}"] = {
             view: {c: share(*cell) for c, cell in (counts | {"all": _total(counts)}).items()}
             for view, counts in views.items()
