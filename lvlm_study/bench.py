@@ -146,7 +146,11 @@ def estimate_table(model, item, methods: list[str], items: int) -> str:
     ]
     total, scoring = 0.0, scoring_passes()
     for name in methods:
-        there, back = method_passes(name, target)
+        try:
+            there, back = method_passes(name, target)
+        except StudyError as refusal:  # a method that this model cannot have
+            lines.append(f"{name:<24}not counted: {refusal}")
+            continue
         seconds = back * both + max(there - back, 0) * forward + scoring * forward
         total += seconds
         hours = seconds * items / 3600
