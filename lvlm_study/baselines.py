@@ -6,7 +6,6 @@ measures the way from it to the image.
 
 import numpy as np
 import torch
-from scipy.fft import next_fast_len
 from torch import Tensor
 
 from .errors import StudyError, unknown
@@ -107,6 +106,8 @@ def _blur_rows(x: Tensor, taps: Tensor) -> Tensor:
     """Convolve the last axis with symmetric `taps`, borders mirrored about the outermost pixels."""
     n, reach = x.shape[-1], len(taps) // 2
     padded = x.index_select(-1, _mirror(n, reach).to(x.device))
+    from scipy.fft import next_fast_len  # half a second to import, needed for blur alone
+
     length = next_fast_len(padded.shape[-1], real=True)
     spectrum = torch.fft.rfft(padded, n=length) * torch.fft.rfft(taps, n=length)
     return torch.fft.irfft(spectrum, n=length)[..., 2 * reach : 2 * reach + n]

@@ -28,7 +28,7 @@ STATUS = {
     "diverged": "diverged: the method returned numbers that are not finite; the map is empty.",
 }
 DISC = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST)
-CONTROL_DRAWS, CONTROL_STEPS = 3, 10  # for comparison: coarser curves than the map's 50 steps
+CONTROL_DRAWS, CONTROL_STEPS = 2, 8  # for comparison: coarser curves than the map's 50 steps
 
 
 def main(argv: list[str] | None = None) -> int:

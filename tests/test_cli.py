@@ -80,7 +80,7 @@ def test_explain_prints_and_writes(reader, scene, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "The shape is [red]." in told and "\033" not in told
     assert "Status    ok" in told and "100 forward and 100 backward passes" in told
-    assert "mean of 3 random maps" in told and "centre" in told
+    assert "mean of 2 random maps" in told and "centre" in told
     assert sorted(p.name for p in out.iterdir()) == sorted(explain_files.FILES)
     found = json.loads((out / "explanation.json").read_text())
     assert found["crucial"] == [False, False, False, True, False]
@@ -90,7 +90,7 @@ def test_explain_prints_and_writes(reader, scene, tmp_path, capsys):
     assert found["command"].startswith("lvlm-study explain") and "'What colour" in found["command"]
     scores = found["scores"]
     assert scores["map"]["gap"] > 0.7 > abs(scores["random"]["gap"])
-    assert (scores["map"]["steps"], scores["random"]["draws"]) == (50, 3)
+    assert (scores["map"]["steps"], scores["random"]["draws"]) == (50, 2)
     with Image.open(out / "overlay.png") as picture:
         assert min(picture.size) > 300
     saved = np.load(out / "saliency.npz")
