@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.io import savemat
 from scipy.stats import spearmanr
 
-from lvlm_study.benchmarks import sources
+from lvlm_study.benchmarks import load_benchmark, sources
 from lvlm_study.benchmarks.cv_bench import cue_boxes, cv_bench, cv_bench_score
 from lvlm_study.benchmarks.eye_tracking import fixation_map, human_agreement, osie, salicon
 from lvlm_study.benchmarks.llava_bench import llava_bench
@@ -538,6 +538,19 @@ def test_hub_revision_is_passed_on_and_recorded(monkeypatch, tmp_path):
     items = mmvp("somebody/mmvp", revision="main")
     assert (asked["repo"], asked["revision"]) == ("somebody/mmvp", "main")
     assert items[0].extra["provenance"] == {"source": "somebody/mmvp", "revision": "0a1b2c"}
+
+
+def test_a_revision_in_the_name_is_passed_on(monkeypatch, tmp_path):
+    folder, asked = original_mmvp(tmp_path / "0a1b2c"), {}
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda repo, **o: asked.update(o) or str(folder)
+    )
+    assert len(load_benchmark("mmvp@v1.0")) == len(mmvp(folder))
+    assert asked["revision"] == "v1.0"
+    with pytest.raises(StudyError, match="sprites is no dataset of the hub"):
+        load_benchmark("sprites@v1.0")
+    with pytest.raises(StudyError, match="mmvq@v1"):
+        load_benchmark("mmvq@v1")
 
 
 def test_corrupt_tables(tmp_path):

@@ -291,6 +291,32 @@ def test_zoo_names(checkpoints, tmp_path, monkeypatch):
             load_model(name)
 
 
+def test_size_l_may_be_said_or_left_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("LVLM_STUDY_DATA", str(tmp_path))
+    for name in ("one", "two-l", "two-s"):
+        (tmp_path / "zoo" / name).mkdir(parents=True)
+        (tmp_path / "zoo" / name / "config.json").write_text("{}")
+    said = [
+        "mini/one",
+        "mini/one-l",
+        "mini/two",
+        "mini/two-l",
+        "mini/two-s",
+        "mini/on",
+        "org/one-l",
+    ]
+    meant = [
+        "mini/one",
+        "mini/one",
+        "mini/two-l",
+        "mini/two-l",
+        "mini/two-s",
+        "mini/on",
+        "org/one-l",
+    ]
+    assert [registry.zoo_name(name) for name in said] == meant
+
+
 def test_hub_ids_without_network(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(StudyError, match="not in the local cache and HF_HUB_OFFLINE is set"):

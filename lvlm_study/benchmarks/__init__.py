@@ -1,8 +1,9 @@
 """Questions about images, one dataset a file; each yields `Item`s and knows no model."""
 
+import inspect
 from collections.abc import Sequence
 
-from ..errors import unknown
+from ..errors import StudyError, unknown
 from .base import Item
 from .cub import cub
 from .cv_bench import cv_bench
@@ -49,7 +50,16 @@ def benchmarks() -> list[str]:
 
 
 def load_benchmark(name: str, **options) -> Sequence[Item]:
-    """The items of a benchmark. `options` go to its loader. StudyError for an unknown name."""
-    if name not in LOADERS:
+    """The items of a benchmark; "mmvp@REVISION" pins a branch, tag or commit of its hub dataset.
+
+    `options` go to its loader. StudyError for an unknown name, or a revision where there is no hub
+    dataset.
+    """
+    short, _, revision = name.partition("@")
+    if short not in LOADERS:
         raise unknown("benchmark", name, LOADERS)
-    return LOADERS[name](**options)
+    if revision:
+        options["revision"] = revision
+        if "revision" not in inspect.signature(LOADERS[short]).parameters:
+            raise StudyError(f"{short} is no dataset of the hub and has no revisions; leave out @.")
+    return LOADERS[short](**options)

@@ -70,6 +70,17 @@ def models() -> list[str]:
     return sorted(f"mini/{p.parent.name}" for p in found if not is_part(p))
 
 
+def zoo_name(name: str) -> str:
+    """The one name of a zoo model: "-l", the largest size, may be said or left out.
+
+    "mini/llava-ov-l" is mini/llava-ov. Other names come back as they are.
+    """
+    if not name.startswith("mini/") or name in models():
+        return name
+    other = name.removesuffix("-l") if name.endswith("-l") else f"{name}-l"
+    return other if other in models() else name
+
+
 def is_part(config: Path) -> bool:
     """Whether a zoo folder holds a part of a model, as mini/owl, and answers no questions."""
     return '"owlvit"' in config.read_text(encoding="utf-8", errors="replace")
@@ -78,26 +89,28 @@ def is_part(config: Path) -> bool:
 def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
     """Load a vision-language model, ready to explain.
 
-    `name`: a zoo name ("mini/llava-1.5"), a hub id ("org/name", "org/name@revision") or a folder
-    in the Hugging Face layout. `dtype`: a torch dtype or its name; by default float32 on the CPU
-    and the checkpoint's own on a GPU. `device`: by default the GPU if there is one; "auto" spreads
-    a large model over all GPUs, a dict {module name: device} as it says (both need accelerate).
+    `name`: a zoo name ("mini/llava-1.5", or "mini/llava-1.5-l": size l may be left out), a hub id
+    ("org/name", "org/name@revision") or a folder in the Hugging Face layout. `dtype`: a torch dtype
+    or its name; by default float32 on the CPU and the checkpoint's own on a GPU. `device`: by
+    default the GPU if there is one; "auto" spreads a large model over all GPUs, a dict {module
+    name: device} as it says (both need accelerate).
     Raises StudyError for an unknown name or architecture, a missing or damaged file, a model that
     takes no images. Runs no code from the checkpoint and reads no pickles.
     """
     spread = device if device == "auto" or isinstance(device, dict) else None
     device = pick_device(None if spread else device)
     dtype = pick_dtype(dtype, device)
-    folder = find_folder(str(name))
+    name = zoo_name(str(name))
+    folder = find_folder(name)
     family = find_family(folder)
     if family is Joint:  # its folder names two other checkpoints
-        return load_joint(str(name), folder, find_folder, dtype, device)
+        return load_joint(name, folder, find_folder, dtype, device)
     tokenizer = checkpoint.load_tokenizer(folder)
     processor = checkpoint.load_processor(folder) if family.needs_processor else None
     template = checkpoint.load_template(folder, tokenizer)
     model = checkpoint.load_weights(family.model_class, folder, dtype, spread)
     model = model if spread else model.to(device)
-    return family(str(name), model, tokenizer, processor, template)
+    return family(name, model, tokenizer, processor, template)
 
 
 def find_folder(name: str) -> Path:
@@ -108,7 +121,7 @@ def find_folder(name: str) -> Path:
     if path.is_file():
         raise StudyError(f"{name} is a file; give the folder that holds config.json.")
     if name.startswith("mini/"):
-        folder = data_dir() / "zoo" / name.removeprefix("mini/")
+        folder = data_dir() / "zoo" / zoo_name(name).removeprefix("mini/")
         if not (folder / "config.json").is_file():
             raise unknown("model", name, models())
         manifest.check(folder)
