@@ -237,6 +237,37 @@ def print_bench(model, item, rounds: int) -> None:
     print(f"\nPeak memory of igos above its start, batch {MEMORY_BATCH}")
     for steps, peak in memory_by_steps(target).items():
         print(f"  K = {steps:<3} {peak / 2**20:8.1f} MiB")
+    print("\nEvery method, once, for the same answer")
+    for line in method_lines(model, item):
+        print(line, flush=True)
+
+
+def method_lines(model, item, names=METHODS):
+    """One line for every method: its time, passes and memory, and its time over theirs alone.
+
+    The floor is as many plain passes in batches of eight; methods that never ask the model have
+    none. Yields each line when it is known.
+    """
+    target = target_of(model, item)
+    both, forward = pass_seconds(target)
+    tokens = "all" if bool(target.crucial.all()) else "llr"
+    asked = dict(answer=target.answer, tokens=tokens)
+    yield (
+        f"{'method':<24}{'time':>10}{'forward':>9}{'backward':>10}{'memory':>12}{'floor':>10}"
+        f"{'ratio':>8}"
+    )
+    for name in names:
+        try:
+            cost = explain(model, item.rgb, item.question, method=name, **asked).cost
+        except StudyError as refusal:  # a method that this model cannot have
+            yield f"{name:<24}{refusal}"
+            continue
+        floor = cost.backward * both + max(cost.forward - cost.backward, 0) * forward
+        ratio = f"{floor:8.2f} s{cost.seconds / floor:8.2f}" if floor else f"{'none':>10}"
+        yield (
+            f"{name:<24}{cost.seconds:8.2f} s{cost.forward:>9}{cost.backward:>10}"
+            f"{cost.peak_bytes / 2**20:8.0f} MiB{ratio}"
+        )
 
 
 def _race(name, target, work, floor, rounds, bar) -> Race:

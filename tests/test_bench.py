@@ -79,6 +79,20 @@ def test_estimate_multiplies(monkeypatch):
     assert both == ["together", "500.0", "5.00"]
 
 
+def test_methods_side_by_side(monkeypatch):
+    """The floor is the counted passes alone: three seconds each, one without the way back."""
+    monkeypatch.setattr(bench, "pass_seconds", lambda target: (3.0, 1.0))
+    item = load_benchmark("sprites")[0]
+    names = ["center", "occlusion", "smoothgrad", "ga"]
+    lines = [line.split() for line in bench.method_lines(planted("object"), item, names)]
+    assert lines[1][-1] == "none" and lines[1][3:5] == ["0", "0"]
+    ahead, back = int(lines[2][3]), int(lines[2][4])
+    assert ahead > 0 == back and float(lines[2][-3]) == ahead
+    ahead, back = int(lines[3][3]), int(lines[3][4])
+    assert ahead == back > 0 and float(lines[3][-3]) == 3 * ahead
+    assert lines[4][0] == "ga" and "needs" in lines[4]
+
+
 @pytest.mark.slow
 def test_the_benchmark_and_the_estimate_run(tmp_path, capsys):
     folder = str(tiny.tiny_checkpoint("llava", tmp_path / "tiny"))
