@@ -4,7 +4,8 @@
 #   make book        the book, in _build/html        make test       the quick tests
 #   make notebooks   execute what is stale           make test-slow  the slow ones
 #   make check       ruff                            make bench      time and memory of iGOS
-#   make pdf         book.pdf, by chromium           make clean      remove what make built
+#   make pdf         book.pdf, by chromium           make pages      look at every page in a browser
+#   make clean       remove what make built
 #
 # VENV     where the environment lives (default .venv)
 # PYTHON   which python makes it
@@ -21,7 +22,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: env book pdf test test-slow check format notebooks fresh bench clean
+.PHONY: env book pages pdf test test-slow check format notebooks fresh bench clean
 .DEFAULT_GOAL := book
 
 env: $(STAMP)
@@ -40,6 +41,10 @@ book: $(STAMP)
 	config=$$($(PY) tools/book_config.py) && $(VENV)/bin/jupyter-book build . --quiet \
 		--config $$config --toc book/_toc.yml -W -n --keep-going
 	@echo "The book is in _build/html/index.html"
+
+# Console errors, missing pictures, pages too wide or too large, accessibility.
+pages: $(STAMP)
+	$(PY) tools/check_pages.py
 
 # One long page, printed by a browser: no TeX needed.
 pdf: $(STAMP)

@@ -88,12 +88,21 @@ def test_an_untouched_notebook_is_fresh(study):
 
 def test_the_notebook_holds_outputs_stable_ids_and_no_times(study):
     kept = json.loads(page(study).with_suffix(".ipynb").read_text())
-    assert [cell["id"] for cell in kept["cells"]] == [f"00-page-{i:02d}" for i in range(3)]
+    assert [cell["id"] for cell in kept["cells"]] == [f"00-page-{i:02d}" for i in range(4)]
     code = [cell for cell in kept["cells"] if cell["cell_type"] == "code"]
-    assert "execution" not in code[0]["metadata"]
-    assert code[1]["outputs"][0]["text"][0].startswith("value 2.0 <object")
-    assert code[1]["outputs"][1]["data"]["text/plain"] == ["1.25"]
+    assert "execution" not in code[1]["metadata"]
+    assert code[2]["outputs"][0]["text"][0].startswith("value 2.0 <object")
+    assert code[2]["outputs"][1]["data"]["text/plain"] == ["1.25"]
     assert set(kept["metadata"]) == {"kernelspec", "language_info", "lvlm_study"}
+
+
+def test_a_cell_that_fetches_the_study_stands_before_all_code(study):
+    """Hidden in the book, silent where the package is there, and complete for Colab."""
+    kept = json.loads(page(study).with_suffix(".ipynb").read_text())
+    code = [cell for cell in kept["cells"] if cell["cell_type"] == "code"]
+    assert code[0]["metadata"]["tags"] == ["remove-cell"] and code[0]["outputs"] == []
+    text = "".join(code[0]["source"])
+    assert "find_spec" in text and "git clone" in text and "pip install" in text
 
 
 @pytest.mark.parametrize(
@@ -126,7 +135,7 @@ def test_new_prose_is_taken_over_without_executing(study, monkeypatch):
     assert notebooks.build(page(study), study) == "rewritten"
     assert notebooks.stale(page(study), study) == ""
     kept = json.loads(page(study).with_suffix(".ipynb").read_text())
-    assert "Other words" in "".join(kept["cells"][0]["source"]) and kept["cells"][2]["outputs"]
+    assert "Other words" in "".join(kept["cells"][0]["source"]) and kept["cells"][3]["outputs"]
 
 
 def test_a_notebook_edited_by_hand_is_found(study):
@@ -155,7 +164,7 @@ def test_a_changed_constant_is_caught_by_running_again(study):
     assert notebooks.differences(path, study) == []
     change(study / "lvlm_study" / "helper.py", "4 * x", "3.9 * x")
     (found,) = notebooks.differences(path, study)
-    assert "cell 2" in found and "value 2.0" in found and "value 1.95" in found
+    assert "cell 3" in found and "value 2.0" in found and "value 1.95" in found
 
 
 def test_data_that_is_opened_must_be_declared(study):

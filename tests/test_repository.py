@@ -205,12 +205,12 @@ def fake_ci(tmp_path: Path, failing: str) -> tuple[int, list[str]]:
 
 
 def test_ci_runs_every_step(tmp_path):
-    steps = ["test", "check", "book", "test-slow", "bench"]
+    steps = ["test", "check", "book", "pages", "test-slow", "bench"]
     assert fake_ci(tmp_path, failing="") == (0, steps)
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
-@pytest.mark.parametrize("failing", ["test", "book", "test-slow", "bench"])
+@pytest.mark.parametrize("failing", ["test", "book", "pages", "test-slow", "bench"])
 def test_ci_fails_with_any_step(tmp_path, failing):
     code, asked = fake_ci(tmp_path, failing)
     assert code != 0 and asked[-1] == failing

@@ -39,6 +39,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 600  # seconds for one cell
+SETUP = """\
+# On Colab this fetches the study and its data; where they are installed it does nothing.
+import importlib.util
+import os
+import sys
+
+if importlib.util.find_spec("lvlm_study") is None:
+    ask = "Address of the study's repository, https://...: "
+    address = os.environ.get("LVLM_STUDY_REPOSITORY") or input(ask)
+    !git clone --quiet --depth 1 {address} study && pip install --quiet -e study
+    %cd study
+    sys.path.insert(0, os.getcwd())"""
 NUMBER = re.compile(r"-?\d+\.\d+(?:e[-+]?\d+)?|-?\d+")
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # "<object at 0x7f...>" differs from run to run
 
@@ -52,10 +64,17 @@ def sources(folder: Path) -> list[Path]:
 
 
 def make(source: Path):
-    """The notebook of a source: cell ids are the stem and the cell's place, so diffs stay small."""
+    """The notebook of a source, with `SETUP` before its first code.
+
+    Cell ids are the stem and the cell's place, so diffs stay small.
+    """
     import jupytext
+    import nbformat
 
     notebook = jupytext.read(source)
+    codes = [n for n, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+    setup = nbformat.v4.new_code_cell(SETUP, metadata={"tags": ["remove-cell"]})
+    notebook.cells.insert(codes[0] if codes else len(notebook.cells), setup)
     for place, cell in enumerate(notebook.cells):
         cell["id"] = f"{source.stem}-{place:02d}".replace("_", "-")[:64]
     notebook.nbformat, notebook.nbformat_minor = 4, 5
