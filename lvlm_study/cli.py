@@ -1,4 +1,4 @@
-"""The command line: `lvlm-study explain | list | run | train | estimate`.
+"""The command line: `lvlm-study explain | list | run | train | ...`; `--help` names them all.
 
 Bad input gets one sentence and exit code 2, an interrupt one line and 130. Everything heavy is
 imported inside the commands, so that help and mistyped names answer at once.
@@ -26,6 +26,7 @@ STATUS = {
     "no_gap": "no gap: the answer is nearly as likely on the {baseline} image, so the map has "
     "little to explain and cannot be scored.",
     "diverged": "diverged: the method returned numbers that are not finite; the map is empty.",
+    "constant": "constant: the map has the same value everywhere and says nothing.",
 }
 DISC = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST)
 CONTROL_DRAWS, CONTROL_STEPS = 2, 8  # for comparison: coarser curves than the map's 50 steps
@@ -67,8 +68,11 @@ def parser() -> argparse.ArgumentParser:
     _explain_parser(commands)
     _list_parser(commands)
     _run_parser(commands)
+    _summarise_parser(commands)
     _train_parser(commands)
     _estimate_parser(commands)
+    _convert_parser(commands)
+    _detect_parser(commands)
     return top
 
 
@@ -269,12 +273,23 @@ def _run_parser(commands) -> None:
     p.add_argument("--benchmarks", type=_names)
     p.add_argument(
         "--methods",
-        type=lambda text: [] if text == "none" else _names(text),
-        default=["igos", "random", "center", "sobel"],
-        help="'none' measures reliance alone",
+        default="igos,random,center,sobel",
+        help="names, also with options as in 'igos[l2=1,gamma=0.5]'; 'ablations', or one of their "
+        "tables as in 'ablations/tokens'; 'none' measures reliance alone",
     )
     p.add_argument("--baselines", type=_names, default=["blur", "black", "mean", "noise"])
-    p.add_argument("--units", type=_names, default=["grid"], help="grid, superpixels, patches")
+    p.add_argument(
+        "--units",
+        type=_names,
+        default=["grid", "superpixels"],
+        help="what is taken away: grid, superpixels, patches",
+    )
+    p.add_argument(
+        "--fills",
+        type=_names,
+        default=["blur", "mean"],
+        help="what is put there; all under the first of --units, the first under the others",
+    )
     p.add_argument("--items", type=int, metavar="N", help="only N items of each benchmark")
     p.add_argument(
         "--kept", action="store_true", help="maps only for items that need their picture (filter)"
@@ -296,6 +311,7 @@ def run(options) -> int:
     from .paths import data_dir
     from .runner import Sweep
     from .summaries import report, write_summaries
+    from .variants import expand
 
     results = options.results or data_dir() / "results" / options.profile
     names = profiles.expand(options.models or profiles.models(options.profile))
@@ -304,11 +320,12 @@ def run(options) -> int:
     sweep = Sweep(
         models=tuple(names),
         benchmarks=tuple(options.benchmarks or profiles.benchmarks(options.profile)),
-        methods=tuple(options.methods),
+        methods=() if options.methods.strip() == "none" else tuple(expand(options.methods)),
         results=results,
         profile=options.profile,
         baselines=tuple(options.baselines),
         units=tuple(options.units),
+        fills=tuple(options.fills),
         items=options.items,
         seed=options.seed,
         max_new_tokens=options.max_new_tokens,
@@ -338,6 +355,27 @@ def _kept(results: Path, sweep) -> frozenset[str]:
     found = kept_ids(frame[mine])
     print(f"The filter keeps {len(found)} of {frame[mine].item.nunique()} items.")
     return found
+
+
+# --- summarise -----------------------------------------------------------------------------
+
+
+def _summarise_parser(commands) -> None:
+    p = commands.add_parser("summarise", help="renew the book's numbers from the tables")
+    p.set_defaults(act=summarise)
+    p.add_argument("--profile", default="mini", choices=("mini", "paper"))
+    p.add_argument("--results", type=Path, metavar="DIR", help="default: data/results/PROFILE")
+    p.add_argument("--seed", type=_seed, default=0, help="what the tables were made with")
+
+
+def summarise(options) -> int:
+    """Write every summary of a results folder again, computing nothing."""
+    from .paths import data_dir
+    from .summaries import report, write_summaries
+
+    results = options.results or data_dir() / "results" / options.profile
+    print(report(write_summaries(results, options.profile, options.seed)))
+    return 0
 
 
 # --- train ---------------------------------------------------------------------------------
@@ -400,6 +438,70 @@ def estimate(options) -> int:
     items = load_benchmark(options.benchmark)
     model = load_model(options.model, dtype=options.dtype, device=options.device)
     print(estimate_table(model, items[0], methods, options.items or len(items)))
+    return 0
+
+
+# --- convert -------------------------------------------------------------------------------
+
+
+def _convert_parser(commands) -> None:
+    p = commands.add_parser(
+        "convert", help="a published alignment (.pth) as a joint model's folder"
+    )
+    p.set_defaults(act=convert)
+    p.add_argument("weights", metavar="FILE", type=Path, help=".pth or .safetensors")
+    p.add_argument("out", metavar="DIR", type=Path, help="the folder to write")
+    p.add_argument("--owl", default="google/owlvit-base-patch32", help="its detector")
+    p.add_argument("--llava", default="llava-hf/llava-1.5-7b-hf", help="its language model")
+    p.add_argument("--names", type=_names, default=[], help="what the detector looks for")
+    p.add_argument("--force", action="store_true", help="replace a folder that is there")
+
+
+def convert(options) -> int:
+    """Read the tensors without running code, and write them where `load_model` finds them."""
+    from .models.joint import convert_published
+
+    if options.out.exists() and not options.force:
+        raise StudyError(f"{options.out} is there already; choose another folder or add --force.")
+    if options.out.is_file():
+        raise StudyError(f"{options.out} is a file; name a folder to write.")
+    folder = convert_published(
+        options.weights, options.out, options.owl, options.llava, options.names
+    )
+    print(f"Written to {folder}; it needs {options.owl} and {options.llava} when it is loaded.")
+    return 0
+
+
+# --- detect --------------------------------------------------------------------------------
+
+
+def _detect_parser(commands) -> None:
+    p = commands.add_parser("detect", help="the numbers of the chapter on detection")
+    p.set_defaults(act=detect)
+    p.add_argument("--model", default="mini/joint", help="a joint model")
+    p.add_argument("--parts", type=_names, help="only these; default: all that can be measured")
+    p.add_argument("--items", type=int, metavar="N", help="pictures, or pairs, of each part")
+    p.add_argument("--profile", default="mini", choices=("mini", "paper"))
+    p.add_argument("--results", type=Path, metavar="DIR", help="default: data/results/PROFILE")
+    p.add_argument("--seed", type=_seed, default=0)
+
+
+def detect(options) -> int:
+    """Measure the joint model part by part; each part is one results file."""
+    from .joint_study import study
+    from .paths import data_dir
+
+    if options.items is not None and options.items < 2:
+        raise StudyError(f"--items must be at least 2, not {options.items}.")
+    results = options.results or data_dir() / "results" / options.profile
+    study(
+        options.model,
+        results,
+        parts=options.parts,
+        items=options.items,
+        profile=options.profile,
+        seed=options.seed,
+    )
     return 0
 
 

@@ -5,7 +5,9 @@ a photograph can do. The loss of the answer's score is that object's exact effec
 the truth puts its mass where the effects are.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from scipy.stats import rankdata
 
 from .answers import Target
 from .benchmarks.base import Item
+from .benchmarks.sprites import render
 from .errors import StudyError
 from .heatmaps.base import Explanation
 from .images import to_tensor
@@ -74,11 +77,15 @@ def counterfactual(
 
 @torch.no_grad()
 def object_effects(target: Target, scene: Scene | Item, batch: int = 8) -> np.ndarray:
-    """f(image) - f(scene drawn without object i) for every object, nats, float64 (O,)."""
+    """f(image) - f(scene drawn without object i) for every object, nats, float64 (O,).
+
+    An item's scene is drawn in the item's own style, a bare scene shaded.
+    """
+    draw = _drawing(scene)
     scene, bound = scene_of(scene), target.bound
     reduced = getattr(bound, "reduced", lambda x: x)
     drawn = [
-        reduced(to_tensor(scenes.draw(part))).to(target.image.device)
+        reduced(to_tensor(draw(part))).to(target.image.device)
         for part in (scene, *(scene.without(i) for i in range(len(scene.objects))))
     ]
     if drawn[0].shape != target.image.shape or (drawn[0] - target.image).abs().max() > 1 / 512:
@@ -102,6 +109,13 @@ def scene_of(source: Scene | Item) -> Scene:
         name = getattr(source, "id", type(source).__name__)
         raise StudyError(f"{name} has no drawn scene; only drawn scenes can lose an object.")
     return scene
+
+
+def _drawing(source: Scene | Item) -> Callable[[Scene], np.ndarray]:
+    """How the pictures of a source are drawn."""
+    if not isinstance(source, Item) or "style" not in source.extra:
+        return scenes.draw
+    return partial(render, style=source.extra["style"], strip=source.extra["strip"])
 
 
 def _compared(effects: np.ndarray, mass: np.ndarray, area: np.ndarray) -> Counterfactual:

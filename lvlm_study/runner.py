@@ -1,17 +1,21 @@
 """The sweep: which (model, benchmark, method, item) cells are missing; compute, store, resume.
 
 Every item is answered once; the answer is judged and its reliance on the image is measured under
-several baselines (kind "reliance"); then each method explains it and its map is scored (kind
-"maps"). Items are dealt in a fixed shuffled order, so that the first 100 of 500 are a fair sample
-and asking for more later keeps what is there. A chunk of `CHUNK` items is one unit of locking and
-one file a table; the file is renewed after every item.
+several baselines (kind "reliance"); the objects of a drawn scene are taken away one by one (kind
+"effects"); then each method explains the answer and its map is scored (kind "maps"). A method may
+come with options, `igos[l2=1]` (see `variants`); whatever it explains then, its map is scored on
+the item's default target, so that all rows of an item answer the same question.
+
+Items are dealt in a fixed shuffled order, so that the first 100 of 500 are a fair sample and
+asking for more later keeps what is there. A chunk of `CHUNK` items is one unit of locking and one
+file a table; the file is renewed after every item.
 """
 
 import os
 import sys
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,22 +24,27 @@ import pyarrow as pa
 import torch
 from tqdm import tqdm
 
-from . import provenance
-from .answers import visual_reliance
+from . import provenance, variants
+from .answers import make_target, visual_reliance
 from .baselines import baselines as known_baselines
+from .baselines import make_baseline
 from .benchmarks import benchmarks as known_benchmarks
 from .benchmarks import load_benchmark
+from .counterfactual import object_effects, object_mass
 from .errors import StudyError, unknown
 from .faithfulness import UNITS, deletion_insertion
-from .heatmaps import METHODS, explain
+from .heatmaps import METHODS
+from .heatmaps.base import CONTROLS, Explanation, explain_target
 from .judge import judge
 from .models import load_model
+from .plausibility import plausibility
 from .shards import chunk_lock, folder_name, read_shard, set_aside, write_shard
+from .zoo import scenes
 
 CHUNK = 32
 MAP_CELLS = 32  # a stored map has at most this many cells a side; the scores saw the full one
-CONTROLS = ("random", "center", "sobel")  # made again in no time, so their maps are not stored
-STEPS = 50
+STEPS = 25  # half of the usual 50, because every map is scored three times
+BASELINE = "blur"  # of the default target, which every map is scored on
 
 _WHERE = [("model", pa.string()), ("benchmark", pa.string()), ("item", pa.string())]
 _ABOUT = [
@@ -68,22 +77,38 @@ RELIANCE = pa.schema(
 )
 SCORES = ("deletion", "insertion", "gap", "deletion_raw", "insertion_raw", "gap_raw")
 SCORES += ("deletion_log", "insertion_log", "image_score", "fill_score")
+EVIDENCE = ("pointing", "pointing_near", "energy", "energy_ratio", "rank_accuracy", "auc")
+EVIDENCE += ("iou_sum", "iou_max", "correlation")
 MAPS = pa.schema(
     [
         *_WHERE,
         ("method", pa.string()),
         ("units", pa.string()),
+        ("fill", pa.string()),
         *_ABOUT,
         *[(name, pa.float64()) for name in SCORES],
         ("area", _FLOATS),
         ("deletion_curve", _FLOATS),
         ("insertion_curve", _FLOATS),
+        *[(name, pa.float64()) for name in EVIDENCE],
+        ("evidence_area", pa.float64()),
+        ("mass", _FLOATS),
         ("heatmap", pa.list_(pa.float16())),
         ("heatmap_shape", pa.list_(pa.int32())),
         ("forward", pa.int64()),
         ("backward", pa.int64()),
         ("seconds", pa.float64()),
         ("peak_bytes", pa.int64()),
+        *_MADE,
+    ]
+)
+EFFECTS = pa.schema(
+    [
+        *_WHERE,
+        *_ABOUT,
+        ("objects", pa.list_(pa.string())),
+        ("effect", _FLOATS),
+        ("area", _FLOATS),
         *_MADE,
     ]
 )
@@ -94,9 +119,10 @@ class Sweep:
     """What to compute and where to keep it.
 
     `items` None means every item of a benchmark; `only` names the items that get maps (all get
-    their reliance measured), None all of them. `retry_failed` computes items again whose last
-    attempt ended in an error; `fresh` those made with other weights, seed or settings, which is
-    otherwise an error.
+    their reliance measured), None all of them. Maps are scored with every fill under the first
+    unit and with the first fill under every other unit (`ways`). `retry_failed` computes items
+    again whose last attempt ended in an error; `fresh` those made with other weights, seed or
+    settings, which is otherwise an error.
     """
 
     models: tuple[str, ...]
@@ -105,7 +131,8 @@ class Sweep:
     results: Path
     profile: str = "mini"
     baselines: tuple[str, ...] = ("blur", "black", "mean", "noise")
-    units: tuple[str, ...] = ("grid",)
+    units: tuple[str, ...] = ("grid", "superpixels")
+    fills: tuple[str, ...] = ("blur", "mean")
     items: int | None = None
     only: frozenset[str] | None = None
     seed: int = 0
@@ -119,15 +146,25 @@ class Sweep:
         """Raise StudyError for a name that does not exist, before anything is computed."""
         for kind, names, known in (
             ("benchmark", self.benchmarks, known_benchmarks()),
-            ("method", self.methods, METHODS),
             ("baseline", self.baselines, known_baselines()),
             ("unit", self.units, UNITS),
+            ("fill", self.fills, known_baselines()),
         ):
             for name in names:
                 if name not in known:
                     raise unknown(kind, name, known)
+        for name in self.methods:
+            variants.parse(name)
+        if not (self.units and self.fills):
+            raise StudyError("A score needs at least one kind of unit and one fill.")
         if self.items is not None and self.items < 1:
             raise StudyError(f"The number of items must be at least 1, not {self.items}.")
+
+    @property
+    def ways(self) -> list[tuple[str, str]]:
+        """(units, fill) of every score of a map."""
+        first = [(self.units[0], fill) for fill in self.fills]
+        return first + [(unit, self.fills[0]) for unit in self.units[1:]]
 
 
 @dataclass
@@ -162,6 +199,64 @@ class Asked:
     @cached_property
     def answer(self):
         return self.model.answer(self.rgb, self.item.question, self.sweep.max_new_tokens)
+
+    @cached_property
+    def default(self) -> tuple:
+        """(target or None, reliance): what every map is scored on, and plain methods explain."""
+        return self.target()
+
+    def reliance(self, baseline: str):
+        """How much the answer rests on the image; under the default baseline measured once."""
+        if baseline == BASELINE:
+            return self.default[1]
+        where = (self.model, self.rgb, self.item.question, self.answer)
+        return visual_reliance(*where, baseline=baseline, seed=self.seed)
+
+    @cached_property
+    def masks(self) -> list[np.ndarray] | None:
+        """Where each object of a drawn scene is, in the scene's order."""
+        scene = scene_of(self.item)
+        return scene and [scenes.mask(scene, i) for i in range(len(scene.objects))]
+
+    def target(self, baseline: str = BASELINE, **choice) -> tuple:
+        """(target or None, reliance): tokens chosen under the default baseline, then another fill.
+
+        So a variant's `baseline` changes the fill that the method works with and nothing else.
+        """
+        where = (self.model, self.rgb, self.item.question, BASELINE, self.answer)
+        target, reliance = make_target(*where, seed=self.seed, **choice)
+        if target is not None and baseline != BASELINE:
+            target = replace(target, baseline=make_baseline(target.image, baseline, self.seed))
+        return target, reliance
+
+    def explain(self, name: str) -> Explanation:
+        """The map of a method or variant, ready to be scored on the default target.
+
+        Without a default target there is nothing to score on, so no map is made.
+        """
+        method, about, own = variants.split_options(name)
+        target, reliance = self.default
+        if about and target is not None:
+            target, reliance = self.target(**about)
+        found = explain_target(
+            METHODS[method],
+            target,
+            reliance,
+            name=method,
+            model=self.model.name,
+            question=self.item.question,
+            size=self.rgb.shape[:2],
+            seed=self.seed,
+            options=own,
+        )
+        if found.target is None:
+            return found
+        return replace(found, target=self.default[0], reliance=self.default[1])
+
+
+def scene_of(item) -> scenes.Scene | None:
+    """The drawn scene of an item that has one."""
+    return item.extra.get("scene")
 
 
 class Worker:
@@ -298,7 +393,7 @@ def attempt(asked: Asked, shard: Shard) -> list[dict]:
         "made": provenance.now(),
     }
     try:
-        found = (reliance_rows if shard.kind == "reliance" else map_rows)(asked, shard.method)
+        found = ROWS[shard.kind](asked, shard.method)
     except Exception as error:  # noqa: BLE001 - one unreadable image must not end a long run
         message = " ".join(str(error).split()) or type(error).__name__
         found = [{"status": "error", "message": f"{type(error).__name__}: {message}"}]
@@ -320,9 +415,7 @@ def reliance_rows(asked: Asked, method: str = "") -> list[dict]:
         return [said | {"baseline": b, "status": "empty_answer"} for b in asked.sweep.baselines]
     rows = []
     for name in asked.sweep.baselines:
-        rel = visual_reliance(
-            asked.model, asked.rgb, item.question, answer, baseline=name, seed=asked.seed
-        )
+        rel = asked.reliance(name)
         rows.append(
             said
             | {
@@ -342,33 +435,73 @@ def reliance_rows(asked: Asked, method: str = "") -> list[dict]:
 
 
 def map_rows(asked: Asked, method: str) -> list[dict]:
-    """One row for each kind of unit: the map, its scores under blur, and its cost."""
-    units = asked.sweep.units
+    """One row for every way to score: the map, its place beside the evidence, scores, cost.
+
+    A variant is scored in the first way alone.
+    """
+    ways = [{"units": units, "fill": fill} for units, fill in asked.sweep.ways]
+    if variants.is_variant(method):
+        ways = ways[:1]  # there are many of them, and they are compared under one score
     if not asked.answer.tokens:
-        return [{"units": u, "status": "empty_answer"} for u in units]
-    ex = explain(
-        asked.model,
-        asked.rgb,
-        asked.item.question,
-        method=method,
-        seed=asked.seed,
-        answer=asked.answer,
-    )
+        return [way | {"status": "empty_answer"} for way in ways]
+    ex = asked.explain(method)
     cost = {name: getattr(ex.cost, name) for name in ("forward", "backward", "seconds")}
-    row = cost | {"peak_bytes": ex.cost.peak_bytes} | stored_map(ex)
-    return [row | scored(asked, ex, u) for u in units]
+    row = cost | {"peak_bytes": ex.cost.peak_bytes} | stored_map(ex) | beside_evidence(asked, ex)
+    return [row | way | scored(asked, ex, **way) for way in ways]
 
 
-def scored(asked: Asked, ex, units: str) -> dict:
-    """Deletion and insertion of a map; `status` is the map's own unless only the score failed."""
-    faith = deletion_insertion(asked.model, ex, steps=STEPS, units=units, seed=asked.seed)
-    row = {name: getattr(faith, name) for name in SCORES} | {"units": units}
-    row["status"] = faith.status if ex.status == "ok" else ex.status
-    if faith.deletion_curve is not None:
-        row["area"] = faith.deletion_curve.fractions.tolist()
-        row["deletion_curve"] = faith.deletion_curve.raw.tolist()
-        row["insertion_curve"] = faith.insertion_curve.raw.tolist()
+def scored(asked: Asked, ex: Explanation, units: str, fill: str) -> dict:
+    """Deletion and insertion of a map on the default target; a map that says nothing has none."""
+    if not speaks(ex):
+        return {"status": ex.status}
+    how = {"steps": STEPS, "units": units, "fill": fill, "seed": asked.seed}
+    faith = deletion_insertion(asked.model, ex, **how)
+    curves = {
+        "area": faith.deletion_curve.fractions.tolist(),
+        "deletion_curve": faith.deletion_curve.raw.tolist(),
+        "insertion_curve": faith.insertion_curve.raw.tolist(),
+    }
+    return {name: getattr(faith, name) for name in SCORES} | curves | {"status": faith.status}
+
+
+def speaks(ex: Explanation) -> bool:
+    """False where there is no map, or one without an order."""
+    return ex.target is not None and ex.status not in ("diverged", "constant")
+
+
+def beside_evidence(asked: Asked, ex: Explanation) -> dict:
+    """Plausibility at full size where the evidence is known, and the map's mass on each object."""
+    row = {}
+    if asked.item.evidence is not None:
+        row["evidence_area"] = float(asked.item.evidence.mean())
+    if not speaks(ex):
+        return row
+    if asked.item.evidence is not None:
+        found = plausibility(ex.saliency, asked.item.evidence)
+        row |= {name: getattr(found, name) for name in EVIDENCE}
+    if asked.masks is not None:
+        row["mass"] = object_mass(ex.saliency, asked.masks).tolist()
     return row
+
+
+def effect_rows(asked: Asked, method: str = "") -> list[dict]:
+    """One row: how far the score falls when each object of the scene is drawn away."""
+    scene = scene_of(asked.item)
+    if scene is None:
+        return [{"status": "no_scene"}]
+    row = {
+        "objects": [sprite.name for sprite in scene.objects],
+        "area": [float(mask.mean()) for mask in asked.masks],
+    }
+    if not asked.answer.tokens:
+        return [row | {"status": "empty_answer"}]
+    target, reliance = asked.default
+    if target is None:
+        return [row | {"status": reliance.status}]
+    return [row | {"status": "ok", "effect": object_effects(target, asked.item).tolist()}]
+
+
+ROWS = {"reliance": reliance_rows, "effects": effect_rows, "maps": map_rows}
 
 
 def stored_map(ex) -> dict:
@@ -385,7 +518,10 @@ def open_shards(sweep, model: str, benchmark: str, number: int, chunk, settings,
     """The tables of one chunk with the rows that still hold."""
     shards = []
     for kind, method, schema, about in settings:
-        folder = sweep.results / kind / folder_name(model) / folder_name(benchmark) / method
+        if kind == "effects" and not any(map(scene_of, chunk)):
+            continue
+        folder = sweep.results / kind / folder_name(model) / folder_name(benchmark)
+        folder = folder / variants.folder_name(method) if method else folder
         path = folder / f"{number:03d}.parquet"
         shard = Shard(kind, method, path, schema, about)
         for part in path.parent.glob(f".{path.name}.*.tmp"):
@@ -406,6 +542,9 @@ def kept_rows(shard: Shard, chunk, sweep: Sweep, say) -> dict[str, list[dict]]:
         if not sweep.fresh:
             raise _other_settings(shard, about.get("settings", {}))
         return {}
+    missing = [name for name in shard.schema.names if rows and name not in rows[0]]
+    if missing:  # what was computed is worth more than the new columns
+        say(f"{shard.path} was made before it had {', '.join(missing)}; its rows stay without.")
     asked = {item.id: item.question for item in chunk}
     kept: dict[str, list[dict]] = {}
     for row in rows:
@@ -434,8 +573,11 @@ def fingerprint(sweep: Sweep, model) -> list[tuple]:
     common["max_new_tokens"] = sweep.max_new_tokens
     made = {"model": model.name, "profile": sweep.profile, "versions": provenance.versions()}
     plan = [("reliance", "", RELIANCE, common | {"baselines": list(sweep.baselines)})]
-    scoring = {"units": list(sweep.units), "steps": STEPS, "baseline": "blur"}
-    plan += [("maps", m, MAPS, common | scoring) for m in sweep.methods]
+    if sweep.methods:
+        plan.append(("effects", "", EFFECTS, common | {"baseline": BASELINE}))
+    scoring = {"units": list(sweep.units), "fills": list(sweep.fills), "steps": STEPS}
+    methods = dict.fromkeys(map(variants.canonical, sweep.methods))
+    plan += [("maps", m, MAPS, common | scoring | {"baseline": BASELINE}) for m in methods]
     return [(kind, m, schema, made | {"settings": s}) for kind, m, schema, s in plan]
 
 

@@ -11,15 +11,20 @@ from PIL import Image
 
 from .errors import StudyError
 from .shards import read_table
+from .variants import is_variant
 
 KEYS = ["model", "benchmark", "item"]
 SAID = ["answer", "verdict", "tokens", "llr", "crucial", "total_drop"]
 UNIT_RANGE = ("igos", "igos++")  # their saliency is 1 - mask, in [0, 1] by itself
 
 
-def stored_maps(results: Path, units: str = "grid") -> pd.DataFrame:
+def stored_maps(
+    results: Path, units: str = "grid", fill: str = "blur", ablations: bool = False
+) -> pd.DataFrame:
     """One row per model, method and item: the map, its scores, and the answer that it explains.
 
+    The scores are those under one kind of unit and one fill. Methods with options, as in
+    `igos[l2=1]`, are left out unless `ablations`.
     Column `saliency` is float32 (h, w), high = important, or None where the runner kept none
     (controls, and items that could not be explained: `status` says why). The answer's columns
     (`answer`, `verdict`, `tokens`, `llr`, `crucial`, `total_drop`) are those measured under blur.
@@ -28,13 +33,30 @@ def stored_maps(results: Path, units: str = "grid") -> pd.DataFrame:
     maps, answers = read_table(results, "maps"), read_table(results, "reliance")
     if maps.empty or answers.empty:
         raise StudyError(f"There are no maps in {results}; make some with 'lvlm-study run'.")
-    maps = maps[(maps.units == units) | maps.units.isna()]
+    maps = one_way(maps, units, fill)
+    if not ablations:
+        maps = maps[~maps.method.map(is_variant)]
     answers = answers[answers.baseline == "blur"].drop_duplicates(KEYS)
     frame = maps.merge(answers[KEYS + SAID], on=KEYS, how="left", validate="many_to_one")
     frame["saliency"] = [
         grid(*pair) for pair in zip(frame.heatmap, frame.heatmap_shape, strict=True)
     ]
     return frame.drop(columns=["heatmap", "heatmap_shape"])
+
+
+def one_way(maps: pd.DataFrame, units: str = "grid", fill: str = "blur") -> pd.DataFrame:
+    """One row a map: those scored with one unit and one fill, and the maps that failed."""
+    maps = with_fill(maps)
+    scored = (maps.units == units) & (maps.fill == fill)
+    return maps[scored | maps.units.isna()]
+
+
+def with_fill(maps: pd.DataFrame) -> pd.DataFrame:
+    """Tables from before the fill was recorded were all scored with blur; failed rows have none."""
+    if "fill" not in maps:
+        maps = maps.assign(fill=None)
+    old = maps.units.notna() & maps.fill.isna()
+    return maps.assign(fill=maps.fill.astype(object).mask(old, "blur"))
 
 
 def grid(values, shape) -> np.ndarray | None:

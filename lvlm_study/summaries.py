@@ -1,16 +1,27 @@
 """From tables of results to the few numbers that the book quotes.
 
-Everything here reads data frames written by `runner` and knows no model. Three files come out, in
-the layout that `results.read` looks numbers up in:
+Everything here reads data frames written by `runner` and knows no model. `SUMMARIES` names the
+files that come out, in the layout that `results.read` looks numbers up in:
 
     reliance.models[mini/llava-1.5].sprites.all.blur.lt30
     faithfulness.models[mini/llava-1.5].sprites.igos.grid.gap.value
+    faithfulness.models[mini/llava-1.5].sprites.igos.superpixels.gap.value
+    faithfulness.models[mini/llava-1.5].sprites.igos.grid+mean.gap.value
+    faithfulness.models[mini/llava-1.5].sprites.igos.evidence.auc.value
+    faithfulness.models[mini/llava-1.5].sprites.igos[l2=1,gamma=0.5].grid.gap.value
     filter.benchmarks.sprites.kept[0.3]
+
+A score under another fill than blur has it behind the units, "grid+mean"; "evidence" is how well
+the maps find the evidence; the options of a variant stand one level below its method.
 """
 
 import json
 import math
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
@@ -20,15 +31,17 @@ from .kept import kept_shares
 from .results import beside
 from .shards import read_table, unwritable
 from .statistics import estimate
+from .stored import with_fill
 
 DROPS = {"lt30": (-math.inf, 0.3), "30_70": (0.3, 0.7), "gt70": (0.7, math.inf)}
-SKIPPED = ("no_crucial_tokens", "no_gap", "diverged", "empty_answer", "error")
+SKIPPED = ("no_crucial_tokens", "no_gap", "diverged", "constant", "empty_answer", "error")
 RATED = ("deletion", "insertion", "gap", "gap_raw")
+PLAUSIBLE = ("energy", "auc", "pointing", "rank_accuracy", "iou_sum")
 BAND = {"lt30": "below 30 %", "30_70": "30 to 70 %"}
 MODELS = (  # a row of the paper's Table 2, our small model of its kind, the released checkpoint
     ("LLaVA-1.5", "mini/llava-1.5", "llava-hf/llava-1.5-7b-hf"),
     ("LLaVA-OV", "mini/llava-ov", "llava-hf/llava-onevision-qwen2-7b-ov-hf"),
-    ("Cambrian", "mini/cambrian", "nyu-visionx/cambrian-8b"),
+    ("Cambrian", "mini/cambrian-l", "nyu-visionx/cambrian-8b"),
 )
 
 
@@ -79,16 +92,35 @@ def of_baseline(frame: pd.DataFrame) -> dict:
 
 
 def faithfulness_summary(frame: pd.DataFrame) -> dict:
-    """{model: {benchmark: {method: {units: {...}}}}}: deletion, insertion, gap, who was skipped."""
-    failed = frame[frame.status == "error"]
-    out: dict = {}
-    for keys, rows in frame[frame.units.notna()].groupby(["model", "benchmark", "method", "units"]):
-        errors = (failed[["model", "benchmark", "method"]] == list(keys[:3])).all(axis=1)
-        place = out
-        for key in keys[:3]:
-            place = place.setdefault(key, {})
-        place[keys[3]] = of_method(rows, int(errors.sum()))
+    """{model: {benchmark: {method: {way: {...}}}}}: scores under every unit and fill, evidence."""
+    frame, out = with_fill(frame), {}
+    for (model, benchmark, method), rows in frame.groupby(["model", "benchmark", "method"]):
+        place = out.setdefault(model, {}).setdefault(benchmark, {})
+        for part in method.rstrip("]").split("["):
+            place = place.setdefault(part, {})
+        errors = int((rows.status == "error").sum())
+        for (units, fill), part in rows.groupby(["units", "fill"], sort=False):
+            place[way(units, fill)] = of_method(part, errors)
+        place["evidence"] = of_evidence(rows)
     return out
+
+
+def way(units: str, fill: str) -> str:
+    """The key of a kind of score: "grid" under blur, "grid+mean" under another fill."""
+    return units if fill == "blur" else f"{units}+{fill}"
+
+
+def of_evidence(frame: pd.DataFrame) -> dict:
+    """How well a method's maps find the evidence: each map that could be scored under blur, once.
+
+    Null where no item has evidence that is known.
+    """
+    maps = frame[(frame.status == "ok") & (frame.fill == "blur")].drop_duplicates("item")
+    maps = maps.reindex(columns=PLAUSIBLE)
+    return {
+        "n": int(maps.auc.notna().sum()),
+        **{name: interval(maps[name]) for name in PLAUSIBLE},
+    }
 
 
 def of_method(frame: pd.DataFrame, errors: int = 0) -> dict:
@@ -123,24 +155,87 @@ def number(value) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
+@dataclass
+class Tables:
+    """The tables of a results folder, each read when first asked for."""
+
+    results: Path
+    profile: str = "mini"
+    seed: int = 0
+
+    @cached_property
+    def reliance(self) -> pd.DataFrame:
+        """One row a model, item and baseline."""
+        return read_table(self.results, "reliance")
+
+    @cached_property
+    def maps(self) -> pd.DataFrame:
+        """One row a model, item, method, units and fill."""
+        frame = read_table(self.results, "maps")
+        return frame if frame.empty else with_fill(frame)
+
+    @cached_property
+    def effects(self) -> pd.DataFrame:
+        """One row a model and item of drawn scenes."""
+        return read_table(self.results, "effects")
+
+    def origin(self, frame: pd.DataFrame) -> dict:
+        """The "provenance" of a summary of these rows."""
+        return origin(frame, self.profile, self.seed)
+
+
+def reliance_file(tables: Tables) -> dict:
+    """`reliance.json`."""
+    return _by_model(tables, tables.reliance, reliance_summary)
+
+
+def faithfulness_file(tables: Tables) -> dict:
+    """`faithfulness.json`."""
+    return _by_model(tables, tables.maps, faithfulness_summary)
+
+
+def filter_file(tables: Tables) -> dict:
+    """`filter.json`."""
+    frame = tables.reliance
+    if frame.empty or "blur" not in set(frame.baseline):
+        return {}
+    return {"provenance": tables.origin(frame), "benchmarks": kept_shares(frame)}
+
+
+def _by_model(tables: Tables, frame: pd.DataFrame, summary: Callable) -> dict:
+    if frame.empty:
+        return {}
+    return {"provenance": tables.origin(frame), "models": summary(frame)}
+
+
+def elsewhere(module: str, function: str = "summary") -> Callable[[Tables], dict]:
+    """A summary that lives in another module of the package, imported when it is made."""
+
+    def make(tables: Tables) -> dict:
+        return getattr(import_module(f".{module}", __package__), function)(tables)
+
+    return make
+
+
+# File name -> the tree to write: {"provenance": tables.origin(frame), ...}, {} for nothing yet.
+SUMMARIES: dict[str, Callable[[Tables], dict]] = {
+    "reliance": reliance_file,
+    "faithfulness": faithfulness_file,
+    "filter": filter_file,
+}
+
+
 def write_summaries(results: Path, profile: str, seed: int) -> dict[str, dict]:
-    """Write `reliance.json`, `faithfulness.json` and `filter.json` beside the tables of a folder.
+    """Write every file of `SUMMARIES` that has something to say beside the tables of a folder.
 
     They cover everything in the folder, whichever run computed it. Returns the trees.
     """
-    out = {}
-    for name, kind, summary in (
-        ("reliance", "reliance", reliance_summary),
-        ("faithfulness", "maps", faithfulness_summary),
-    ):
-        frame = read_table(results, kind)
-        if not frame.empty:
-            about = origin(frame, profile, seed)
-            out[name] = {"provenance": about, "models": summary(frame)}
-            _write(Path(results) / f"{name}.json", out[name])
-        if kind == "reliance" and not frame.empty and "blur" in set(frame.baseline):
-            out["filter"] = {"provenance": about, "benchmarks": kept_shares(frame)}
-            _write(Path(results) / "filter.json", out["filter"])
+    tables, out = Tables(Path(results), profile, seed), {}
+    for name, make in SUMMARIES.items():
+        tree = make(tables)
+        if tree:
+            out[name] = tree
+            _write(Path(results) / f"{name}.json", tree)
     return out
 
 
@@ -228,15 +323,24 @@ def _reliance_lines(models: dict) -> list[dict]:
 
 def _method_lines(models: dict) -> list[dict]:
     return [
-        {"model": model, "benchmark": benchmark, "method": method, "units": units, "n": row["n"]}
+        {"model": model, "benchmark": benchmark, "method": method, "scored": how, "n": row["n"]}
         | {"skipped": sum(row["skipped"].values())}
         | {name: _shown(row[name]) for name in ("deletion", "insertion", "gap")}
         | {"seconds": row["seconds"]}
         for model, benchmarks in models.items()
         for benchmark, methods in benchmarks.items()
-        for method, kinds in methods.items()
-        for units, row in kinds.items()
+        for method, how, row in _scored_ways(methods)
     ]
+
+
+def _scored_ways(tree: dict, above: str = ""):
+    """(method or variant, way, scores) of every score in a benchmark's part of the summary."""
+    for name, below in tree.items():
+        for key, row in below.items():
+            if "gap" in row:
+                yield above + name + "]" * bool(above), key, row
+            elif key != "evidence":
+                yield from _scored_ways({key: row}, name + "[")
 
 
 def _shown(found: dict) -> str:

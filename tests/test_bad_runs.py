@@ -74,7 +74,8 @@ def go(monkeypatch, tmp_path):
 
     def start(models, items=None, **changes):
         monkeypatch.setattr(runner, "load_benchmark", lambda name: items or toy(3))
-        plan = dict(results=tmp_path / "results", baselines=("black",)) | changes
+        plan = dict(results=tmp_path / "results", baselines=("black",))
+        plan |= dict(units=("grid",), fills=("blur",)) | changes
         return runner.run(Sweep(tuple(models), ("toy",), ("center",), **plan), say=told.append)
 
     start.told, start.results = told, tmp_path / "results"
@@ -173,7 +174,8 @@ def test_a_summary_that_cannot_be_written_says_so(go, monkeypatch, capsys, tmp_p
     monkeypatch.setattr("lvlm_study.summaries.os", types.SimpleNamespace(replace=full, getpid=int))
     monkeypatch.setattr(runner, "load_benchmark", lambda name: toy(2))
     call = ["run", "--models", "planted/object", "--benchmarks", "toy", "--methods", "center"]
-    assert cli.main([*call, "--results", str(tmp_path / "results")]) == 2
+    few = ["--units", "grid", "--fills", "blur"]
+    assert cli.main([*call, *few, "--results", str(tmp_path / "results")]) == 2
     assert "is full; make room" in capsys.readouterr().err
     assert len(go.table("maps")) == 2
 

@@ -56,6 +56,7 @@ def study(monkeypatch, tmp_path):
     monkeypatch.setattr(runner, "known_benchmarks", lambda: ["toy"])
     quiet = dict(models=("planted/object",), benchmarks=("toy",), methods=("random", "center"))
     quiet |= dict(results=tmp_path / "results", baselines=("black",))
+    quiet |= dict(units=("grid",), fills=("blur",))
 
     def go(questions, **changes):
         made = []
@@ -91,7 +92,7 @@ def test_rows_hold_what_a_single_call_gives(study):
     assert np.array_equal(row.heatmap, ex.grid.astype(np.float16).ravel())
     assert list(row.heatmap_shape) == [32, 32] and row.heatmap.dtype == np.float16
     assert row["gap"] == pytest.approx(row.insertion - row.deletion)
-    assert len(row.area) == len(row.deletion_curve) == 51 and row.area[-1] == 1
+    assert len(row.area) == len(row.deletion_curve) == 26 and row.area[-1] == 1
     both = reliance[reliance.item == item.id].set_index("baseline")
     assert list(both.loc["black"].crucial) == [False, False, False, True, False]
     drop = 1 - np.exp(-np.sum(both.loc["black"].llr))
@@ -154,7 +155,7 @@ def test_the_command_explains_what_the_filter_keeps(monkeypatch, tmp_path, capsy
     call = ["run", "--models", "planted/object", "--benchmarks", "toy", "--methods", "center"]
     assert cli.main([*call, "--results", str(tmp_path / "r"), "--kept"]) == 0
     assert "The filter keeps 3 of 6 items" in capsys.readouterr().out
-    maps = shards.read_table(tmp_path / "r", "maps")
+    maps = shards.read_table(tmp_path / "r", "maps").drop_duplicates("item")
     assert sorted(maps.item) == ["toy/1", "toy/3", "toy/5"]
     found = json.loads((tmp_path / "r" / "filter.json").read_text())["benchmarks"]["toy"]
     assert found["kept"]["0.3"] == 50
@@ -201,12 +202,13 @@ def test_other_settings_do_not_mix(study):
 
 def open_with_other_weights(study):
     """The same name with other parameters, as after training again."""
-    sweep = Sweep(("planted/object",), ("toy",), ("random",), study.results, baselines=("black",))
+    few = dict(baselines=("black",), units=("grid",), fills=("blur",))
+    sweep = Sweep(("planted/object",), ("toy",), ("random",), study.results, **few)
     changed = planted("object")
     changed.model.table += 1
     settings = runner.fingerprint(sweep, changed)
     chunk = runner.dealt(toy(), 2)
-    runner.open_shards(sweep, "planted/object", "toy", 0, chunk, settings[1:], print)
+    runner.open_shards(sweep, "planted/object", "toy", 0, chunk, settings[2:], print)
 
 
 def test_a_changed_question_is_asked_again(study):
@@ -401,6 +403,7 @@ def test_faithfulness_summary_by_hand():
             "benchmark": "toy",
             "method": "igos",
             "units": ["grid"] * 3 + [None],
+            "fill": ["blur"] * 3 + [None],
             "item": list("abcd"),
             "status": status,
             **{name: score for name in summaries.RATED},

@@ -19,6 +19,7 @@ from ..images import load_image
 from ..masks import render
 from ..models.base import Answer
 
+CONTROLS = ("random", "center", "sobel")  # know nothing of the model
 MIN_GAP = 0.05  # least difference in mean probability between image and baseline worth explaining
 
 
@@ -46,9 +47,10 @@ class Explanation:
     `saliency` (H, W) is in pixels of the original image, high = important, never stretched to its
     own range. `grid` is the method's map before it was enlarged. `status` is "ok",
     "no_crucial_tokens" (zeros, target None), "no_gap" (image and baseline give nearly the same
-    probability, so the map has little to explain) or "diverged" (zeros: the method returned
-    non-finite values). `dataclasses.replace(ex, saliency=...)` re-scores any map under the same
-    target.
+    probability, so the map has little to explain), "diverged" (zeros: the method returned
+    non-finite values) or "constant" (the same value everywhere, so the map says nothing: it puts
+    no place before another, and its scores would be chance; not said of controls).
+    `dataclasses.replace(ex, saliency=...)` re-scores any map under the same target.
     """
 
     saliency: np.ndarray = field(repr=False)  # (H, W) float32
@@ -86,6 +88,8 @@ def explain_target(
         status = "ok" if abs(reliance.gap) >= MIN_GAP else "no_gap"
     if not torch.isfinite(grid).all():
         grid, status = torch.zeros_like(grid), "diverged"
+    elif target is not None and name not in CONTROLS and bool((grid == grid.flatten()[0]).all()):
+        status = "constant"
     full = grid if tuple(grid.shape) == tuple(size) else render(grid[None, None], size)[0, 0]
     return Explanation(
         saliency=full.numpy(),

@@ -1,0 +1,258 @@
+"""What each choice inside iGOS is worth: the paper's Tables 3 and 5, and the choices it left open.
+
+A variant changes how the map is made, never how it is scored: target tokens, units and fill of the
+test stay those of the default. Differences are paired by item, variant - default, so that above 0
+the variant is better; tests are corrected by Holm for all variants that were run.
+"""
+
+import numpy as np
+import pandas as pd
+
+from .method_names import REFERENCE, title
+from .method_tables import (
+    CLEAR,
+    GROUP,
+    LEVEL,
+    SCORES,
+    UNCLEAR,
+    interval,
+    number,
+    rows_of,
+    scored,
+    spread,
+    wide,
+)
+from .statistics import holm, paired_test
+from .variants import ABLATIONS, PAPER, parse
+
+CHOICES = {  # table of `ABLATIONS` -> the question that it answers
+    "tokens": "which tokens are explained",
+    "baseline": "the picture without information",
+    "masks": "one mask or two",
+    "l2_gamma": "weight and decay of the L2 term",
+    "mask_size": "cells of the mask, a side",
+    "iterations": "iterations",
+    "steps": "integration steps",
+    "noise": "noise",
+    "lr": "learning rate",
+    "l2_unit": "unit of the L2 term",
+    "preset": "the fast preset",
+}
+SHARE = 0.98  # what a cheaper variant must keep of the default's gap
+
+
+def variant_names() -> list[str]:
+    """Every variant of every table, once, the default first."""
+    every = [name for names in ABLATIONS.values() for name in names]
+    return [REFERENCE, *[n for n in dict.fromkeys(every) if n != REFERENCE]]
+
+
+def variant_rows(maps: pd.DataFrame) -> pd.DataFrame:
+    """The rows of iGOS and its variants, under the paper's test."""
+    frame = rows_of(maps, variants=True)
+    return frame[frame.method.isin(variant_names())]
+
+
+def differences(frame: pd.DataFrame, value: str = "gap") -> pd.DataFrame:
+    """Every variant against the default, on the items that both have: one row a variant.
+
+    Columns: method, difference (variant - default), low, high, p, p_holm, n, clear.
+    """
+    table = wide(scored(frame), value)
+    names = [n for n in variant_names() if n in table and n != REFERENCE]
+    columns = ["method", "difference", "low", "high", "p", "p_holm", "n", "clear"]
+    if REFERENCE not in table or not names:
+        return pd.DataFrame(columns=columns)
+    rows = []
+    for name in names:
+        both = table[[name, REFERENCE]].dropna()
+        rows.append({"method": name} | vars(paired_test(both[name], both[REFERENCE])))
+    found = pd.DataFrame(rows)
+    found["p_holm"] = holm(found.p)
+    return found.assign(clear=found.p_holm < LEVEL)[columns]
+
+
+def choice_table(frame: pd.DataFrame, choice: str) -> pd.DataFrame:
+    """One ablation: scores of its variants, and their differences to the default.
+
+    Columns: method, value (what is set), n, deletion, insertion, gap, low, high, difference,
+    diff_low, diff_high, clear. Variants that were not run are left out.
+    """
+    against = differences(frame).set_index("method")
+    rows = []
+    for name in ABLATIONS[choice]:
+        part = scored(frame[frame.method == name])
+        if part.empty:
+            continue
+        found = interval(part.gap)
+        row = {"method": name, "value": setting(name, choice), "n": len(part)}
+        row |= {score: part[score].mean() for score in SCORES}
+        row |= {"low": found["low"], "high": found["high"], "passes": part.forward.mean()}
+        other = against.loc[name] if name in against.index else None
+        for key, column in (
+            ("difference", "difference"),
+            ("diff_low", "low"),
+            ("diff_high", "high"),
+        ):
+            row[key] = np.nan if other is None else other[column]
+        rows.append(row | {"clear": other is not None and bool(other.clear)})
+    return pd.DataFrame(rows)
+
+
+def setting(name: str, choice: str) -> str:
+    """What a variant sets, for readers: "λ2 1, γ 0.2", "black", "16"."""
+    method, options = parse(name)
+    if method != REFERENCE:
+        return title(method)
+    if choice == "l2_gamma":
+        return f"λ₂ {options.get('l2', 0.1):g}, γ {options.get('gamma', 1.0):g}"
+    if not options:
+        return f"{_default(choice)} (default)"
+    return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in options.values())
+
+
+def _default(choice: str) -> str:
+    known = {"tokens": "likelihood ratio", "baseline": "blur", "masks": "one", "mask_size": "32"}
+    known |= {"iterations": "5", "steps": "10", "noise": "0.2", "lr": "10"}
+    return (known | {"l2_unit": "sum", "preset": "none"})[choice]
+
+
+def shown(frame: pd.DataFrame, choices=tuple(CHOICES)) -> pd.DataFrame:
+    """The table of the chapter: choices below each other, differences with intervals."""
+    rows = []
+    for choice in choices:
+        for row in choice_table(frame, choice).itertuples():
+            default = not np.isfinite(row.difference)
+            change = "–" if default else spread(row.difference, row.diff_low, row.diff_high)
+            verdict = "" if default else "yes" if row.clear else "no"
+            rows.append(
+                {"choice": CHOICES[choice], "setting": row.value, "n": row.n}
+                | {"deletion": row.deletion, "insertion": row.insertion, "ins − del": row.gap}
+                | {"minus the default": change, "clear": verdict, "passes": round(row.passes)}
+            )
+    return pd.DataFrame(rows)
+
+
+def beside_paper(frame: pd.DataFrame, paper: pd.DataFrame, table: str) -> pd.DataFrame:
+    """Table 3 or Table 5: ours and the paper's differences to the default, insertion - deletion.
+
+    The paper's is the mean over its three benchmarks; it gives no interval.
+    """
+    gaps = pd.Series(
+        np.mean([paper[f"{k}_ins"] - paper[f"{k}_del"] for k in ("mmvp", "mmstar", "cvbench")], 0),
+        index=paper.iloc[:, 0].astype(str),
+    )
+    labels = PAPER[table]
+    base, against = gaps[labels[REFERENCE]], differences(frame).set_index("method")
+    rows = []
+    for name, label in labels.items():
+        ours = scored(frame[frame.method == name])
+        row = {"the paper's row": label, "ours": title(name), "n": len(ours) or None}
+        row |= {"paper": gaps[label], "mini": ours.gap.mean()}
+        row["paper, minus its default"] = gaps[label] - base
+        other = against.loc[name] if name in against.index else None
+        row["mini, minus its default"] = (
+            "–" if other is None else spread(other.difference, other.low, other.high)
+        )
+        rows.append(row)
+    return pd.DataFrame(rows).assign(n=pd.Series([r["n"] for r in rows], dtype=object))
+
+
+def weight_grid(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean gap for every weight of the L2 term (rows) and decay gamma (columns) that was run."""
+    values: dict[float, dict[float, float]] = {}
+    for name in ABLATIONS["l2_gamma"]:
+        part = scored(frame[frame.method == name])
+        options = parse(name)[1]
+        if len(part):
+            row = values.setdefault(float(options.get("l2", 0.1)), {})
+            row[float(options.get("gamma", 1.0))] = part.gap.mean()
+    return pd.DataFrame(values).T.sort_index().sort_index(axis=1)
+
+
+def summary(tables) -> dict:
+    """`ablations.json`, from the tables of a results folder (`summaries.Tables`)."""
+    found = {} if tables.maps.empty else ablations_summary(tables.maps)
+    return {"provenance": tables.origin(tables.maps), "models": found} if found else {}
+
+
+def ablations_summary(maps: pd.DataFrame) -> dict:
+    """{model: {benchmark: ...}}: what chapter 3 quotes; models without variants are left out."""
+    out: dict = {}
+    for (model, benchmark), part in variant_rows(maps).groupby(GROUP):
+        if part.method.nunique() > 1:
+            out.setdefault(model, {})[benchmark] = of_model(part)
+    return out
+
+
+def of_model(part: pd.DataFrame) -> dict:
+    """Variants with their differences, and the verdicts in words."""
+    found = differences(part)
+    clear = found[found.clear]
+    better, worse = clear[clear.difference > 0], clear[clear.difference < 0]
+    return {
+        "items": int(part.item.nunique()),
+        "n": int(len(scored(part[part.method == REFERENCE]))),
+        "count": len(found),
+        "clear": len(clear),
+        "within_noise": len(found) - len(clear),
+        "better": {"count": len(better), "titles": _said(better, ascending=False)},
+        "worse": {"count": len(worse), "titles": _said(worse, ascending=True)},
+        "largest_loss": _extreme(found, "idxmin"),
+        "largest_gain": _extreme(found, "idxmax"),
+        "variants": {key(n): of_variant(part, found, n) for n in [REFERENCE, *found.method]},
+        "fast": fast(part),
+    }
+
+
+def key(name: str) -> str:
+    """A variant's name where square brackets already mean something: "l2=1,gamma=0.2"."""
+    return name.partition("[")[2].rstrip("]") or {REFERENCE: "default"}.get(name, name)
+
+
+def of_variant(part: pd.DataFrame, found: pd.DataFrame, name: str) -> dict:
+    """Scores of one variant; difference, interval and verdict unless it is the default."""
+    rows = scored(part[part.method == name])
+    out = {"title": title(name), "passes": number(rows.forward.mean())}
+    out |= {score: interval(rows[score]) for score in SCORES}
+    if name == REFERENCE:
+        return out
+    row = found.set_index("method").loc[name]
+    keep = {k: number(row[k]) for k in ("difference", "low", "high", "p_holm")}
+    return out | keep | {"pairs": int(row.n), "verdict": CLEAR if row.clear else UNCLEAR}
+
+
+def fast(part: pd.DataFrame, name: str = "igos[preset=fast]") -> dict:
+    """What the fast preset keeps of the default's gap, with the passes it makes; paired items."""
+    table = wide(scored(part))
+    if name not in table or REFERENCE not in table:
+        return {}
+    both = table[[name, REFERENCE]].dropna()
+    pairs = both.to_numpy()
+    picks = np.random.default_rng(0).integers(0, len(pairs), (2000, len(pairs)))
+    shares = pairs[picks, 0].mean(1) / pairs[picks, 1].mean(1)
+    low, high = np.quantile(shares, [0.025, 0.975])
+    kept = float(pairs[:, 0].mean() / pairs[:, 1].mean())
+    passes = [scored(part[part.method == n]).forward.mean() for n in (name, REFERENCE)]
+    return {
+        "kept": number(100 * kept),
+        "low": number(100 * low),
+        "high": number(100 * high),
+        "n": len(both),
+        "passes": number(100 * passes[0] / passes[1]),
+        "verdict": "keeps" if kept >= SHARE else "does not keep",
+    }
+
+
+def _said(rows: pd.DataFrame, ascending: bool) -> str:
+    names = rows.sort_values("difference", ascending=ascending).method
+    return "; ".join(title(name) for name in names) or "none"
+
+
+def _extreme(found: pd.DataFrame, which: str) -> dict:
+    if found.empty:
+        return {}
+    row = found.loc[getattr(found.difference, which)()]
+    keep = {k: number(row[k]) for k in ("difference", "low", "high", "p_holm")}
+    verdict = CLEAR if row.clear else UNCLEAR
+    return keep | {"title": title(row.method), "n": int(row.n), "verdict": verdict}

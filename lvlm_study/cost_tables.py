@@ -1,0 +1,232 @@
+"""What a map costs, when it fails, and whether anybody could have known without the truth.
+
+Passes are exact; seconds were measured while the sweep shared its machine and are rough.
+"""
+
+import numpy as np
+import pandas as pd
+
+from .method_names import CONTROLS, REFERENCE, title
+from .method_tables import groups, interval, method_scores, number, rows_of, scored
+from .truth_tables import with_evidence
+
+MIB = 2**20
+QUANTILE = 0.95  # of the random maps' gaps: what luck reaches once in twenty items
+FLAGS = {  # a sign that needs no truth -> how readers call it
+    "not_positive": "insertion − deletion at most 0",
+    "like_random": "no better than 95 % of random maps",
+    "below_sobel": "worse than the picture's edges",
+}
+BAD = {  # what makes a map bad, where the truth is known -> how readers call it
+    "off_evidence": "less on the evidence than chance",
+    "missed": "peak outside the evidence",
+}
+
+
+# --- cost
+
+
+def costs(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a method, cheapest first: medians over the maps that were made.
+
+    Columns: method, title, n, forward, backward, seconds, mib (peak memory above the start), times
+    (seconds relative to iGOS, on the same items), gap with `gap_low` and `gap_high`.
+    """
+    good = scored(frame)
+    rows = [_cost(part, good) for _, part in good.groupby("method")]
+    columns = ["method", "title", "n", "forward", "backward", "seconds", "mib", "times"]
+    table = pd.DataFrame(rows, columns=columns)
+    if table.empty:
+        return table.assign(gap=[], gap_low=[], gap_high=[])
+    gaps = method_scores(frame)[["method", "gap", "gap_low", "gap_high"]]
+    return table.merge(gaps, on="method").sort_values("seconds", ignore_index=True)
+
+
+def _cost(part: pd.DataFrame, good: pd.DataFrame) -> dict:
+    method = part.method.iloc[0]
+    other = good[(good.method == REFERENCE) & good.item.isin(part.item)].set_index("item").seconds
+    times = (part.set_index("item").seconds / other).median() if len(other) else np.nan
+    counts = {name: round(part[name].median()) for name in ("forward", "backward")}
+    return {
+        "method": method,
+        "title": title(method),
+        "n": len(part),
+        **counts,
+        "seconds": part.seconds.median(),
+        "mib": part.peak_bytes.median() / MIB,
+        "times": times,
+    }
+
+
+def cost_shown(maps: pd.DataFrame) -> pd.DataFrame:
+    """The table of the chapter, all models."""
+    rows = []
+    for (model, _), part in groups(rows_of(maps)):
+        for row in costs(part[~part.method.isin(CONTROLS)]).itertuples():
+            rows.append(
+                {"model": model, "method": row.title, "n": row.n, "forward": row.forward}
+                | {"backward": row.backward, "seconds": row.seconds, "MiB": round(row.mib)}
+                | {"time / iGOS": row.times, "ins − del": row.gap}
+            )
+    return pd.DataFrame(rows)
+
+
+def pareto(table: pd.DataFrame) -> list[str]:
+    """Methods that no other beats in both time and gap, cheapest first; controls do not count."""
+    own = table[~table.method.isin(CONTROLS)].sort_values(["seconds", "gap"])
+    best, names = -np.inf, []
+    for row in own.itertuples():
+        if row.gap > best:
+            best = row.gap
+            names.append(row.method)
+    return names
+
+
+# --- what happened to the items
+
+
+def statuses(frame: pd.DataFrame) -> pd.DataFrame:
+    """Items by status, a row a method (all rows of one model)."""
+    table = frame.groupby(["method", "status"]).size().unstack(fill_value=0)
+    return table.rename(index=title).rename_axis(index="method", columns=None).reset_index()
+
+
+# --- flags
+
+
+def flagged(frame: pd.DataFrame) -> pd.DataFrame:
+    """Maps of real methods with known evidence: every flag and every fault as a column of booleans.
+
+    One model's rows. A flag reads the item's scores and those of its controls only.
+    """
+    good = with_evidence(frame)
+    random = good[good.method == "random"].gap
+    luck = random.quantile(QUANTILE) if len(random) else np.nan
+    edges = good[good.method == "sobel"].drop_duplicates("item").set_index("item").gap
+    own = good[~good.method.isin(CONTROLS)]
+    return own.assign(
+        not_positive=own.gap <= 0,
+        like_random=own.gap <= luck,
+        below_sobel=own.gap.to_numpy() < own.item.map(edges).to_numpy(float),
+        off_evidence=own.energy_ratio < 1,
+        missed=own.pointing_near < 0.5,
+    )
+
+
+def flag_scores(frame: pd.DataFrame, fault: str = "off_evidence") -> pd.DataFrame:
+    """How often each flag is right, over all methods' maps of one model.
+
+    Columns: flag, title, n (maps), flagged (share), base (share of bad maps), precision, recall,
+    lift (precision - base: above 0 the flag knows something) with `lift_low` and `lift_high`;
+    whole items are resampled, since the maps of one picture fail together.
+    """
+    maps = flagged(frame)
+    rows = [{"flag": f, "title": t} | _rates(maps, f, fault) for f, t in FLAGS.items() if len(maps)]
+    return pd.DataFrame(rows, columns=None if rows else ["flag", "title", "n"])
+
+
+def _rates(maps: pd.DataFrame, flag: str, fault: str) -> dict:
+    """Counts an item, then ratios of sums: of the data, and of resamples of the items."""
+    table = pd.DataFrame(
+        {
+            "item": maps.item,
+            "all": 1,
+            "bad": maps[fault],
+            "flag": maps[flag],
+            "both": maps[fault] & maps[flag],
+        }
+    )
+    sums = table.groupby("item").sum().to_numpy(float)  # (items, 4)
+    count = len(sums)
+    picks = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), 2000)
+    every, bad, flags, both = (np.vstack([np.ones(count), picks]) @ sums).T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision, recall, base = both / flags, both / bad, bad / every
+        lift = precision - base
+    low, high = np.nanquantile(lift, [0.025, 0.975]) if flags[0] else (np.nan, np.nan)
+    return {
+        "n": int(every[0]),
+        "items": count,
+        "flagged": flags[0] / every[0],
+        "base": base[0],
+        "precision": precision[0],
+        "recall": recall[0],
+        "lift": lift[0],
+        "lift_low": low,
+        "lift_high": high,
+    }
+
+
+def flags_by_method(frame: pd.DataFrame, flag: str = "like_random", fault: str = "off_evidence"):
+    """One row a method: title, n, flagged, base, precision, recall."""
+    rows = [
+        {"method": method, "title": title(method)} | _rates(part, flag, fault)
+        for method, part in flagged(frame).groupby("method")
+    ]
+    table = pd.DataFrame(rows, columns=None if rows else ["method", "title", "n", "base"])
+    return table.sort_values("base", ignore_index=True)
+
+
+# --- the numbers of the chapter
+
+
+def summary(tables) -> dict:
+    """`cost.json`, from the tables of a results folder (`summaries.Tables`)."""
+    found = {} if tables.maps.empty else cost_summary(tables.maps)
+    return {"provenance": tables.origin(tables.maps), "models": found} if found else {}
+
+
+def cost_summary(maps: pd.DataFrame) -> dict:
+    """{model: {benchmark: ...}}: what chapter 5 quotes."""
+    out: dict = {}
+    for (model, benchmark), part in groups(rows_of(maps)):
+        out.setdefault(model, {})[benchmark] = of_model(part)
+    return out
+
+
+def of_model(part: pd.DataFrame) -> dict:
+    """Cost by method, statuses, flags."""
+    table = costs(part)
+    front = pareto(table)
+    keep = ("forward", "backward", "seconds", "mib", "times", "gap")
+    return {
+        "methods": {
+            row["method"]: {"title": row["title"], "n": int(row["n"])}
+            | {name: number(row[name]) for name in keep}
+            for _, row in table.iterrows()
+        },
+        "worth_it": {"titles": ", ".join(map(title, front)), "count": len(front)},
+        "statuses": {str(k): int(v) for k, v in part.status.value_counts().items()},
+        "cells": len(part),
+        "flags": {fault: flags_told(part, fault) for fault in BAD if len(flagged(part))},
+        "reference_flag": reference_flag(part),
+    }
+
+
+def flags_told(part: pd.DataFrame, fault: str) -> dict:
+    """Rates of every flag in per cent, with a verdict in words."""
+    out = {}
+    for row in flag_scores(part, fault).itertuples():
+        rates = ("flagged", "base", "precision", "recall", "lift", "lift_low", "lift_high")
+        told = {name: number(100 * getattr(row, name)) for name in rates}
+        known = row.lift_low > 0 if np.isfinite(row.lift_low) else False
+        verdict = "knows something" if known else "knows no more than a guess"
+        out[row.flag] = told | {"n": row.n, "items": row.items, "verdict": verdict}
+    return out
+
+
+def reference_flag(part: pd.DataFrame) -> dict:
+    """The same for iGOS alone, the flag of the random maps."""
+    maps = flagged(part)
+    maps = maps[maps.method == REFERENCE]
+    if maps.empty:
+        return {}
+    rates = _rates(maps, "like_random", "off_evidence")
+    counts = {"n": rates.pop("n"), "items": rates.pop("items")}
+    gaps = {name: interval(rows.gap) for name, rows in split_by(maps, "off_evidence")}
+    return counts | {k: number(100 * v) for k, v in rates.items()} | {"gap": gaps}
+
+
+def split_by(maps: pd.DataFrame, fault: str):
+    """("good", rows), ("bad", rows)."""
+    return (("good", maps[~maps[fault]]), ("bad", maps[maps[fault]]))

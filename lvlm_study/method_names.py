@@ -1,0 +1,62 @@
+"""What methods are called where people read about them: tables, figures, sentences.
+
+The runner writes short names, with options in brackets for variants: "igos[baseline=black]".
+"""
+
+import re
+
+TITLES = {
+    "igos": "iGOS",
+    "igos++": "iGOS++",
+    "grad_cam": "Grad-CAM",
+    "gae": "T-MM",
+    "attention": "Attention",
+    "rollout": "Attention rollout",
+    "llava_cam": "LLaVA-CAM",
+    "rise": "RISE",
+    "occlusion": "Occlusion",
+    "integrated_gradients": "Integrated gradients",
+    "smoothgrad": "SmoothGrad",
+    "iia": "IIA",
+    "tam": "TAM",
+    "eagle": "EAGLE",
+    "eagle_lazy": "EAGLE, lazy",
+    "ga": "Gradient alignment",
+    "sobel": "Sobel edges",
+    "center": "Centre blob",
+    "random": "Random map",
+}
+CONTROLS = ("random", "center", "sobel")  # they never look at the model
+REFERENCE = "igos"  # the paper's method, which the others are compared with
+NOBODY = "none"
+
+
+def title(name: str) -> str:
+    """The name for readers; options in brackets follow it, "iGOS (baseline black)"."""
+    base, _, options = name.partition("[")
+    plain = TITLES.get(base, base)
+    said = options.rstrip("]").replace("_", " ").replace("=", " ").replace(",", ", ")
+    return f"{plain} ({said})" if said else plain
+
+
+def listed(names) -> str:
+    """Titles as a reader would say them: "A", "A and B", "A, B and C"; "none" without any."""
+    titles = [title(name) for name in names]
+    if len(titles) < 2:
+        return titles[0] if titles else NOBODY
+    return f"{', '.join(titles[:-1])} and {titles[-1]}"
+
+
+def in_order(names) -> list[str]:
+    """Methods in the order of `TITLES`, controls last, unknown ones before the controls."""
+    known = {name: place for place, name in enumerate(TITLES)}
+    last = len(known) - len(CONTROLS)
+    return sorted(
+        names, key=lambda name: (known.get(name.partition("[")[0], last - 0.5), _natural(name))
+    )
+
+
+def _natural(name: str) -> list:
+    """Numbers inside a name sort by size: steps=4 before steps=20."""
+    parts = re.split(r"(\d+\.?\d*)", name)
+    return [(0, float(p), "") if p[:1].isdigit() else (1, 0.0, p) for p in parts if p]
