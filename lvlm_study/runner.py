@@ -43,7 +43,8 @@ from .zoo import scenes
 
 CHUNK = 32
 MAP_CELLS = 32  # a stored map has at most this many cells a side; the scores saw the full one
-STEPS = 25  # half of the usual 50, because every map is scored three times
+STEPS = 25  # half of the usual 50, because every map is scored in several ways,
+ROUGH_STEPS = 10  # of which only the first is quoted to two digits
 BASELINE = "blur"  # of the default target, which every map is scored on
 
 _WHERE = [("model", pa.string()), ("benchmark", pa.string()), ("item", pa.string())]
@@ -454,7 +455,8 @@ def scored(asked: Asked, ex: Explanation, units: str, fill: str) -> dict:
     """Deletion and insertion of a map on the default target; a map that says nothing has none."""
     if not speaks(ex):
         return {"status": ex.status}
-    how = {"steps": STEPS, "units": units, "fill": fill, "seed": asked.seed}
+    steps = STEPS if (units, fill) == asked.sweep.ways[0] else ROUGH_STEPS
+    how = {"steps": steps, "units": units, "fill": fill, "seed": asked.seed}
     faith = deletion_insertion(asked.model, ex, **how)
     curves = {
         "area": faith.deletion_curve.fractions.tolist(),
@@ -575,7 +577,8 @@ def fingerprint(sweep: Sweep, model) -> list[tuple]:
     plan = [("reliance", "", RELIANCE, common | {"baselines": list(sweep.baselines)})]
     if sweep.methods:
         plan.append(("effects", "", EFFECTS, common | {"baseline": BASELINE}))
-    scoring = {"units": list(sweep.units), "fills": list(sweep.fills), "steps": STEPS}
+    scoring = {"units": list(sweep.units), "fills": list(sweep.fills)}
+    scoring["steps"] = [STEPS, ROUGH_STEPS]
     methods = dict.fromkeys(map(variants.canonical, sweep.methods))
     plan += [("maps", m, MAPS, common | scoring | {"baseline": BASELINE}) for m in methods]
     return [(kind, m, schema, made | {"settings": s}) for kind, m, schema, s in plan]

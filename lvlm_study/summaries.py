@@ -222,6 +222,12 @@ SUMMARIES: dict[str, Callable[[Tables], dict]] = {
     "reliance": reliance_file,
     "faithfulness": faithfulness_file,
     "filter": filter_file,
+    "focus": elsewhere("focus_summaries", "focus_summary"),
+    "correctness": elsewhere("focus_summaries", "correctness_summary"),
+    "attention": elsewhere("focus_summaries", "attention_summary"),
+    "scale": elsewhere("scale_tables", "scale_summary"),
+    "architecture": elsewhere("scale_tables", "architecture_summary"),
+    "audit": elsewhere("audit_verdicts"),
 }
 
 
