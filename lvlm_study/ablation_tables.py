@@ -17,11 +17,13 @@ from .method_tables import (
     UNCLEAR,
     interval,
     number,
+    or_not_yet,
     rows_of,
     scored,
     spread,
     wide,
 )
+from .results import NOT_YET
 from .statistics import holm, paired_test
 from .variants import ABLATIONS, PAPER, parse
 
@@ -130,7 +132,7 @@ def shown(frame: pd.DataFrame, choices=tuple(CHOICES)) -> pd.DataFrame:
                 | {"deletion": row.deletion, "insertion": row.insertion, "ins − del": row.gap}
                 | {"minus the default": change, "clear": verdict, "passes": round(row.passes)}
             )
-    return pd.DataFrame(rows)
+    return or_not_yet(pd.DataFrame(rows))
 
 
 def beside_paper(frame: pd.DataFrame, paper: pd.DataFrame, table: str) -> pd.DataFrame:
@@ -186,9 +188,13 @@ def ablations_summary(maps: pd.DataFrame) -> dict:
 
 
 def of_model(part: pd.DataFrame) -> dict:
-    """Variants with their differences, and the verdicts in words."""
+    """Variants with their differences, and the verdicts in words.
+
+    Every variant of `ABLATIONS` has an entry, so that a page can speak of one that has not been
+    run yet; `said` is the difference with its interval, ready to be read.
+    """
     found = differences(part)
-    clear = found[found.clear]
+    clear = found[found.clear.astype(bool)]
     better, worse = clear[clear.difference > 0], clear[clear.difference < 0]
     return {
         "items": int(part.item.nunique()),
@@ -196,11 +202,10 @@ def of_model(part: pd.DataFrame) -> dict:
         "count": len(found),
         "clear": len(clear),
         "within_noise": len(found) - len(clear),
-        "better": {"count": len(better), "titles": _said(better, ascending=False)},
-        "worse": {"count": len(worse), "titles": _said(worse, ascending=True)},
+        "better": {"count": len(better), "titles": _titles(better, ascending=False)},
+        "worse": {"count": len(worse), "titles": _titles(worse, ascending=True)},
         "largest_loss": _extreme(found, "idxmin"),
-        "largest_gain": _extreme(found, "idxmax"),
-        "variants": {key(n): of_variant(part, found, n) for n in [REFERENCE, *found.method]},
+        "variants": {key(name): of_variant(part, found, name) for name in variant_names()},
         "fast": fast(part),
     }
 
@@ -213,46 +218,49 @@ def key(name: str) -> str:
 def of_variant(part: pd.DataFrame, found: pd.DataFrame, name: str) -> dict:
     """Scores of one variant; difference, interval and verdict unless it is the default."""
     rows = scored(part[part.method == name])
-    out = {"title": title(name), "passes": number(rows.forward.mean())}
+    out = {"title": title(name), "said": NOT_YET, "verdict": NOT_YET, "score": NOT_YET}
+    if rows.empty:
+        return out | {"passes": NOT_YET}
     out |= {score: interval(rows[score]) for score in SCORES}
-    if name == REFERENCE:
-        return out
-    row = found.set_index("method").loc[name]
-    keep = {k: number(row[k]) for k in ("difference", "low", "high", "p_holm")}
-    return out | keep | {"pairs": int(row.n), "verdict": CLEAR if row.clear else UNCLEAR}
+    out |= {"score": f"{rows.gap.mean():.2f}", "passes": f"{rows.forward.mean():.0f}"}
+    if name in set(found.method):
+        out |= _told(found.set_index("method").loc[name])
+    return out
+
+
+def _told(row) -> dict:
+    """A difference in numbers and in words."""
+    numbers = {k: number(row[k]) for k in ("difference", "low", "high", "p_holm")}
+    words = {"said": spread(row.difference, row.low, row.high, 3)}
+    return numbers | words | {"pairs": int(row.n), "verdict": CLEAR if row.clear else UNCLEAR}
 
 
 def fast(part: pd.DataFrame, name: str = "igos[preset=fast]") -> dict:
     """What the fast preset keeps of the default's gap, with the passes it makes; paired items."""
     table = wide(scored(part))
     if name not in table or REFERENCE not in table:
-        return {}
-    both = table[[name, REFERENCE]].dropna()
-    pairs = both.to_numpy()
+        return {"kept": NOT_YET, "passes": NOT_YET, "n": 0, "verdict": "has yet to be held against"}
+    pairs = table[[name, REFERENCE]].dropna().to_numpy()
     picks = np.random.default_rng(0).integers(0, len(pairs), (2000, len(pairs)))
-    shares = pairs[picks, 0].mean(1) / pairs[picks, 1].mean(1)
-    low, high = np.quantile(shares, [0.025, 0.975])
-    kept = float(pairs[:, 0].mean() / pairs[:, 1].mean())
+    shares = 100 * pairs[picks, 0].mean(1) / pairs[picks, 1].mean(1)
+    kept = float(100 * pairs[:, 0].mean() / pairs[:, 1].mean())
     passes = [scored(part[part.method == n]).forward.mean() for n in (name, REFERENCE)]
     return {
-        "kept": number(100 * kept),
-        "low": number(100 * low),
-        "high": number(100 * high),
-        "n": len(both),
-        "passes": number(100 * passes[0] / passes[1]),
-        "verdict": "keeps" if kept >= SHARE else "does not keep",
+        "share": number(kept),
+        "kept": spread(kept, *np.quantile(shares, [0.025, 0.975]), 1),
+        "n": len(pairs),
+        "passes": f"{100 * passes[0] / passes[1]:.0f}",
+        "verdict": "keeps" if kept >= 100 * SHARE else "does not keep",
     }
 
 
-def _said(rows: pd.DataFrame, ascending: bool) -> str:
+def _titles(rows: pd.DataFrame, ascending: bool) -> str:
     names = rows.sort_values("difference", ascending=ascending).method
     return "; ".join(title(name) for name in names) or "none"
 
 
 def _extreme(found: pd.DataFrame, which: str) -> dict:
     if found.empty:
-        return {}
+        return {"title": "none", "said": NOT_YET, "verdict": NOT_YET}
     row = found.loc[getattr(found.difference, which)()]
-    keep = {k: number(row[k]) for k in ("difference", "low", "high", "p_holm")}
-    verdict = CLEAR if row.clear else UNCLEAR
-    return keep | {"title": title(row.method), "n": int(row.n), "verdict": verdict}
+    return _told(row) | {"title": title(row.method)}

@@ -24,6 +24,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -33,8 +34,10 @@ from PIL import Image
 from .benchmarks import load_benchmark
 from .errors import StudyError, unknown
 from .figures import overlay_image
+from .localisation import stretched
 from .provenance import now
 from .shards import unwritable
+from .statistics import estimate
 from .stored import enlarged, scales, stored_maps
 
 QUESTIONS = {
@@ -42,6 +45,8 @@ QUESTIONS = {
     "covered": "Does the map cover what a person needs to see to answer?",
 }
 CHOICES = {"1": "yes", "2": "no", "3": "unsure"}  # the key and what it means
+PAIR_QUESTIONS = {"pair": "Which map explains A, and which B?"}
+PAIR_CHOICES = {"1": "left A", "2": "left B", "3": "unsure"}  # the right one explains the other
 UNDONE = "undone"
 FIELDS = ("annotator", "task", "about", "choice", "seconds", "made")
 
@@ -58,12 +63,92 @@ class Task:
     answer: str
     saliency: np.ndarray = field(repr=False)
     secret: dict = field(default_factory=dict, repr=False)
+    asks: ClassVar[dict] = QUESTIONS
+    choices: ClassVar[dict] = CHOICES
 
     @property
     def id(self) -> str:
         """Twelve hex digits that follow from what is judged and do not reveal it to a reader."""
-        told = "\n".join([self.question, self.answer, *map(str, self.secret.values())])
-        return hashlib.sha256(told.encode()).hexdigest()[:12]
+        return _number_of([self.question, self.answer, *self.secret.values()])
+
+    def page(self) -> str:
+        """What is shown of it, as HTML."""
+        return page(self)
+
+
+@dataclass(frozen=True, eq=False)
+class PairTask:
+    """Two maps of one picture, left and right, and the two answers A and B that they explain.
+
+    The annotator tells which map explains which answer, the test of people in arXiv 2405.14612.
+    `saliency` holds both maps (H, W), scaled to [0, 1]. `secret` says what is being judged, and
+    under "right" the choice that would be right; it is never shown or saved.
+    """
+
+    rgb: np.ndarray = field(repr=False)
+    a: str
+    b: str
+    saliency: tuple[np.ndarray, np.ndarray] = field(repr=False)
+    secret: dict = field(default_factory=dict, repr=False)
+    asks: ClassVar[dict] = PAIR_QUESTIONS
+    choices: ClassVar[dict] = PAIR_CHOICES
+
+    @property
+    def id(self) -> str:
+        """As for `Task`."""
+        return _number_of([self.a, self.b, *self.secret.values()])
+
+    def page(self) -> str:
+        """Picture and both maps with the two answers; nothing tells the model or the method."""
+        shown = [overlay_image(self.rgb, one, 0.0, 1.0) for one in self.saliency]
+        pictures = _img(self.rgb, "the picture")
+        for side, one in zip(("left", "right"), shown, strict=True):
+            pictures += _img(one, f"the picture under the {side} map")
+        words = f"<b>A</b> {html.escape(self.a)}<br><b>B</b> {html.escape(self.b)}"
+        return f'<div style="display:flex;flex-wrap:wrap;gap:8px">{pictures}</div><p>{words}</p>'
+
+
+def _number_of(told: Sequence) -> str:
+    return hashlib.sha256("\n".join(map(str, told)).encode()).hexdigest()[:12]
+
+
+def pair_task(
+    rgb: np.ndarray, said: Sequence[str], maps: Sequence[np.ndarray], secret: dict, seed: int = 0
+) -> PairTask:
+    """A pair of answers and their maps, laid left and right by a draw that the pair's name fixes.
+
+    `said` are the texts of A and B, `maps` (h, w) in that order, each stretched to [0, 1]. Constant
+    maps are shown as they are: who sees two alike must guess.
+    """
+    key = "\n".join([str(seed), *said, *map(str, secret.values())])
+    swapped = bool(hashlib.sha256(key.encode()).digest()[0] % 2)
+    both = [enlarged(stretched(one), *rgb.shape[:2]) for one in maps]
+    right = PAIR_CHOICES["2" if swapped else "1"]
+    shown = tuple(both[::-1] if swapped else both)
+    return PairTask(rgb, *said, shown, secret | {"right": right})
+
+
+def two_choice_scores(log: pd.DataFrame, tasks: Iterable[PairTask], seed: int = 0) -> pd.DataFrame:
+    """Share of right choices by method, from `read(path)` and the tasks that were shown.
+
+    One row a method: `n` choices of all annotators, how many were "unsure" (these count one half,
+    as a guess does), the share right with its interval, in which pictures are drawn as a whole.
+    """
+    known = {task.id: task.secret for task in tasks}
+    rows = standing(log)
+    rows = rows[(rows.about == "pair") & rows.task.isin(list(known))]
+    if rows.empty:
+        raise StudyError("None of these pairs has been judged yet; annotate some first.")
+    told = pd.DataFrame([known[task] for task in rows.task])
+    unsure = (rows.choice == "unsure").to_numpy()
+    right = np.where(unsure, 0.5, (rows.choice.to_numpy() == told.right.to_numpy()).astype(float))
+    told = told.assign(score=right, unsure=unsure, task=rows.task.to_numpy())
+    out = []
+    for method, part in told.groupby("method", sort=True):
+        found = estimate(part.score, clusters=part.task, seed=seed)
+        row = {"method": method, "n": len(part), "unsure": int(part.unsure.sum())}
+        out.append(row | {"right": found.value, "low": found.low, "high": found.high})
+    return pd.DataFrame(out)
 
 
 def tasks_from_results(
@@ -154,8 +239,11 @@ def read(path: Path) -> pd.DataFrame:
         lines = list(csv.reader(file))
     if lines and tuple(lines[0]) != FIELDS:
         raise StudyError(f"{path} is no file of annotations; choose another name.")
-    known = {*CHOICES.values(), UNDONE}
-    whole = [x for x in lines[1:] if len(x) == len(FIELDS) and x[2] in QUESTIONS and x[3] in known]
+    asked, known = (
+        {*QUESTIONS, *PAIR_QUESTIONS},
+        {*CHOICES.values(), *PAIR_CHOICES.values(), UNDONE},
+    )
+    whole = [x for x in lines[1:] if len(x) == len(FIELDS) and x[2] in asked and x[3] in known]
     return pd.DataFrame(whole, columns=list(FIELDS))
 
 
@@ -180,6 +268,9 @@ class Session:
         self.tasks = shuffled(tasks, annotator, seed)
         if not self.tasks:
             raise StudyError("There is nothing to annotate: no task has a map.")
+        if len({type(task) for task in self.tasks}) > 1:
+            raise StudyError("Single maps and pairs of maps need a session each; give one kind.")
+        self.asks, self.choices = self.tasks[0].asks, self.tasks[0].choices
         self.path, self.annotator = Path(path), annotator
         mine = standing(read(self.path)).query("annotator == @annotator")
         self.given = {(row.task, row.about): row.choice for row in mine.itertuples()}
@@ -193,7 +284,8 @@ class Session:
 
     def asked(self, place: int) -> list[str]:
         """The questions about a task that are still open."""
-        return [about for about in QUESTIONS if (self.tasks[place].id, about) not in self.given]
+        task = self.tasks[place]
+        return [about for about in task.asks if (task.id, about) not in self.given]
 
     @property
     def task(self) -> Task | None:
@@ -207,8 +299,8 @@ class Session:
 
     def choose(self, choice: str, about: str | None = None) -> None:
         """Answer a question about the open task (the first open one), save it, and go on."""
-        if choice not in CHOICES.values():
-            raise unknown("choice", choice, CHOICES.values())
+        if choice not in self.choices.values():
+            raise unknown("choice", choice, self.choices.values())
         if self.task is None:
             return
         about = about or self.asked(self.place)[0]
@@ -240,7 +332,8 @@ def widget(tasks: Iterable[Task], path, annotator: str, seed: int = 0):
     """The annotation widget, for the last line of a notebook cell.
 
     Click, or put the cursor into the field and type 1 (yes), 2 (no) or 3 (unsure); Backspace takes
-    the last one back. Every choice is in `path` before the next picture is shown.
+    the last one back. Every choice is in `path` before the next picture is shown. With tasks from
+    `pair_task` two maps are shown, and 1 says that the left one explains A, 2 that it explains B.
     """
     return Screen(Session(tasks, path, annotator, seed)).box
 
@@ -257,8 +350,8 @@ class Screen:
             (about, choice): w.Button(
                 description=f"{choice} ({key})", tooltip=text, layout=w.Layout(width="7em")
             )
-            for about, text in QUESTIONS.items()
-            for key, choice in CHOICES.items()
+            for about, text in session.asks.items()
+            for key, choice in session.choices.items()
         }
         for (about, choice), button in self.buttons.items():
             button.on_click(lambda _, a=about, c=choice: self.act(lambda: session.choose(c, a)))
@@ -271,12 +364,13 @@ class Screen:
 
     def rows(self, w) -> list:
         """One line of buttons a question, after its text."""
+        choices = self.session.choices.values()
         return [
             w.HBox(
-                [w.HTML(f"<b>{text}</b>"), *(self.buttons[about, c] for c in CHOICES.values())],
+                [w.HTML(f"<b>{text}</b>"), *(self.buttons[about, c] for c in choices)],
                 layout=w.Layout(flex_flow="row wrap", align_items="center"),
             )
-            for about, text in QUESTIONS.items()
+            for about, text in self.session.asks.items()
         ]
 
     def on_keys(self, change) -> None:
@@ -285,12 +379,12 @@ class Screen:
         The field is never emptied from here: a key that is typed meanwhile would be lost or
         counted twice.
         """
-        keys = "".join(letter for letter in change["new"] if letter in CHOICES)
+        keys = "".join(letter for letter in change["new"] if letter in self.session.choices)
         same = len(os.path.commonprefix([keys, self.typed]))
         for _ in self.typed[same:]:
             self.act(self.session.undo)
         for letter in keys[same:]:
-            self.act(lambda choice=CHOICES[letter]: self.session.choose(choice))
+            self.act(lambda choice=self.session.choices[letter]: self.session.choose(choice))
         self.typed = keys
 
     def act(self, what) -> None:
@@ -301,7 +395,7 @@ class Screen:
         """Bring the screen up to date with the session."""
         session, task = self.session, self.session.task
         self.head.value = f"<p>{session.done} of {len(session.tasks)} done</p>"
-        self.pictures.value = page(task) if task else "<p><b>All done. Thank you.</b></p>"
+        self.pictures.value = task.page() if task else "<p><b>All done. Thank you.</b></p>"
         for (about, choice), button in self.buttons.items():
             button.disabled = task is None
             given = task is not None and session.given.get((task.id, about)) == choice

@@ -7,7 +7,6 @@ again here in our own words: the code itself was not run.
 """
 
 from dataclasses import replace
-from itertools import permutations
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ from scipy import stats
 from .faithfulness import GRID_CELLS, Curve, deletion_insertion, step_counts
 from .heatmaps import explain
 from .heatmaps.igos import nesterov
+from .mixed import exact_p
 from .plausibility import energy, rank_correlation, soft_iou
 from .zoo.planted import planted, planted_scene
 
@@ -54,7 +54,7 @@ def flipped_distance(table: pd.DataFrame, lvlm: str, method: str, other: str) ->
 
 def orientation_demo(reader: str = "object") -> pd.DataFrame:
     """The only right map of a planted reader, as it is and turned over: the scores swap."""
-    model, found = _explained(reader, (64, 64))
+    model, found = explained(reader, (64, 64))
     truth = model.expected(found.target).numpy()
     truth = truth + 1e-3 * np.random.default_rng(0).random(truth.shape)  # no ties to be drawn for
     maps = {"as it is": truth, "turned over": -truth}
@@ -97,7 +97,7 @@ def tile_demo(reader: str = "object") -> pd.DataFrame:
     when the map is cut with sides swapped; `energy` is the share of the shown map that lies on
     the evidence. Only tiles are modelled, not the small overview picture beside them.
     """
-    model, found = _explained(reader, WIDE)
+    model, found = explained(reader, WIDE)
     evidence = model.evidence(WIDE)
     shown = {
         "right map": model.expected(found.target).numpy(),
@@ -139,7 +139,7 @@ def _area(fractions: np.ndarray, values: np.ndarray, compat: str | None = None) 
 
 def random_maps_demo(draws: int = 8, reader: str = "object") -> pd.DataFrame:
     """Maps that know nothing, scored both ways: one row a draw."""
-    model, found = _explained(reader, (32, 32))
+    model, found = explained(reader, (32, 32))
     rows = []
     for seed in range(draws):
         noise = np.random.default_rng(seed).random((32, 32))
@@ -207,6 +207,27 @@ def step_demo(
     return pd.DataFrame(rows)
 
 
+def step_table() -> pd.DataFrame:
+    """`step_demo` for both decays in use (paper 0.2, released code 1): order, a column a weight."""
+    parts = [step_demo(), step_demo(lrs=(10.0,), gamma=1.0)]
+    rows = []
+    for part, gamma in zip(parts, (0.2, 1.0), strict=True):
+        for lr, some in part.groupby("lr", sort=False):
+            orders = {f"L2 {l2:g}": o for l2, o in zip(some.l2, some.order, strict=True)}
+            rows.append({"step size": f"{lr:g}", "decay": f"{gamma:g}"} | orders)
+    return pd.DataFrame(rows)
+
+
+def igos_steps_demo(l2s=(0.0, 0.1, 1.0, 10.0), reader: str = "object") -> pd.DataFrame:
+    """Insertion - deletion of iGOS on a planted reader under growing L2 weights, decay 0.2."""
+    model, scene = planted(reader), planted_scene((64, 64))
+    rows = []
+    for l2 in l2s:
+        found = explain(model, scene, QUESTION, method="igos", l2=l2, gamma=0.2)
+        rows.append({"l2": l2, "gap": deletion_insertion(model, found).gap})
+    return pd.DataFrame(rows)
+
+
 def cell_path(weight: float, l2: float, lr: float, gamma: float = 0.2, iterations: int = 5):
     """The value of one mask cell after every step, (iterations + 1,), starting at 1 (kept)."""
     path = _linear_masks(torch.tensor([weight]), l2, lr, gamma, iterations)
@@ -232,7 +253,7 @@ def human_demo(reader: str = "object") -> pd.DataFrame:
     `rank_correlation` on 14 x 14 cells; `iou` is the soft overlap with both maps in [0, 1], and
     `iou_255` with the people's map left in 0..255, as a grey picture comes from a file.
     """
-    model, found = _explained(reader, (64, 64))
+    model, found = explained(reader, (64, 64))
     people = model.evidence((64, 64)).astype(float)
     rows = []
     for name, one in (("as it is", found.saliency), ("turned over", 1 - found.saliency)):
@@ -298,6 +319,13 @@ def _tiny_mini_gemini(seed: int):
 # --- tests without a unit
 
 
+def with_factors(table: pd.DataFrame) -> pd.DataFrame:
+    """Table 4 with two more columns: `family`, and `step`, the place of a size in its family."""
+    family = table.model.str.split("-").str[0]
+    step = table.groupby(["group", family]).cumcount()
+    return table.assign(family=family, step=step)
+
+
 def table4_tests(table: pd.DataFrame, group: str, factor: str) -> pd.DataFrame:
     """Tests of one half of Table 4 with models as the unit: one row a score.
 
@@ -315,24 +343,6 @@ def table4_tests(table: pd.DataFrame, group: str, factor: str) -> pd.DataFrame:
         row |= {"rank": stats.kruskal(*sets).pvalue, "permutation": p, "smallest": smallest}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def exact_p(values, labels) -> tuple[float, float]:
-    """(p, smallest possible p) of an exact permutation test that some group mean differs.
-
-    The statistic is the sum of squares between groups; every different way of dealing the labels
-    to the values counts once.
-    """
-    values, labels = np.asarray(values, float), tuple(int(x) for x in labels)
-    ways = np.array(sorted(set(permutations(labels))))  # (W, n)
-    between = sum(_group_square(values, ways == k) for k in set(labels))
-    seen = between[(ways == labels).all(1)][0]
-    same = float((between >= between.max() - 1e-12).mean())
-    return float((between >= seen - 1e-12).mean()), same
-
-
-def _group_square(values, member) -> np.ndarray:
-    return (member @ values) ** 2 / member.sum(1)
 
 
 def false_alarms(
@@ -358,7 +368,8 @@ def false_alarms(
 # --- shared
 
 
-def _explained(reader: str, size):
+def explained(reader: str, size):
+    """A planted reader and its iGOS explanation of the planted scene of that size (H, W)."""
     model = planted(reader)
     return model, explain(model, planted_scene(size), QUESTION, method="igos")
 

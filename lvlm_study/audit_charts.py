@@ -7,6 +7,7 @@ import seaborn as sns
 
 from . import audit
 from .figures import WIDTH, overlay
+from .method_names import title
 from .zoo.planted import planted_scene
 
 METHODS = ("Grad-CAM", "T-MM", "IIA", "Ours")
@@ -34,7 +35,7 @@ def table1_figure(table: pd.DataFrame):
 
 def tile_figure(reader: str = "object"):
     """A map as it is shown, and what the pixels receive when tiles are cut with sides swapped."""
-    model, found = audit._explained(reader, audit.WIDE)
+    model, found = audit.explained(reader, audit.WIDE)
     picture, evidence = planted_scene(audit.WIDE), model.evidence(audit.WIDE)
     truth = model.expected(found.target).numpy()
     panels = {
@@ -42,11 +43,11 @@ def tile_figure(reader: str = "object"):
         "where its cells land, sides swapped": audit.scrambled(truth, 1, 2),
     }
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 0.3 * WIDTH), layout="constrained")
-    for ax, (title, one) in zip(axes, panels.items(), strict=True):
-        overlay(ax, picture, one, 0, 1, title=title, bar=False)
+    for ax, (name, one) in zip(axes, panels.items(), strict=True):
+        overlay(ax, picture, one, 0, 1, bar=False)
+        ax.set_title(name, fontsize="small")
         ax.contour(evidence, [0.5], colors="white", linewidths=1.5)
         ax.axvline(audit.WIDE[1] / 2 - 0.5, color="white", linestyle=":", linewidth=1)
-        ax.title.set_fontsize("small")
     return figure
 
 
@@ -69,7 +70,7 @@ def step_figure(weight: float = 0.02, l2s=(0.1, 1.0, 10.0), lrs=(10.0, 0.1)):
 def rivals_figure(tree: dict):
     """Our own gaps of Table 1's methods and the controls, one panel a model, with intervals."""
     names = ["igos", "grad_cam", "gae", "iia", "sobel", "center", "random"]
-    models = list(tree["rivals"])
+    models = [m for m, of in tree["rivals"].items() if "igos" in of]
     figure, axes = plt.subplots(
         1, len(models), figsize=(WIDTH, 0.36 * WIDTH), sharey=True, squeeze=False,
         layout="constrained",
@@ -78,7 +79,8 @@ def rivals_figure(tree: dict):
         ax.axvline(0, color="0.6", linewidth=1)
         for place, name in enumerate(names):
             _point(ax, tree["rivals"][model].get(name, {}).get("gap"), place)
-        ax.set(title=model.removeprefix("mini/"), yticks=range(len(names)), yticklabels=names)
+        ax.set(title=model.removeprefix("mini/"), yticks=range(len(names)))
+        ax.set_yticklabels([title(name) for name in names])
         ax.set_xlabel("insertion − deletion")
     axes[0, 0].invert_yaxis()
     return figure

@@ -104,10 +104,10 @@ def gaussian_kernel(side: int, sigma: float) -> np.ndarray:
 
 def _blur_rows(x: Tensor, taps: Tensor) -> Tensor:
     """Convolve the last axis with symmetric `taps`, borders mirrored about the outermost pixels."""
+    from scipy.fft import next_fast_len  # here: half a second of every command's start-up
+
     n, reach = x.shape[-1], len(taps) // 2
     padded = x.index_select(-1, _mirror(n, reach).to(x.device))
-    from scipy.fft import next_fast_len  # half a second to import, needed for blur alone
-
     length = next_fast_len(padded.shape[-1], real=True)
     spectrum = torch.fft.rfft(padded, n=length) * torch.fft.rfft(taps, n=length)
     return torch.fft.irfft(spectrum, n=length)[..., 2 * reach : 2 * reach + n]

@@ -20,12 +20,16 @@ from .errors import StudyError
 from .faithfulness import deletion_insertion
 from .heatmaps import METHODS, explain
 from .heatmaps.base import measure
+from .heatmaps.detector_gradients import race
+from .heatmaps.gradient_alignment import answer_gradient, usual_queries
 from .heatmaps.igos import igos
 from .models import load_model, models
 from .zoo.planted import planted, planted_scene
 
+JOINT = "mini/joint"  # the model of the zoo that `ga` works on
 BATCH, SCORE_BATCH = 20, 32  # the defaults of `igos` and `deletion_insertion`
 BAR_IGOS, BAR_SCORES = 1.3, 1.2
+BAR_GA, NEAR_GA = 5, 1e-4  # how many times faster than a loop, and how near to it
 MEMORY_STEPS, MEMORY_BATCH = (5, 10, 20), 5  # several batches each, even for K = 5
 
 
@@ -95,6 +99,28 @@ def race_scores(model, explanation, rounds: int = 3) -> Race:
         floor,
         rounds,
         BAR_SCORES,
+    )
+
+
+def race_ga(target: Target) -> dict:
+    """The cosines of `ga` by one forward-mode pass, against one backward pass for every output.
+
+    Seconds of "cosines" and of the "loop", how many times "faster", and how far "apart" at most.
+    """
+    model = target.bound.adapter
+    queries = model.detector.queries(usual_queries(target))
+    with torch.no_grad():
+        shared = model.shared(target.bound, target.image)
+    return race(model.detector, shared[0], answer_gradient(target, shared), queries)
+
+
+def ga_line(found: dict) -> str:
+    """The race of `ga` in one line, with its verdict."""
+    good = found["faster"] >= BAR_GA and found["apart"] <= NEAR_GA
+    return (
+        f"{'ga / one backward pass an output':<36}{found['cosines']:8.2f} s{found['loop']:10.2f} s"
+        f"{found['faster']:7.0f} x   {'within' if good else 'MISSES'} the bar of {BAR_GA} x and "
+        f"{NEAR_GA:g} apart ({found['apart']:.1e})"
     )
 
 
@@ -234,6 +260,8 @@ def print_bench(model, item, rounds: int) -> None:
         model, item.rgb, item.question, method="center", answer=target.answer, tokens=tokens
     )
     print(race_scores(model, ex, rounds), flush=True)
+    if JOINT in models():
+        print(ga_line(race_ga(target_of(load_model(JOINT), item))), flush=True)
     print(f"\nPeak memory of igos above its start, batch {MEMORY_BATCH}")
     for steps, peak in memory_by_steps(target).items():
         print(f"  K = {steps:<3} {peak / 2**20:8.1f} MiB")

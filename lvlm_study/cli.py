@@ -73,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     _estimate_parser(commands)
     _convert_parser(commands)
     _detect_parser(commands)
+    _sanity_parser(commands)
     return top
 
 
@@ -388,6 +389,8 @@ def _train_parser(commands) -> None:
     p.add_argument("--all", action="store_true", help="every member that is not there yet")
     p.add_argument("--work", type=Path, default=Path("zoo-work"), metavar="DIR")
     p.add_argument("--steps", type=int, metavar="N")
+    p.add_argument("--images", type=Path, metavar="DIR", help="joint: pictures to train on")
+    p.add_argument("--compare", action="store_true", help="joint: all three kinds of alignment")
 
 
 def train(options) -> int:
@@ -408,6 +411,11 @@ def train(options) -> int:
     if options.steps is not None and options.steps < 1:
         raise StudyError(f"--steps must be at least 1, not {options.steps}.")
     more = {} if options.steps is None else {"steps": options.steps}
+    own = {"images": options.images, "compare": options.compare or None}
+    own = {key: value for key, value in own.items() if value is not None}
+    if own and name != "joint":
+        raise StudyError(f"--{next(iter(own))} is for 'lvlm-study train joint' alone.")
+    more |= own
     train_zoo(name, options.work, say=print, **more)
     return 0
 
@@ -481,6 +489,7 @@ def _detect_parser(commands) -> None:
     p.add_argument("--model", default="mini/joint", help="a joint model")
     p.add_argument("--parts", type=_names, help="only these; default: all that can be measured")
     p.add_argument("--items", type=int, metavar="N", help="pictures, or pairs, of each part")
+    p.add_argument("--pope", type=Path, metavar="PATH", help="ask about POPE's photographs")
     p.add_argument("--profile", default="mini", choices=("mini", "paper"))
     p.add_argument("--results", type=Path, metavar="DIR", help="default: data/results/PROFILE")
     p.add_argument("--seed", type=_seed, default=0)
@@ -501,7 +510,46 @@ def detect(options) -> int:
         items=options.items,
         profile=options.profile,
         seed=options.seed,
+        pope=options.pope,
     )
+    return 0
+
+
+# --- sanity --------------------------------------------------------------------------------
+
+
+def _sanity_parser(commands) -> None:
+    p = commands.add_parser("sanity", help="do maps change with the model, and with nothing else?")
+    p.set_defaults(act=sanity)
+    p.add_argument("--model", default="mini/llava-1.5")
+    p.add_argument("--benchmark", default="sprites")
+    p.add_argument("--methods", type=_names, help="default: those that are not too slow")
+    p.add_argument("--items", type=int, default=8, metavar="N", help="answers to explain")
+    p.add_argument("--profile", default="mini", choices=("mini", "paper"))
+    p.add_argument("--results", type=Path, metavar="DIR", help="default: data/results/PROFILE")
+    p.add_argument("--seed", type=_seed, default=0)
+
+
+def sanity(options) -> int:
+    """Other seeds, other words, weights drawn anew; one results file, shown as a table."""
+    import pandas as pd
+
+    from .paths import data_dir
+    from .stability import METHODS, shown, study
+
+    if options.items < 1:
+        raise StudyError(f"--items must be at least 1, not {options.items}.")
+    results = options.results or data_dir() / "results" / options.profile
+    tree = study(
+        options.model,
+        results,
+        benchmark=options.benchmark,
+        methods=options.methods or METHODS,
+        items=options.items,
+        profile=options.profile,
+        seed=options.seed,
+    )
+    print(shown(pd.DataFrame(tree["rows"]).astype({"value": float})).to_string(index=False))
     return 0
 
 

@@ -18,6 +18,12 @@ LARGE = 0.5  # evidence above this share of the picture is the whole place: noth
 QUADRANTS = ("right, on", "right, off", "wrong, on", "wrong, off")
 APART = ("no map", "no region")
 FOLD = 2.0
+METHODS = ("igos", "sobel", "center", "random")  # the paper's, and those that know no model
+
+
+def compared(maps: pd.DataFrame, benchmark: str) -> pd.DataFrame:
+    """The rows of one benchmark and of `METHODS`."""
+    return maps[(maps.benchmark == benchmark) & maps.method.isin(METHODS)]
 
 
 def sorted_rows(maps: pd.DataFrame, rule: str = "pointing") -> pd.DataFrame:

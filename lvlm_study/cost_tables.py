@@ -6,8 +6,9 @@ Passes are exact; seconds were measured while the sweep shared its machine and a
 import numpy as np
 import pandas as pd
 
-from .method_names import CONTROLS, REFERENCE, title
-from .method_tables import groups, interval, method_scores, number, rows_of, scored
+from .method_names import CONTROLS, REFERENCE, in_order, title
+from .method_tables import groups, method_scores, number, or_not_yet, rows_of, scored, spread
+from .statistics import estimate
 from .truth_tables import with_evidence
 
 MIB = 2**20
@@ -17,6 +18,8 @@ FLAGS = {  # a sign that needs no truth -> how readers call it
     "like_random": "no better than 95 % of random maps",
     "below_sobel": "worse than the picture's edges",
 }
+RATES = ("flagged", "base", "precision", "recall", "lift", "lift_low", "lift_high")
+RATES += ("within", "within_low", "within_high")
 BAD = {  # what makes a map bad, where the truth is known -> how readers call it
     "off_evidence": "less on the evidence than chance",
     "missed": "peak outside the evidence",
@@ -68,7 +71,7 @@ def cost_shown(maps: pd.DataFrame) -> pd.DataFrame:
                 | {"backward": row.backward, "seconds": row.seconds, "MiB": round(row.mib)}
                 | {"time / iGOS": row.times, "ins − del": row.gap}
             )
-    return pd.DataFrame(rows)
+    return or_not_yet(pd.DataFrame(rows))
 
 
 def pareto(table: pd.DataFrame) -> list[str]:
@@ -87,8 +90,11 @@ def pareto(table: pd.DataFrame) -> list[str]:
 
 def statuses(frame: pd.DataFrame) -> pd.DataFrame:
     """Items by status, a row a method (all rows of one model)."""
+    if frame.empty:
+        return or_not_yet(frame)
     table = frame.groupby(["method", "status"]).size().unstack(fill_value=0)
-    return table.rename(index=title).rename_axis(index="method", columns=None).reset_index()
+    table = table.loc[in_order(table.index)].rename(index=title)
+    return or_not_yet(table.rename_axis(index="method", columns=None).reset_index())
 
 
 # --- flags
@@ -126,7 +132,12 @@ def flag_scores(frame: pd.DataFrame, fault: str = "off_evidence") -> pd.DataFram
 
 
 def _rates(maps: pd.DataFrame, flag: str, fault: str) -> dict:
-    """Counts an item, then ratios of sums: of the data, and of resamples of the items."""
+    """Counts an item, then ratios of sums: of the data, and of resamples of the items.
+
+    `within` is the lift against the share of bad maps of the *same method*: what a flag knows about
+    a map beyond which method made it.
+    """
+    usual = maps.groupby("method")[fault].transform("mean")
     table = pd.DataFrame(
         {
             "item": maps.item,
@@ -134,16 +145,20 @@ def _rates(maps: pd.DataFrame, flag: str, fault: str) -> dict:
             "bad": maps[fault],
             "flag": maps[flag],
             "both": maps[fault] & maps[flag],
+            "rest": (maps[fault] - usual) * maps[flag],
         }
     )
-    sums = table.groupby("item").sum().to_numpy(float)  # (items, 4)
+    sums = table.groupby("item").sum().to_numpy(float)  # (items, 5)
     count = len(sums)
     picks = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), 2000)
-    every, bad, flags, both = (np.vstack([np.ones(count), picks]) @ sums).T
+    every, bad, flags, both, rest = (np.vstack([np.ones(count), picks]) @ sums).T
     with np.errstate(invalid="ignore", divide="ignore"):
         precision, recall, base = both / flags, both / bad, bad / every
-        lift = precision - base
-    low, high = np.nanquantile(lift, [0.025, 0.975]) if flags[0] else (np.nan, np.nan)
+        lift, within = precision - base, rest / flags
+    ends = {}
+    for name, values in (("lift", lift), ("within", within)):
+        low, high = np.nanquantile(values, [0.025, 0.975]) if flags[0] else (np.nan, np.nan)
+        ends |= {name: values[0], f"{name}_low": low, f"{name}_high": high}
     return {
         "n": int(every[0]),
         "items": count,
@@ -151,9 +166,7 @@ def _rates(maps: pd.DataFrame, flag: str, fault: str) -> dict:
         "base": base[0],
         "precision": precision[0],
         "recall": recall[0],
-        "lift": lift[0],
-        "lift_low": low,
-        "lift_high": high,
+        **ends,
     }
 
 
@@ -207,11 +220,11 @@ def flags_told(part: pd.DataFrame, fault: str) -> dict:
     """Rates of every flag in per cent, with a verdict in words."""
     out = {}
     for row in flag_scores(part, fault).itertuples():
-        rates = ("flagged", "base", "precision", "recall", "lift", "lift_low", "lift_high")
-        told = {name: number(100 * getattr(row, name)) for name in rates}
-        known = row.lift_low > 0 if np.isfinite(row.lift_low) else False
-        verdict = "knows something" if known else "knows no more than a guess"
-        out[row.flag] = told | {"n": row.n, "items": row.items, "verdict": verdict}
+        told = {name: number(100 * getattr(row, name)) for name in RATES}
+        known, verdicts = ("knows something", "knows no more than a guess"), {}
+        for name, key in (("lift", "verdict"), ("within", "verdict_within")):
+            verdicts[key] = known[0] if getattr(row, f"{name}_low") > 0 else known[1]
+        out[row.flag] = told | verdicts | {"n": row.n, "items": row.items}
     return out
 
 
@@ -223,10 +236,10 @@ def reference_flag(part: pd.DataFrame) -> dict:
         return {}
     rates = _rates(maps, "like_random", "off_evidence")
     counts = {"n": rates.pop("n"), "items": rates.pop("items")}
-    gaps = {name: interval(rows.gap) for name, rows in split_by(maps, "off_evidence")}
-    return counts | {k: number(100 * v) for k, v in rates.items()} | {"gap": gaps}
+    kinds = {"good_gap": maps[~maps.off_evidence], "bad_gap": maps[maps.off_evidence]}
+    gaps = {name: _said(estimate(rows.gap)) for name, rows in kinds.items()}
+    return counts | {k: number(100 * v) for k, v in rates.items()} | gaps
 
 
-def split_by(maps: pd.DataFrame, fault: str):
-    """("good", rows), ("bad", rows)."""
-    return (("good", maps[~maps[fault]]), ("bad", maps[maps[fault]]))
+def _said(found) -> str:
+    return f"{spread(found.value, found.low, found.high)} (n = {found.n})"

@@ -64,15 +64,21 @@ def box_picture(image, found, threshold: float = 0.5, ax=None):
     `found` is what `gradient_alignment.alignments` gives. The line is the thicker the more the
     box's class is aligned; its colour mixes red for the alignment of its width with blue for that
     of its height. Only boxes with a detector score of `threshold` or more are drawn, each with its
-    best query and both numbers.
+    best query and its cosine. Raises StudyError if there is none.
     """
     import matplotlib.pyplot as plt
 
+    score, label = found.confidence.max(-1)
+    if not (score >= threshold).any():
+        raise StudyError(
+            f"The detector has no box for {', '.join(found.queries[:5])} with a score of "
+            f"{threshold:g} or more (the highest is {float(score.max()):.2f}); lower the threshold "
+            "or name what is shown."
+        )
     rgb = load_image(image)
     ax = ax or plt.subplots(figsize=(4, 4 * rgb.shape[0] / rgb.shape[1]))[1]
     ax.imshow(rgb)
     ax.set_axis_off()
-    score, label = found.confidence.max(-1)
     thick = found.weights("class")
     size = (found.coords[:, 2:] - found.coords.min()) / np.ptp(found.coords.numpy()).clip(1e-12)
     for i in (score >= threshold).nonzero()[:, 0].tolist():

@@ -20,6 +20,7 @@ import pandas as pd
 from scipy.ndimage import label
 
 from .plausibility import GRAIN, area_means, rank_correlation
+from .statistics import compare
 
 CORE = 0.5  # of the map's mass: what counts as where the map is
 LEAST_REGION = 0.1  # of the core's mass: below this a region is a speck
@@ -155,6 +156,8 @@ def needed_objects(effects: pd.DataFrame, least: float = 1.0) -> pd.DataFrame:
 
     `effects` is the table of that kind; one row an item: model, benchmark, item, objects_needed.
     """
+    if effects.empty:
+        return pd.DataFrame(columns=["model", "benchmark", "item", "objects_needed"])
     rows = effects[effects.status == "ok"]
     counts = [int((np.asarray(effect, float) >= least).sum()) for effect in rows.effect]
     return rows[["model", "benchmark", "item"]].assign(objects_needed=counts)
@@ -186,3 +189,25 @@ def alike(maps: pd.DataFrame, method: str = "igos", seed: int = 0) -> pd.DataFra
 def _correlated(one: np.ndarray, two: np.ndarray) -> float:
     small = [area_means(np.asarray(each, float), GRAIN) for each in (one, two)]
     return rank_correlation(*small, cells=None)
+
+
+def between_models(rows: pd.DataFrame, method: str = "igos", control: str = "random"):
+    """The index of every two models on the items that both have: paired differences.
+
+    `rows` is `measured`. Columns a, b, difference (a - b), low, high, p_holm, n, and `random`: the
+    same difference when both models are given random maps, which is what the answers alone do.
+    """
+    found = compare(rows[rows.method == method], "composition", by="model")
+    noise = rows[rows.method == control].pivot(index="item", columns="model", values="composition")
+    both = rows[rows.method == method].pivot(index="item", columns="model", values="composition")
+    found["random"] = [
+        _shared_difference(noise, both, a, b) for a, b in zip(found.a, found.b, strict=True)
+    ]
+    return found[["a", "b", "n", "difference", "low", "high", "p_holm", "random"]]
+
+
+def _shared_difference(noise: pd.DataFrame, both: pd.DataFrame, a: str, b: str) -> float:
+    if not {a, b} <= set(noise):
+        return np.nan
+    items = both[[a, b]].dropna().index
+    return float((noise[a] - noise[b]).reindex(items).mean())

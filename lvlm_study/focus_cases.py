@@ -144,10 +144,27 @@ def distinct(items: list[Item], most: int = 5) -> list[Item]:
     return [item for item, fits in zip(items, good, strict=True) if fits]
 
 
-def told(model, items: list[Item], method: str = "gae") -> list[tuple[Item, list, pd.DataFrame]]:
-    """Long answers word by word: (item, its names' maps, their table) for every item."""
-    found = [(item, name_maps(model, item, method)) for item in items]
-    return [(item, maps, name_table(item, maps)) for item, maps in found]
+@dataclass(frozen=True, eq=False)
+class Story:
+    """A description, with one map for every word that names an object of its own."""
+
+    item: Item
+    maps: list[tuple[int, Explanation]]  # (object, map of the word that names it)
+
+    @property
+    def text(self) -> str:
+        """What the model wrote."""
+        return self.maps[0][1].answer.text if self.maps else ""
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """`name_table` of this item."""
+        return name_table(self.item, self.maps)
+
+
+def told(model, items: list[Item], method: str = "gae") -> list[Story]:
+    """Long answers name by name."""
+    return [Story(item, name_maps(model, item, method)) for item in items]
 
 
 # --- answers and the objects under their maps
@@ -185,11 +202,12 @@ def wrong_answers(maps: pd.DataFrame, items: dict[str, Item], method: str = "igo
                 "question": row.question,
                 "said": row.answer,
                 "right": item.reference,
-                "under the map": ", ".join(name for name, _ in things[:3]),
+                "under the map": ", ".join(name for name, _ in things[:4]),
                 "off": off_the_evidence(row.saliency, item),
             }
         )
-    return pd.DataFrame(rows)
+    columns = ["model", "item", "question", "said", "right", "under the map", "off"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def off_the_evidence(saliency: np.ndarray, item: Item) -> float:

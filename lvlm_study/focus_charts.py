@@ -1,4 +1,4 @@
-"""The figures and pages of the chapters on where models look: each takes results, none runs a model.
+"""The figures of the chapters on where models look: each takes results, none runs a model.
 
 The contact sheet is HTML, so that every small picture is a link into the explorer.
 """
@@ -16,11 +16,12 @@ from PIL import Image
 from . import focus
 from .charts import CATEGORIES
 from .figures import WIDTH, overlay, overlay_image, scale_bar
-from .focus_cases import Case, described, under_the_map
+from .focus_cases import Case, Story, described, under_the_map
 from .statistics import estimate, summarise
 from .stored import enlarged
 
 THUMB = 84  # pixels a side on the contact sheet
+COUNTS = ("none", "one", "two", "three or more")
 EXPLORER = "../book/explorer.html"
 
 
@@ -35,8 +36,8 @@ def known_figure(cases: list[Case]):
         ax.plot(insertion.fractions, insertion.normalised, "--", label="insertion", marker=".")
         ax.axhline(focus.HALF, color="0.6", linewidth=0.8)
         found = focus.composition(deletion.fractions, deletion.normalised, insertion.normalised)
-        ax.set(title=f"{case.needs}\n{found:+.2f}".replace("-", "−"), xlim=(0, 0.25))
-        ax.title.set_fontsize("small")
+        ax.set_title(f"{case.needs}\n{found:+.2f}".replace("-", "−"), fontsize="small")
+        ax.set_xlim(0, 0.25)
         ax.set_xlabel("area changed", fontsize="small")
     np.ravel(axes)[0].set_ylabel("answer, 0 = blur, 1 = picture", fontsize="small")
     handles, labels = np.ravel(axes)[0].get_legend_handles_labels()
@@ -89,7 +90,7 @@ def _points(ax, rows: pd.DataFrame, marker: str, shift: float, name: str) -> Non
     found = summarise(rows, "composition", "category").set_index("category").reindex(CATEGORIES)
     place = np.arange(len(CATEGORIES)) + shift
     lower, upper = found.value - found.low, found.high - found.value
-    bars = np.nan_to_num([lower, upper])
+    bars = np.nan_to_num([lower, upper]).clip(min=0)
     fill = None if name == "map" else "white"
     ax.errorbar(
         found.value, place, xerr=bars, fmt=marker, label=name, capsize=2, markerfacecolor=fill
@@ -97,7 +98,7 @@ def _points(ax, rows: pd.DataFrame, marker: str, shift: float, name: str) -> Non
 
 
 def _panels(count: int, columns: int = 3, height: float = 0.48):
-    """(figure, flat array of `count` axes), at most `columns` a row; those left over are removed."""
+    """(figure, array of `count` axes), at most `columns` a row; those left over are removed."""
     columns = max(1, min(count, columns))
     lines = max(1, -(-count // columns))
     size = (max(1, columns / 2) * WIDTH, height * WIDTH * lines)
@@ -140,32 +141,37 @@ def category_table(rows: pd.DataFrame, method: str = "igos") -> pd.DataFrame:
 def needs_table(rows: pd.DataFrame, needed: pd.DataFrame) -> pd.DataFrame:
     """Regions of the map and index, by how many objects the answer cannot do without."""
     joined = rows[rows.method == "igos"].merge(needed, on=["model", "benchmark", "item"])
-    joined["objects needed"] = joined.objects_needed.clip(upper=3).map(lambda n: _LABELS[n])
-    part = joined.groupby("objects needed", sort=True)
+    part = joined.groupby(joined.objects_needed.astype(int).clip(upper=len(COUNTS) - 1))
     table = part[["regions", "spread", "composition"]].mean().assign(n=part.size())
-    return table.reset_index()
-
-
-_LABELS = {0: "none", 1: "one", 2: "two", 3: "three or more"}
+    table.insert(0, "objects needed", [COUNTS[n] for n in table.index])
+    return table
 
 
 # --- single pictures
 
 
-def names_figure(item, maps):
+def names_figure(story: Story):
     """A long answer's picture, and the map of every word that names an object."""
+    item, maps = story.item, story.maps
     figure, axes = plt.subplots(
         1, len(maps) + 1, figsize=(1.4 * WIDTH, 0.42 * WIDTH), layout="constrained"
     )
     axes[0].imshow(item.rgb)
     axes[0].set_axis_off()
     axes[0].set_title("the picture", fontsize="small")
-    top = max(float(each.saliency.max()) for _, each in maps)
-    for ax, (number, each) in zip(axes[1:], maps, strict=True):
-        overlay(ax, item.rgb, each.saliency, 0.0, top, bar=False)
+    densities = [density(each.saliency) for _, each in maps]
+    top = min(float(each.max()) for each in densities)  # one scale, on which every map is seen
+    for ax, (number, _), each in zip(axes[1:], maps, densities, strict=True):
+        overlay(ax, item.rgb, each, 0.0, top, bar=False)
         ax.set_title(f"“{item.extra['scene'].objects[number].name}”", fontsize="small")
-    scale_bar(list(axes[1:]), 0.0, top)
+    scale_bar(list(axes[1:]), 0.0, top, "times an even map")
     return figure
+
+
+def density(saliency: np.ndarray) -> np.ndarray:
+    """A map's positive part divided by its mean: how many times an even map, pixel by pixel."""
+    positive = np.clip(np.asarray(saliency, float), 0, None)
+    return positive / max(positive.mean(), 1e-12)
 
 
 def wrong_figure(found: pd.DataFrame, maps: pd.DataFrame, items: dict, most: int = 4):
@@ -232,7 +238,7 @@ def _tile(row, item, rgb: np.ndarray, method: str) -> str:
     words = {"model": row.model, "method": method, "item": row.item}
     link = "&amp;".join(f"{key}={quote(value, safe='')}" for key, value in words.items())
     said = html.escape(row.answer) + ("" if row.verdict == "correct" else f" ({row.verdict})")
-    return f"<td><a href='{EXPLORER}#{link}'>{_img(picture, alt)}</a><br>{said}</td>"
+    return f"<td><a href='{EXPLORER}?{link}'>{_img(picture, alt)}</a><br>{said}</td>"
 
 
 def _img(rgb: np.ndarray, alt: str) -> str:

@@ -51,6 +51,17 @@ def focus_summary(tables: Tables) -> dict:
         "models": models,
         "categories": overall,
         "pairs": pairs,
+        "between": between(rows),
+    }
+
+
+def between(rows: pd.DataFrame) -> dict:
+    """{"a - b": paired difference of the index, its interval, corrected p, the random maps'}."""
+    table = focus.between_models(rows)
+    names = ("difference", "low", "high", "p_holm", "random")
+    return {
+        f"{row['a']} - {row['b']}": {"n": int(row["n"])} | {k: number(row[k]) for k in names}
+        for row in table.to_dict("records")
     }
 
 
@@ -111,7 +122,10 @@ def by_rule(maps: pd.DataFrame) -> dict:
         counts = rows.quadrant.value_counts()
         names = (*correctness.QUADRANTS, *correctness.APART)
         counted = {name: int(counts.get(name, 0)) for name in names}
-        found = {name: number(value) for name, value in correctness.lift(rows).items()}
+        found = {
+            name: value if isinstance(value, int) else number(value)
+            for name, value in correctness.lift(rows).items()
+        }
         out[rule] = {"counts": counted, "n": len(rows)} | found
     return out
 

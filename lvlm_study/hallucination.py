@@ -9,6 +9,7 @@ detector's highest confidence behind both answers.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -177,4 +178,17 @@ def sprite_presence(items, absent: int | None = None, seed: int = 0) -> list[Pre
         shown = tuple(sorted({o.name for o in scene.objects}))
         others = random.permutation([n for n in scenes.names() if n not in shown]).tolist()
         out.append(Presence(item.id, item.image, shown, tuple(others[:absent])))
+    return out
+
+
+def pope_presence(items) -> list[Presence]:
+    """The pictures of POPE's questions, each with all objects that any question asks for."""
+    asked: dict[str, list] = {}
+    for item in items:
+        asked.setdefault(item.extra["picture"], []).append(item)
+    out = []
+    for picture, some in asked.items():
+        known = {item.extra["object"]: item.extra["present"] for item in some}
+        there, absent = (tuple(n for n, p in known.items() if p == want) for want in (True, False))
+        out.append(Presence(Path(picture).name, some[0].image, there, absent))
     return out

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from .method_names import CONTROLS, REFERENCE, in_order, listed, title
+from .results import NOT_YET
 from .statistics import estimate, holm, paired_test
 from .stored import one_way
 from .variants import is_variant
@@ -155,6 +156,11 @@ def table1(maps: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(**whole)
 
 
+def or_not_yet(table: pd.DataFrame) -> pd.DataFrame:
+    """The table; one line that says so where nothing has been run."""
+    return pd.DataFrame({"": [NOT_YET]}) if table.empty else table
+
+
 def spread(value: float, low: float, high: float, digits: int = 2) -> str:
     """ "0.83 [0.78, 0.88]"; a dash for a number that is not there."""
     if not np.isfinite(value):
@@ -209,6 +215,8 @@ def best_of(frame: pd.DataFrame) -> dict:
     return {
         "best": names[0],
         "title": title(names[0]),
+        "gap": interval(scored(frame[frame.method == names[0]]).gap),
+        "place": names.index(REFERENCE) + 1 if REFERENCE in names else None,
         "second": title(names[1]),
         "lead": lead | {"n": int(second.n), "verdict": CLEAR if _clear(second) else UNCLEAR},
         "not_clearly_worse": listed(close),

@@ -91,7 +91,9 @@ def _fit(data: pd.DataFrame, several: bool):
     import statsmodels.formula.api as smf  # seconds to import
 
     kinds = {"item": "0 + C(item)"} | ({"training": "0 + C(training)"} if several else {})
-    model = smf.mixedlm("y ~ group", data, groups=np.ones(len(data)), vc_formula=kinds, re_formula="0")
+    model = smf.mixedlm(
+        "y ~ group", data, groups=np.ones(len(data)), vc_formula=kinds, re_formula="0"
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a component at zero is a finding, told by its value
         fitted = model.fit(reml=True, method=["lbfgs"])
@@ -151,10 +153,9 @@ def label_test(
     """
     labels = np.asarray(labels)
     if len(labels) <= EXACT:
-        codes = pd.factorize(labels)[0]
-        ways = [np.unique(labels)[0:0]] and sorted(set(permutations(codes.tolist())))
-        names = pd.factorize(labels)[1]
-        found = np.array([statistic(np.asarray(names)[list(way)]) for way in ways])
+        codes, names = pd.factorize(labels)
+        ways = sorted(set(permutations(codes.tolist())))
+        found = np.array([statistic(names[list(way)]) for way in ways])
     else:
         random = np.random.default_rng(seed)
         dealt = [labels, *(random.permutation(labels) for _ in range(draws - 1))]

@@ -23,6 +23,7 @@ LIKELIHOOD = (
     "From one to ten, how likely is the person to be {a}? Only answer with a number from 1 to 10."
 )
 NUMBERS = "one two three four five six seven eight nine ten".split()
+TEN = range(1, 11)
 WORDS = {word: i + 1 for i, word in enumerate(NUMBERS)}
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -85,6 +86,26 @@ def _log_p(model, bound, shared: Tensor, ids: Tensor) -> float:
         return 0.0
     table = model.logits_from(bound, shared, ids)[0].log_softmax(-1)
     return float(table.gather(-1, ids[:, None]).sum())
+
+
+@torch.no_grad()
+def number_odds(model, bound, shared: Tensor) -> Tensor:
+    """The model's odds of answering 1, 2, ..., 10 in digits, each row summing to 1: (B, 10).
+
+    Finer than the number that it says, which stays the same until another is likelier.
+    """
+    ids = [tuple(model.tokenizer(f" {n}", add_special_tokens=False).input_ids) for n in TEN]
+    known: dict[tuple, Tensor] = {}  # what was said so far: log p of what comes next (B, V)
+    for said in sorted(ids, key=len, reverse=True):
+        if said[:-1] not in known:
+            logits = model.logits_from(bound, shared, torch.tensor(said, device=shared.device))
+            table = logits.log_softmax(-1)
+            known |= {said[:t]: table[:, t] for t in range(len(said))}
+    logs = [sum(known[said[:t]][:, said[t]] for t in range(len(said))) for said in ids]
+    odds = torch.stack(logs, 1).exp()
+    if ids[9][: len(ids[0])] == ids[0]:  # to begin with 1 is not yet to say 1
+        odds[:, 0] = (odds[:, 0] - odds[:, 9]).clamp(min=0)
+    return (odds / odds.sum(1, keepdim=True).clamp(min=1e-30)).cpu()
 
 
 def read_number(text: str) -> float:

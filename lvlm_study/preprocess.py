@@ -256,6 +256,7 @@ class View:
 
     @property
     def size(self) -> Size:
+        """Height and width of the view, pixels."""
         return self.rows.length, self.columns.length
 
     @property
@@ -402,6 +403,7 @@ class Plan:
 
     @property
     def work_size(self) -> Size:
+        """Height and width at which pictures are worked on: the image's, divided by `factor`."""
         return math.ceil(self.size[0] / self.factor), math.ceil(self.size[1] / self.factor)
 
     @property

@@ -22,6 +22,8 @@ OTHER_SEED, OTHER_SIZE, OTHER_ARCHITECTURE = "other training", "other size", "ot
 BOTH = "other size and architecture"
 RELATIONS = (OTHER_SEED, OTHER_SIZE, OTHER_ARCHITECTURE, BOTH)
 SIZES = ("s", "m", "l")
+APART = ("joint", "llava-1.5-shortcut")  # members made for other questions
+FEWEST = 8  # items; a model with fewer is not compared yet
 RELEASED = (  # what a hub id says: (pattern, family)
     (r"llava-onevision-qwen2-(?P<size>[\d.]+b)", "llava-ov"),
     (r"llava-1\.5-(?P<size>\d+b)", "llava-1.5"),
@@ -58,6 +60,13 @@ def relation(one: str, other: str) -> str:
     if a.family == b.family:
         return OTHER_SEED if a.size == b.size else OTHER_SIZE
     return OTHER_ARCHITECTURE if a.size == b.size else BOTH
+
+
+def comparable(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of models that take part in comparisons: enough items, and made for this purpose."""
+    items = rows.groupby("model").item.nunique()
+    apart = [f"mini/{name}" for name in APART]
+    return rows[rows.model.isin(items.index[items >= FEWEST]) & ~rows.model.isin(apart)]
 
 
 # --- two maps
@@ -99,14 +108,21 @@ def similarity(one: np.ndarray, other: np.ndarray, measure: str = "spearman") ->
 # --- tables of maps
 
 
-def map_table(maps: pd.DataFrame, methods=("igos",), benchmark: str = "sprites") -> pd.DataFrame:
+def studied(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows about drawn scenes where there are any, else all, items named with their benchmark."""
+    drawn = frame[frame.benchmark == "sprites"]
+    return drawn if len(drawn) else frame.assign(item=frame.benchmark + "/" + frame["item"])
+
+
+def map_table(maps: pd.DataFrame, methods=("igos",)) -> pd.DataFrame:
     """One row a stored map that explains something: model, item, method, saliency (h, w)."""
-    rows = one_way(maps)
-    rows = rows[(rows.benchmark == benchmark) & rows.method.isin(methods)]
+    rows = studied(one_way(maps))
+    rows = rows[rows.method.isin(methods)]
     rows = rows[rows.status.isin(["ok", "no_gap"])].drop_duplicates(["model", "item", "method"])
     saliency = [grid(*pair) for pair in zip(rows.heatmap, rows.heatmap_shape, strict=True)]
     rows = rows.assign(saliency=saliency)
-    return rows.loc[rows.saliency.notna(), ["model", "item", "method", "category", "saliency"]]
+    rows = rows.loc[rows.saliency.notna(), ["model", "item", "method", "category", "saliency"]]
+    return comparable(rows)
 
 
 def pair_table(
@@ -137,9 +153,9 @@ def _same(answers: pd.Series, a: str, b: str, item: str) -> bool:
     return one is not None and one == other
 
 
-def answers_of(reliance: pd.DataFrame, benchmark: str = "sprites") -> pd.Series:
+def answers_of(reliance: pd.DataFrame) -> pd.Series:
     """The answers, indexed by (model, item)."""
-    rows = reliance[reliance.benchmark == benchmark].drop_duplicates(["model", "item"])
+    rows = studied(reliance).drop_duplicates(["model", "item"])
     return rows.set_index(["model", "item"]).answer
 
 

@@ -19,11 +19,13 @@ from .method_tables import (
     groups,
     interval,
     number,
+    or_not_yet,
     rank_agreement,
     ranked,
     row_spearman,
     rows_of,
     scored,
+    spread,
     wide,
 )
 
@@ -91,7 +93,7 @@ def evidence_shown(frame: pd.DataFrame) -> pd.DataFrame:
     out = table[list(columns)].rename(columns=columns)
     good = with_evidence(frame)
     if good.empty:
-        return out
+        return or_not_yet(out)
     chance = {"method": "chance", "n": good.item.nunique()}
     chance |= {label: chance_of(good, measure) for measure, label in names.items()}
     return pd.concat([out, pd.DataFrame([chance])], ignore_index=True)
@@ -202,6 +204,22 @@ def agreement(frame: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def agreement_shown(frame: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
+    """The same for readers: correlations with their intervals in one cell."""
+    names = {"methods": "over methods and controls", "own": "over methods"}
+    names |= {"items": "within a picture", "maps": "within a method"}
+    rows = []
+    for row in agreement(frame, effects).to_dict("records"):
+        cells = {
+            label: spread(
+                *[np.nan if row[k] is None else row[k] for k in (key, f"{key}_low", f"{key}_high")]
+            )
+            for key, label in names.items()
+        }
+        rows.append({"truth": row["truth"], "items": row["n"]} | cells)
+    return or_not_yet(pd.DataFrame(rows, columns=["truth", "items", *names.values()]))
+
+
 def within_items(gap: pd.DataFrame, truth: pd.DataFrame) -> dict:
     """Of one picture's maps, is the better scored the truer? Mean Spearman over items."""
     a, b = complete(gap.drop(columns=list(CONTROLS), errors="ignore"), truth.reindex(gap.index))
@@ -239,7 +257,8 @@ def _ends(values) -> tuple[float, float]:
 def summary(tables) -> dict:
     """`truth.json`, from the tables of a results folder (`summaries.Tables`)."""
     found = {} if tables.maps.empty else truth_summary(tables.maps, tables.effects)
-    return {"provenance": tables.origin(tables.maps), "models": found} if found else {}
+    about = tables.origin(tables.maps)
+    return {"provenance": about, "models": found, "overall": overall(found)} if found else {}
 
 
 def truth_summary(maps: pd.DataFrame, effects: pd.DataFrame) -> dict:
@@ -249,6 +268,19 @@ def truth_summary(maps: pd.DataFrame, effects: pd.DataFrame) -> dict:
         if len(with_evidence(part)):
             out.setdefault(model, {})[benchmark] = of_model(part, effects)
     return out
+
+
+def overall(models: dict) -> dict:
+    """Over the models: whose maps lie most on the evidence, and where they follow the effects."""
+    parts = [(m, part) for m, sets in models.items() for part in sets.values() if part["best"]]
+    parts = [(m, part) for m, part in parts if part["best"]["energy_ratio"]]
+    best = [f"{part['best']['energy_ratio']['title']} ({m})" for m, part in parts]
+    effects = [f"{part['effects']['best']} ({m})" for m, part in parts if part["effects"]]
+    return {
+        "models": len({m for m, _ in parts}),
+        "evidence": ", ".join(best) or "none",
+        "effects": ", ".join(effects) or "none",
+    }
 
 
 def of_model(part: pd.DataFrame, effects: pd.DataFrame) -> dict:

@@ -1,6 +1,9 @@
 """Shared fixtures: no network, one thread, and tiny models loaded once per session."""
 
+import importlib.util
 import os
+import sys
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -38,6 +41,33 @@ def adapters(checkpoints):
         return loaded[family]
 
     return find
+
+
+@pytest.fixture(scope="session")
+def notebook_tool():
+    """tools/notebooks.py as a module; the test is skipped without the book's environment."""
+    for need in ("jupytext", "nbclient", "ipykernel"):
+        pytest.importorskip(need, reason=f"{need} belongs to the book's environment")
+    path = Path(__file__).resolve().parents[1] / "tools" / "notebooks.py"
+    spec = importlib.util.spec_from_file_location("notebook_tool", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory):
+    """A work folder of the zoo's training, with what tests have made in it so far."""
+    return tmp_path_factory.mktemp("zoo")
+
+
+@pytest.fixture(scope="session")
+def tokenizer(work):
+    """The zoo's tokenizer, trained once."""
+    from lvlm_study.zoo.tokenizer import train_tokenizer
+
+    return train_tokenizer(work / "tokenizer")
 
 
 @pytest.fixture(scope="session")

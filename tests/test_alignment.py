@@ -13,7 +13,7 @@ from lvlm_study.errors import StudyError
 from lvlm_study.models import load_model
 from lvlm_study.zoo import alignment as a
 
-SMALL = dict(hidden=24, steps=30, batch=4, say=lambda line: None)
+SMALL = dict(hidden=24, steps=60, batch=4, say=lambda line: None)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_w_learns_from_a_folder(variant, parts, pictures, tmp_path):
     assert model.alignment.variant == variant and model.detector.name == owl
     log = next((tmp_path / "work").glob("joint-*/log.jsonl"))
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert lines[-1]["step"] == 30 and lines[-1]["loss"] < lines[0]["loss"] < 5
+    assert lines[-1]["step"] == 60 and lines[-1]["loss"] < lines[0]["loss"] < 5
     assert lines[-1]["held_out"] > 0
     first = (folder / "model.safetensors").read_bytes()
     a.train_joint(tmp_path / "work", **made, **SMALL)  # done already: the same W again
@@ -107,7 +107,25 @@ def test_objects_named_in_a_caption():
 
 def test_comparison_puts_the_seeds_scores_beside():
     one = dict(precision=0.5, recall=0.25, answers=1.0, n_answers=4)
-    found = a.comparison({"deep": one | {"error": 0.1234}, "unmodified": one})
+    found = a.comparison({"deep": one | {"error": 0.1234, "steps": 7}, "unmodified": one})
     rows = found.splitlines()
-    assert rows[2] == "| W, deep | 0.123 | 50 % | 25 % | 100 % | 6.1 |"
-    assert rows[3] == "| LLaVA itself | - | 50 % | 25 % | 100 % | 7.0 |"
+    assert rows[2] == "| W, deep | 7 | 0.123 | 50 % | 25 % | 100 % | 6.1 |"
+    assert rows[3] == "| LLaVA itself | - | - | 50 % | 25 % | 100 % | 7.0 |"
+
+
+@pytest.mark.slow
+def test_one_pass_tells_what_generation_would_say():
+    """`says` against decoding token by token, on a trained model, with right and wrong answers."""
+    from lvlm_study.benchmarks.sprites import sprites
+    from lvlm_study.images import to_tensor
+
+    model, items = load_model("mini/llava-1.5"), sprites()[40:560:65]
+    found = []
+    for item in items:
+        views = {"picture": to_tensor(item.rgb), "grey": torch.full((1, 3, 336, 336), 0.5)}
+        told = a.says(model, item, views)
+        for name, x in views.items():
+            rgb = (x[0].permute(1, 2, 0) * 255).round().byte().numpy()
+            assert told[name] == (model.answer(rgb, item.question).text == item.reference)
+            found.append(told[name])
+    assert 0 < sum(found) < len(found)

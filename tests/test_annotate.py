@@ -202,6 +202,72 @@ def test_the_end_is_said(path):
     assert all(button.disabled for button in screen.buttons.values())
 
 
+# --- two maps, two answers
+
+
+def pair(n: int, method: str = "ga", seed: int = 0) -> annotate.PairTask:
+    rgb = np.full((8, 12, 3), 20 * n, np.uint8)
+    maps = np.eye(2), np.ones((2, 2)) - np.eye(2)
+    secret = {"method": method, "pair": f"sprites/x-{n}"}
+    return annotate.pair_task(rgb, (f"The cat <{n}>?", "The bus?"), maps, secret, seed)
+
+
+PAIRS = [pair(n, method) for n in range(6) for method in ("ga", "igos")]
+
+
+def test_maps_change_sides_and_the_secret_knows():
+    """A's map is bright in the upper left corner; on which side it stands is drawn for each."""
+    sides = {task.secret["right"] for task in PAIRS}
+    assert sides == {"left A", "left B"}
+    for task in PAIRS:
+        left, right = task.saliency
+        own = left if task.secret["right"] == "left A" else right
+        assert own.shape == (8, 12) and own[0, 0] == 1 and (left + right == 1).all()
+    assert pair(3).secret == pair(3).secret and len({t.id for t in PAIRS}) == len(PAIRS)
+    assert {pair(3, seed=s).secret["right"] for s in range(9)} == sides
+
+
+def test_a_pair_is_one_click_and_tells_nothing(path):
+    screen = annotate.Screen(Session(PAIRS, path, "a"))
+    first, seen = screen.session.task, screen.pictures.value
+    assert seen.count("<img") == 3 and "The cat &lt;" in seen
+    assert [key for _, key in screen.buttons] == ["left A", "left B", "unsure"]
+    screen.buttons["pair", "left B"].click()
+    screen.keys.value = "1"
+    assert screen.session.done == 2 and screen.session.task is not first
+    rows = annotate.read(path)
+    assert rows.choice.tolist() == ["left B", "left A"] and rows.task[0] == first.id
+    told = seen + path.read_text() + repr(first)
+    assert not [word for word in ("method", "igos", "sprites/", "secret") if word in told]
+    screen.back.click()
+    assert screen.session.done == 1 and Session(PAIRS, path, "a").done == 1
+
+
+def test_choices_are_scored_by_method(path):
+    """ga is always told right; of igos two are right, two wrong, and two left open."""
+    other = {"left A": "left B", "left B": "left A"}
+    rows = []
+    for task in PAIRS:
+        right, n = task.secret["right"], int(task.secret["pair"][-1])
+        wrong = [right, right, other[right], other[right], "unsure", "unsure"][n]
+        choice = right if task.secret["method"] == "ga" else wrong
+        rows.append(("a", task.id, "pair", choice, "1.0", "now"))
+    found = annotate.two_choice_scores(pd.DataFrame(rows, columns=annotate.FIELDS), PAIRS)
+    found = found.set_index("method")
+    assert found.right.to_dict() == {"ga": 1, "igos": 0.5}
+    assert found.n.tolist() == [6, 6] and found.unsure.to_dict() == {"ga": 0, "igos": 2}
+    assert found.low["ga"] == 1 and found.low["igos"] < 0.5 < found.high["igos"]
+    with pytest.raises(StudyError, match="None of these pairs"):
+        annotate.two_choice_scores(pd.DataFrame(columns=annotate.FIELDS), PAIRS)
+
+
+def test_pairs_and_single_maps_do_not_mix(path):
+    with pytest.raises(StudyError, match="need a session each"):
+        Session([*TASKS, *PAIRS], path, "a")
+    with pytest.raises(StudyError, match="no choice named 'left'.*left A"):
+        Session(PAIRS, path, "a").choose("left")
+
+
 # --- agreement
 
 

@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tiny
 import torch
-from test_cambrian_adapter import adapter as cambrian
-from test_mini_gemini_adapter import adapter as mini_gemini
+import white_box
+from white_box import photo, real_target
 
 from lvlm_study.answers import make_target
 from lvlm_study.errors import StudyError
@@ -28,16 +27,6 @@ from lvlm_study.zoo.planted import PlantedBound, planted, planted_scene
 
 SCENE = planted_scene((48, 64))
 QUESTION = "What is this?"
-
-
-def photo(size, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-
-
-def real_target(model, size=(50, 40), tokens=3):
-    image = photo(size)
-    answer = model.answer(image, QUESTION, max_new_tokens=tokens)
-    return make_target(model, image, QUESTION, answer=answer, tokens="all")[0]
 
 
 def division(size, rows, columns):
@@ -242,16 +231,9 @@ def test_scores_that_are_no_numbers_are_said_to_diverge():
     assert found.shape == (48, 64) and found.isnan().all()
 
 
-OTHERS = {
-    "cambrian": cambrian,
-    "mini_gemini": mini_gemini,
-    "mini_gemini_hd": lambda: mini_gemini(True),
-}
-
-
-@pytest.mark.parametrize("family", [*tiny.FAMILIES, *OTHERS])
+@pytest.mark.parametrize("family", white_box.FAMILIES)
 def test_every_family(adapters, family):
-    model = OTHERS[family]() if family in OTHERS else adapters(family)
+    model = white_box.adapter_of(adapters, family)
     found = eagle(real_target(model, (45, 61), tokens=2), regions=4)
     assert found.shape == (45, 61) and found.isfinite().all()
     assert found.max() > found.min() >= 0

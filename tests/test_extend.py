@@ -1,9 +1,7 @@
 """The worked examples of book/extend.md run as they stand on the page."""
 
-import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -48,14 +46,8 @@ def test_the_worked_example_runs(title, tmp_path, monkeypatch):
     assert "".join(blocks(title, "python")).count("assert ") >= 3
 
 
-def test_the_example_chapter_builds(tmp_path):
-    for need in ("jupytext", "nbclient", "ipykernel"):
-        pytest.importorskip(need, reason=f"{need} belongs to the book's environment")
-    path = ROOT / "tools" / "notebooks.py"
-    spec = importlib.util.spec_from_file_location("notebooks_of_extend", path)
-    tool = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = tool
-    spec.loader.exec_module(tool)
+def test_the_example_chapter_builds(tmp_path, notebook_tool):
+    tool = notebook_tool
     (source,) = blocks("A chapter", "md", "````")
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "lvlm_study").symlink_to(ROOT / "lvlm_study")

@@ -171,6 +171,8 @@ def test_box_picture(joint, target):
     width = [b.get_linewidth() for b in boxes]
     assert np.argmax(width) == int(found.weights("class").argmax()) and max(width) == 4.5
     plt.close("all")
+    with pytest.raises(StudyError, match="no box for cat.* with a score of 1.1 or more"):
+        box_picture(IMAGE, found, threshold=1.1)
 
 
 def test_detect(joint):

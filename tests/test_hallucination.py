@@ -21,9 +21,11 @@ from lvlm_study.hallucination import (
     ask_presence,
     auc_estimate,
     confidence_figure,
+    pope_presence,
     sprite_presence,
     yes_or_no,
 )
+from lvlm_study.images import load_image
 from lvlm_study.models import load_model
 from lvlm_study.perturbation import (
     likelihood_shift,
@@ -169,6 +171,12 @@ def test_pope_layout(pope_files):
     assert items[0].rgb.shape == (6, 8, 3)
     one = pope(pope_files / "coco_pope_popular.json", images=pope_files / "val2014")
     assert [i.id for i in one] == [i.id for i in items]
+
+
+def test_pope_questions_are_gathered_by_picture(pope_files):
+    (found,) = pope_presence(pope(pope_files))
+    assert (found.id, found.present, found.absent) == ("COCO_1.jpg", ("snowboard",), ("apple",))
+    assert load_image(found.image).shape == (6, 8, 3)
 
 
 def test_pope_damage(pope_files):

@@ -6,21 +6,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from test_igos import SCENE, target_of
 
 from lvlm_study import masks
-from lvlm_study.answers import make_target
 from lvlm_study.errors import StudyError
 from lvlm_study.faithfulness import deletion_insertion
 from lvlm_study.heatmaps import explain
 from lvlm_study.heatmaps.igos_pp import igos_pp, line_search, objective, pair_gradient
-from lvlm_study.zoo.planted import planted, planted_scene
+from lvlm_study.zoo.planted import planted
 
 module = importlib.import_module("lvlm_study.heatmaps.igos_pp")
-SCENE = planted_scene((64, 96))
-
-
-def target_of(name="object"):
-    return make_target(planted(name), SCENE, "What colour?")[0]
 
 
 @pytest.mark.parametrize("name", ["object", "watermark", "conjunctive", "disjunctive"])

@@ -1,15 +1,14 @@
 """IIA: against a plain double loop over eager attention, and by hand."""
 
 import importlib
+from functools import partial
 
 import numpy as np
 import pytest
-import tiny
 import torch
-from test_cambrian_adapter import adapter as cambrian
-from test_mini_gemini_adapter import adapter as mini_gemini
+import white_box
+from white_box import photo
 
-from lvlm_study.answers import make_target
 from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import explain
 from lvlm_study.heatmaps.iia import iia, pairs, roll
@@ -18,17 +17,7 @@ from lvlm_study.zoo.planted import planted, planted_scene
 
 module = importlib.import_module("lvlm_study.heatmaps.iia")
 QUESTION = "What is this?"
-SIZE = (50, 40)
-
-
-def photo(size=SIZE, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-
-
-def real_target(model, size=SIZE, tokens=2):
-    image = photo(size)
-    answer = model.answer(image, QUESTION, max_new_tokens=tokens)
-    return make_target(model, image, QUESTION, answer=answer, tokens="all")[0]
+real_target = partial(white_box.real_target, tokens=2)
 
 
 def plain_map(target, points):
@@ -132,16 +121,9 @@ def test_nothing_beyond_a_centre_crop(tiny_llava):
     assert found[:, 14:42].min() > 0
 
 
-OTHERS = {
-    "cambrian": cambrian,
-    "mini_gemini": mini_gemini,
-    "mini_gemini_hd": lambda: mini_gemini(True),
-}
-
-
-@pytest.mark.parametrize("family", [*tiny.FAMILIES, *OTHERS])
+@pytest.mark.parametrize("family", white_box.FAMILIES)
 def test_every_family(adapters, family):
-    model = OTHERS[family]() if family in OTHERS else adapters(family)
+    model = white_box.adapter_of(adapters, family)
     found = iia(real_target(model, (45, 61)), steps=1)
     assert found.shape == (45, 61) and found.isfinite().all()
     assert found.min() >= 0 and found.std() > 0

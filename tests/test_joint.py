@@ -259,3 +259,31 @@ def test_a_detector_is_no_model_of_the_zoo(folder, tmp_path, monkeypatch):
     assert models() == ["mini/joint", "mini/llava"]
     assert load_model("mini/joint").detector.name == "mini/owl"
     assert json.loads((tmp_path / "zoo/joint/config.json").read_text())["names"] == []
+
+
+# --- the command -----------------------------------------------------------------------------
+
+
+def test_the_command_converts_and_refuses_in_one_sentence(folder, tmp_path, capsys):
+    from lvlm_study.cli import main
+
+    torch.save(published("deep"), tmp_path / "w.pth")
+    parts = ["--owl", str(folder / "owl"), "--llava", str(folder / "llava"), "--names", "cat,dog"]
+    call = ["convert", str(tmp_path / "w.pth"), str(tmp_path / "out"), *parts]
+    assert main(call) == 0 and "Written to" in capsys.readouterr().out
+    assert load_model(tmp_path / "out").names == ("cat", "dog")
+    torch.save({"w": Harm()}, tmp_path / "harm.pth")
+    harm = ["convert", str(tmp_path / "harm.pth"), str(tmp_path / "out"), "--force"]
+    missing = ["convert", str(tmp_path / "none.pth"), str(tmp_path / "new")]
+    told = {
+        tuple(call): "is there already",
+        tuple(harm): "cannot be read as a file of tensors alone",
+        tuple(missing): "There is no file",
+        ("convert", str(tmp_path / "w.pth"), str(tmp_path / "w.pth"), "--force"): "is a file",
+    }
+    for words, message in told.items():
+        assert main(list(words)) == 2
+        said = capsys.readouterr()
+        assert message in said.err and said.err.count("\n") == 1 and "code ran" not in said.out
+    assert load_model(tmp_path / "out").names == ("cat", "dog"), "the old folder is still whole"
+    assert main([*call, "--force"]) == 0

@@ -1,9 +1,5 @@
 """Profiles: the same notebook on the mini models and, one day, on the paper's."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 
 from lvlm_study import profiles
@@ -11,7 +7,6 @@ from lvlm_study.benchmarks import benchmarks
 from lvlm_study.errors import StudyError
 from lvlm_study.models import registry
 
-ROOT = Path(__file__).resolve().parents[1]
 SOURCE = """---
 kernelspec: {display_name: Python 3, language: python, name: python3}
 jupytext: {text_representation: {extension: .md, format_name: myst}}
@@ -34,15 +29,8 @@ print(Path(f"data/results/{profile}/a.txt").read_text())
 
 
 @pytest.fixture
-def tool():
-    for need in ("jupytext", "nbclient", "ipykernel"):
-        pytest.importorskip(need, reason=f"{need} belongs to the book's environment")
-    path = ROOT / "tools" / "notebooks.py"
-    spec = importlib.util.spec_from_file_location("notebooks_of_profiles", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def tool(notebook_tool):
+    return notebook_tool
 
 
 @pytest.fixture

@@ -1,13 +1,14 @@
 """TAM: every step by hand, and the whole map against plain loops over the model's own logits."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import tiny
 import torch
-from test_cambrian_adapter import adapter as cambrian
-from test_mini_gemini_adapter import adapter as mini_gemini
+import white_box
+from white_box import photo
 
-from lvlm_study.answers import make_target
 from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import explain
 from lvlm_study.heatmaps.tam import Reading, grids, joint_range, rank_gaussian, subtract, tam
@@ -15,17 +16,7 @@ from lvlm_study.heatmaps.token_maps import has_area, paint
 from lvlm_study.zoo.planted import planted, planted_scene
 
 QUESTION = "What is the red thing?"
-SIZE = (50, 40)
-
-
-def photo(size=SIZE, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-
-
-def real_target(model, size=SIZE, tokens=3):
-    image = photo(size)
-    answer = model.answer(image, QUESTION, max_new_tokens=tokens)
-    return make_target(model, image, QUESTION, answer=answer, tokens="all")[0]
+real_target = partial(white_box.real_target, question=QUESTION)
 
 
 @torch.no_grad()
@@ -224,16 +215,9 @@ def test_cost_and_determinism(tiny_next):
     assert one.saliency.tobytes() == two.saliency.tobytes()
 
 
-OTHERS = {
-    "cambrian": cambrian,
-    "mini_gemini": mini_gemini,
-    "mini_gemini_hd": lambda: mini_gemini(True),
-}
-
-
-@pytest.mark.parametrize("family", [*tiny.FAMILIES, *OTHERS])
+@pytest.mark.parametrize("family", white_box.FAMILIES)
 def test_every_family(adapters, family):
-    model = OTHERS[family]() if family in OTHERS else adapters(family)
+    model = white_box.adapter_of(adapters, family)
     target = real_target(model, (45, 61))
     found, reading = tam(target, kernel=1, causal=False), Reading(target)
     assert found.shape == (45, 61) and found.isfinite().all() and found.min() >= 0

@@ -18,7 +18,6 @@ from lvlm_study.zoo.members import RECIPES, Lessons, prefix, tower_tokens
 from lvlm_study.zoo.pool import HIGH, VIEWS, load_pool
 from lvlm_study.zoo.questions import again
 from lvlm_study.zoo.texts import answer_logits, encode
-from lvlm_study.zoo.tokenizer import train_tokenizer
 from lvlm_study.zoo.vision import TOWERS, DenseReader, dense_loss
 
 TEXT = ("What color is the bus?", "The bus is red.", 0)
@@ -30,16 +29,6 @@ ONE_OF_EACH = (
     "mini-gemini-m",
     "mini-gemini-hd-m",
 )
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    return tmp_path_factory.mktemp("zoo")
-
-
-@pytest.fixture(scope="module")
-def tokenizer(work):
-    return train_tokenizer(work / "tokenizer")
 
 
 @pytest.fixture(scope="module")

@@ -15,18 +15,7 @@ from lvlm_study.zoo.fit import fit, schedule
 from lvlm_study.zoo.language import SymbolModel, symbols
 from lvlm_study.zoo.pool import VIEWS, load_pool
 from lvlm_study.zoo.texts import answer_logits, captions, encode, exact_answers, short_texts
-from lvlm_study.zoo.tokenizer import train_tokenizer
 from lvlm_study.zoo.train import SMOKE, train
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    return tmp_path_factory.mktemp("zoo")
-
-
-@pytest.fixture(scope="module")
-def tokenizer(work):
-    return train_tokenizer(work / "tokenizer")
 
 
 @pytest.fixture(scope="module")

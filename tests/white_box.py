@@ -1,15 +1,16 @@
-"""What the tests of white-box methods share: a target on any tiny family, and models with one eye.
+"""What the tests of methods share: a target on any tiny family, our ports included.
 
 `target_for(adapters, family)` gives five answer tokens of which some are crucial, without asking
-the model for an answer.
+the model for an answer; `real_target(model)` asks, and explains the whole answer.
 """
 
+import numpy as np
 import test_cambrian_adapter
 import test_mini_gemini_adapter
 import tiny
 import torch
 
-from lvlm_study.answers import Target
+from lvlm_study.answers import Target, make_target
 from lvlm_study.models.cambrian import CambrianPhi3ForCausalLM
 
 PORTS = {
@@ -31,6 +32,18 @@ def adapter_of(adapters, family):
     if family not in _ports:
         _ports[family] = PORTS[family]()
     return _ports[family]
+
+
+def photo(size=(50, 40), seed=0) -> np.ndarray:
+    """A picture of noise, uint8 (H, W, 3)."""
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def real_target(model, size=(50, 40), tokens=3, question="What is this?") -> Target:
+    """What the model itself says about `photo`, at most `tokens` tokens, all of them crucial."""
+    image = photo(size)
+    answer = model.answer(image, question, max_new_tokens=tokens)
+    return make_target(model, image, question, answer=answer, tokens="all")[0]
 
 
 def target_of(adapter, crucial=(1, 3), size=SIZE, seed=0, ids=IDS) -> Target:

@@ -4,7 +4,7 @@
     python tools/runner_cost.py --model mini/llava-1.5 --items 6       overhead on a real model
 
 Time is processor time of this process, so that other programs do not count. The bare work is the
-same calls without the runner: answer, judge, reliance, explain, deletion and insertion.
+same calls without the runner: answer, judge, reliance, effects, explain, deletion and insertion.
 """
 
 import argparse
@@ -43,6 +43,7 @@ def bare(model, items, sweep: Sweep) -> float:
     for item in items:
         asked = runner.Asked(model, "toy", item, sweep)
         runner.reliance_rows(asked)
+        runner.effect_rows(asked)
         for method in sweep.methods:
             runner.map_rows(asked, method)
     return time.process_time() - started

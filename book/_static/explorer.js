@@ -224,7 +224,8 @@
   let ready = false;
 
   function restore() {
-    const asked = new URLSearchParams(location.hash.slice(1));
+    // A link from a chapter asks behind "?": behind "#" it would have to name a place on the page.
+    const asked = new URLSearchParams(location.hash.slice(1) || location.search);
     const item = data.items.findIndex((one) => one.id === asked.get("item"));
     const first = data.items.findIndex((_, n) =>
       data.maps.some((one) => one.file && one.scores[n]?.status === "ok"),

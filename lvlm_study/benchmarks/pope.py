@@ -21,7 +21,8 @@ def pope(source: str | Path, images: str | Path | None = None) -> list[Item]:
 
     `source` is a folder with POPE's files, or one such file; `images` the folder of pictures
     (default: beside the file, or in its `images`, `val2014` or `coco`). `extra` holds `object`, the
-    name asked for, and `present`. Raises StudyError for another layout.
+    name asked for, `present`, and `picture`, where the picture lies. Raises StudyError for another
+    layout.
     """
     path = Path(source).expanduser()
     folder = path.parent if path.is_file() else path
@@ -55,7 +56,11 @@ def _item(row: Row, file: Path, folder: Path) -> Item:
         accept=(label,),
         category=kind,
         benchmark="pope",
-        extra={"object": found[1].lower(), "present": label == "yes"},
+        extra={
+            "object": found[1].lower(),
+            "present": label == "yes",
+            "picture": str(picture),
+        },
     )
 
 

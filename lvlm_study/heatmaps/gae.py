@@ -59,6 +59,11 @@ class Relevance(Listener):
         self.state, self.decoder, self.hand_over = state, set(decoder), hand_over
 
     def backward(self, call: Call, start: int, weights: Tensor, gradient: Tensor) -> None:
+        """Take in one block of rows of one attention layer, from the deepest layer up.
+
+        `weights` and `gradient` (V, heads, rows, n) are what the layer gave and what came back; the
+        last block of a layer adds what was passed on to the relevance so far.
+        """
         if call.module not in self.decoder and self.hand_over is not None:
             self.state, self.hand_over = self.hand_over(self.state, self.lengths[call.module]), None
         if start == 0:

@@ -85,6 +85,7 @@ class Products(Listener):
         self.total: dict = {}
 
     def backward(self, call: Call, start: int, weights: Tensor, gradient: Tensor) -> None:
+        """Add one block of rows: weights times gradient, positive part, mean over heads."""
         length = weights.shape[-1]
         if call.module not in self.total:
             self.total[call.module] = weights.new_zeros(length, length)

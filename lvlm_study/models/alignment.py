@@ -19,6 +19,7 @@ from . import checkpoint
 VARIANTS = ("deep", "llava", "transformer")
 LINEAR_LAYERS = {4: "deep", 2: "llava"}  # how many linear maps a published W has
 WEIGHTS = "model.safetensors"
+LANGUAGE = "language."  # before the names of a language model's own tensors in that file
 
 
 class Alignment(nn.Module):
@@ -54,10 +55,16 @@ def _layers(variant: str, width: int, out: int, hidden: int, heads: int) -> list
     return [nn.Linear(width, out), whole, nn.Linear(out, out)]
 
 
-def save_alignment(alignment: Alignment, folder: Path, **more) -> None:
-    """Write config.json (shape of W and what else `more` says) and the weights into `folder`."""
+def save_alignment(
+    alignment: Alignment, folder: Path, language: dict[str, Tensor] | None = None, **more
+) -> None:
+    """Write config.json (shape of W and what else `more` says) and the weights into `folder`.
+
+    `language`: tensors of a language model that was trained on, kept in the same file.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    state = {k: v.detach().contiguous() for k, v in alignment.state_dict().items()}
+    both = alignment.state_dict() | {LANGUAGE + k: v for k, v in (language or {}).items()}
+    state = {k: v.detach().contiguous() for k, v in both.items()}
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     found = {"model_type": "owlvit_llava", **more, "alignment": alignment.settings}
     (folder / "config.json").write_text(json.dumps(found, indent=1) + "\n")
@@ -68,13 +75,19 @@ def load_alignment(folder: Path, settings: dict) -> Alignment:
     try:
         alignment = Alignment(**settings)
         state = load_file(folder / WEIGHTS)
-        alignment.load_state_dict(state)
+        alignment.load_state_dict({k: v for k, v in state.items() if not k.startswith(LANGUAGE)})
     except (TypeError, RuntimeError, OSError, SafetensorError) as error:
         raise StudyError(
             f"The alignment in {folder} cannot be loaded: {checkpoint.one_line(error)}; its "
             f"{WEIGHTS} and the shape in config.json must belong together."
         ) from error
     return alignment.float().eval().requires_grad_(False)
+
+
+def load_language(folder: Path) -> dict[str, Tensor]:
+    """The language model's tensors that `folder` brings along; none in most joint models."""
+    state = load_file(folder / WEIGHTS)
+    return {k.removeprefix(LANGUAGE): v for k, v in state.items() if k.startswith(LANGUAGE)}
 
 
 def read_published(path: Path) -> Alignment:

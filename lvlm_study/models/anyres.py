@@ -27,6 +27,7 @@ class LlavaNext(Llava):
     fallback = "USER: {image}\n{question} ASSISTANT:"
 
     def check(self) -> None:
+        """Tiles must have the encoder's size, and both files must list the same resolutions."""
         super().check()
         p, config = self.processor, self.model.config
         tile = self.view_size()
@@ -44,6 +45,7 @@ class LlavaNext(Llava):
             )
 
     def geometry_for(self, size: Size) -> Geometry:
+        """A base view and the tiles of the best resolution, with the boxes of all their tokens."""
         large = select_best_resolution(size, self.processor.image_grid_pinpoints)
         plan = Plan(size, self._specs(size, large), **normalisation(self.processor))
         base, tiled = plan.views
@@ -56,12 +58,15 @@ class LlavaNext(Llava):
         return Geometry(plan, torch.cat(boxes), used)
 
     def pack(self, views: list[Tensor]) -> dict[str, Tensor]:
+        """Base view and tiles in one tensor, (B, 1 + T, 3, side, side)."""
         return {"pixel_values": torch.cat(views, 1)}  # (B, 1 + T, 3, side, side)
 
     def extras(self, bound: Bound, B: int, A: int) -> dict[str, Tensor]:
+        """The image's size, from which the model works out its tiling again."""
         return self.encoder_extras(bound, B)
 
     def encoder_extras(self, bound: Bound, B: int) -> dict[str, Tensor]:
+        """The image's size, (B, 2) as height and width."""
         return {"image_sizes": torch.tensor([bound.size] * B, device=self.device)}
 
     def shrunk(self, rows: int, columns: int) -> tuple[int, int]:
@@ -93,6 +98,7 @@ class LlavaOnevision(LlavaNext):
     fallback = "<|im_start|>user {image}\n{question}<|im_end|><|im_start|>assistant\n"
 
     def shrunk(self, rows: int, columns: int) -> tuple[int, int]:
+        """Rows and columns of tile features after the limit of `anyres_max_N`."""
         # `anyres_max_N`: no more features than N tiles hold, if that is a reduction worth making
         most = int(self.model.config.vision_aspect_ratio.removeprefix("anyres_max_"))
         side = len(self.patch_rows())

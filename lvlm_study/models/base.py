@@ -213,10 +213,12 @@ class Adapter(ABC):
 
     @property
     def device(self) -> torch.device:
+        """Where the model's weights are."""
         return self.model.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """The number format of the model's weights."""
         return self.model.dtype
 
     @contextmanager

@@ -177,22 +177,24 @@ class LooksAgain:
     """
 
     def forward(self, hidden_states, *args, look: Callable | None = None, **kwargs):
+        """The decoder layer, then `look`, which may add what the encoders say to its output."""
         out = super().forward(hidden_states, *args, **kwargs)
         return out if look is None else look(self.self_attn.layer_idx, out)
 
 
 class CambrianLlamaLayer(LooksAgain, LlamaDecoderLayer):
-    pass
+    """A Llama layer after which the model may look again."""
 
 
 class CambrianPhi3Layer(LooksAgain, Phi3DecoderLayer):
-    pass
+    """A Phi-3 layer after which the model may look again."""
 
 
 class CambrianVision:
     """Model mixin: the towers, projectors and aggregators beside a language model's layers."""
 
     def add_vision(self, config, layer_class: type) -> None:
+        """Add projectors, aggregators, newline and encoders under the names of the release."""
         config.check()
         dim, width, specs = config.vision_hidden_size, config.hidden_size, config.tower_specs()
         windows_, heads = config.window_sides, config.connector_heads
@@ -335,6 +337,8 @@ class CambrianLM(SeesOnce):
 
 
 class CambrianLlamaModel(CambrianVision, LlamaModel):
+    """A Llama with Cambrian's vision beside its layers."""
+
     config_class = CambrianLlamaConfig
 
     def __init__(self, config):
@@ -354,6 +358,8 @@ class CambrianLlamaForCausalLM(CambrianLM, LlamaForCausalLM):
 
 
 class CambrianPhi3Model(CambrianVision, Phi3Model):
+    """A Phi-3 with Cambrian's vision beside its layers."""
+
     config_class = CambrianPhi3Config
 
     def __init__(self, config):
@@ -409,6 +415,7 @@ class TowersPlan(Plan):
     towers: tuple[dict, ...] = ()
 
     def render(self, x: Tensor) -> list[Tensor]:
+        """One view an encoder, each normalised in its own way."""
         views = super().render(x)  # in [0, 1]
         return [normalise(v, spec) for v, spec in zip(views, self.towers, strict=True)]
 
@@ -421,6 +428,7 @@ class Cambrian(Spliced):
     """Cambrian: the padded square once per tower, one visual token per cell on the image."""
 
     def check(self) -> None:
+        """Fetch the encoders of a released checkpoint, whose own files lack them."""
         config = self.model.config
         if config.released and not len(self.model.model.vision_towers):
             self.model.load_towers()
@@ -442,6 +450,7 @@ class Cambrian(Spliced):
         return ids
 
     def bind(self, size: Size, question: str) -> Bound:
+        """As in Adapter; refuses a prompt whose image begins at another token than in training."""
         bound = super().bind(size, question)
         wanted, found = self.model.config.image_position, _image_begins(bound.image_span)
         if wanted not in (None, found):
@@ -453,6 +462,7 @@ class Cambrian(Spliced):
         return bound
 
     def geometry_for(self, size: Size) -> Geometry:
+        """A padded square an encoder; padding has no tokens, and newline tokens have no box."""
         towers, side = self.model.config.tower_specs(), self.model.config.side
         specs = [square_spec(size, tower) for tower in towers]
         plan = TowersPlan(size, specs, (0.0,) * 3, (1.0,) * 3, towers=tuple(towers))
@@ -465,10 +475,13 @@ class Cambrian(Spliced):
         return Geometry(plan, boxes, tuple((tower_used(t),) * 2 for t in towers))
 
     def pack(self, views: list[Tensor]) -> dict:
+        """The encoders' views as a list, in the order of the configuration."""
         return {"pixel_values": [view[:, 0] for view in views]}
 
     def extras(self, bound: Bound, B: int, A: int) -> dict:
+        """The image's size, which says what of the square is padding."""
         return self.encoder_extras(bound, B)
 
     def encoder_extras(self, bound: Bound, B: int) -> dict:
+        """The image's size, once a picture."""
         return {"image_sizes": [bound.size] * B}

@@ -17,16 +17,20 @@ class ChannelNorm(nn.LayerNorm):
     """LayerNorm over the channels of a map (B, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise over channels: (B, C, H, W) to the same shape."""
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class Mlp(nn.Module):
+    """Two linear layers, four times as wide between them."""
+
     def __init__(self, dim: int):
         super().__init__()
         self.fc1 = nn.Linear(dim, 4 * dim)
         self.fc2 = nn.Linear(4 * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., C) to (..., C)."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -41,6 +45,7 @@ class Block(nn.Module):
         self.gamma = nn.Parameter(torch.full((dim,), scale))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
         y = self.conv_dw(x).permute(0, 2, 3, 1)  # (B, H, W, C)
         return x + (self.mlp(self.norm(y)) * self.gamma).permute(0, 3, 1, 2)
 
@@ -58,6 +63,7 @@ class Stage(nn.Module):
         self.blocks = nn.Sequential(*[Block(dim, eps, scale) for _ in range(depth)])
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to this stage's width, at half the resolution or the same."""
         return self.blocks(self.downsample(x))
 
 
@@ -88,6 +94,7 @@ class ConvNeXt(nn.Module):
         self.add_module(f"{prefix}stages", nn.Sequential(*stages))
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """Pictures (B, 3, H, W) to the maps of all stages, finest first."""
         x = getattr(self, f"{self.prefix}stem")(x)
         maps = []
         for stage in getattr(self, f"{self.prefix}stages"):

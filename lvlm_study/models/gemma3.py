@@ -27,6 +27,7 @@ class Gemma3(Adapter):
     fallback = "<start_of_turn>user\n{image}{question}<end_of_turn>\n<start_of_turn>model\n"
 
     def check(self) -> None:
+        """Processor and encoder must agree on the side of a view."""
         side = self.model.config.vision_config.image_size
         if edge_pair(self.processor.size) != (side, side):
             raise StudyError(
@@ -37,9 +38,11 @@ class Gemma3(Adapter):
 
     @property
     def placeholder(self) -> str:
+        """The token that begins an image, which Gemma's template writes for it."""
         return self.tokenizer.convert_ids_to_tokens(self.model.config.boi_token_index)
 
     def image_text(self, geometry: Geometry) -> str:
+        """The whole image, and the words that introduce its crops if there are any."""
         end = self.tokenizer.convert_ids_to_tokens(self.model.config.eoi_token_index)
         tokens = self.image_token * self.model.config.mm_tokens_per_image
         whole = f"\n\n{self.placeholder}{tokens}{end}\n\n"
@@ -52,6 +55,7 @@ class Gemma3(Adapter):
         )
 
     def geometry_for(self, size: Size) -> Geometry:
+        """One view of the whole image, and one a crop where pan-and-scan asks for crops."""
         side, name = edge_pair(self.processor.size), filter_name(self.processor.resample)
         specs = [Spec(side, name)]
         for (top, left), crop in self.crops(size):
@@ -86,17 +90,21 @@ class Gemma3(Adapter):
         return [((s, 0), (n, short)) for s, n in spans]
 
     def pack(self, views: list[Tensor]) -> dict[str, Tensor]:
+        """All views of all pictures in one batch, (B * views, 3, side, side)."""
         return {"pixel_values": torch.cat(views, 1).flatten(0, 1)}  # (B * views, 3, side, side)
 
     def extras(self, bound: Bound, B: int, A: int) -> dict[str, Tensor]:
+        """Which tokens are an image's: those attend to each other in both directions."""
         image = bound.image_span.long()
         kinds = torch.cat([image, image.new_zeros(A)]).repeat(B, 1)  # (B, P + A), 1 = image
         return {"token_type_ids": kinds.to(self.device)}
 
     def encode(self, bound: Bound, x: Tensor) -> Tensor:
+        """As in Adapter; the tokens of a picture's views stand behind each other."""
         out = self.model.model.get_image_features(**bound.pixels(x)).pooler_output
         return out.unflatten(0, (len(x), -1)).flatten(1, 2)  # (B, N, D)
 
     def wrap(self, features: Tensor) -> dict:
+        """Features as the encoder would return them, view by view."""
         views = features.unflatten(1, (-1, self.model.config.mm_tokens_per_image)).flatten(0, 1)
         return {"image": BaseModelOutputWithPooling(pooler_output=views)}

@@ -29,6 +29,7 @@ class Idefics3(Adapter):
     fallback = "User:{image}{question}<end_of_utterance>\nAssistant:"
 
     def check(self) -> None:
+        """Processor and encoder must agree on the side of a tile."""
         side = self.model.config.vision_config.image_size
         if self.tile_side() != side:
             raise StudyError(
@@ -42,6 +43,7 @@ class Idefics3(Adapter):
         return self.processor.max_image_size["longest_edge"]
 
     def image_text(self, geometry: Geometry) -> str:
+        """Tiles row by row, each behind its place, then the whole image."""
         side, tiled = self.tile_side(), geometry.plan.views[0]
         tokens = self.image_token * (side // self.cell()) ** 2
         whole = f"{FAKE}{GLOBAL}{tokens}{FAKE}"
@@ -55,6 +57,7 @@ class Idefics3(Adapter):
         return "".join(rows) + "\n" + whole
 
     def geometry_for(self, size: Size) -> Geometry:
+        """Tiles and the whole image, with the boxes of all their tokens."""
         plan = Plan(size, self._specs(size), **normalisation(self.processor))
         boxes = torch.cat([tile_boxes(view, self.cell(), size) for view in plan.views])
         return Geometry(plan, boxes, tuple(self._used(view) for view in plan.views))
@@ -64,6 +67,11 @@ class Idefics3(Adapter):
         return self.model.config.vision_config.patch_size * self.model.config.scale_factor
 
     def pack(self, views: list[Tensor]) -> dict[str, Tensor]:
+        """All tiles, with a mask that shows everything.
+
+        The model drops tiles that are zero all over, as padding. One that is black by chance must
+        stay, so it gets a value that no one can see.
+        """
         tiles = torch.cat(views, 1)  # (B, T, 3, side, side)
         blank = (tiles == 0).flatten(2).all(-1)[..., None, None, None]
         mask = torch.ones_like(tiles[:, :, 0], dtype=torch.long)

@@ -23,6 +23,7 @@ class InternVL(Adapter):
     fallback = "<|im_start|>user\n{image}\n{question}<|im_end|>\n<|im_start|>assistant\n"
 
     def check(self) -> None:
+        """Processor and encoder must agree on the side of a tile, a square."""
         sides = list(self.model.config.vision_config.image_size)
         if list(edge_pair(self.processor.size)) != sides or sides[0] != sides[1]:
             raise StudyError(
@@ -32,12 +33,14 @@ class InternVL(Adapter):
             )
 
     def image_text(self, geometry: Geometry) -> str:
+        """The image's tokens between the two words that mark its ends."""
         tokenizer = self.tokenizer
         start = getattr(tokenizer, "start_image_token", "<img>")
         end = getattr(tokenizer, "end_image_token", "</img>")
         return start + super().image_text(geometry) + end
 
     def geometry_for(self, size: Size) -> Geometry:
+        """The tiles of the best canvas, and a view of the whole where there are several."""
         p, side = self.processor, self.processor.size.height
         # The processor class leaves tiling off; InternVL's own processor switches it on.
         columns, rows = get_optimal_tiled_canvas(size, (side, side), p.min_patches, p.max_patches)
@@ -65,13 +68,16 @@ class InternVL(Adapter):
         return tuple(used_pixels(n, e) for n, e in zip(view.size, edges, strict=True))
 
     def pack(self, views: list[Tensor]) -> dict[str, Tensor]:
+        """All tiles of all pictures in one batch, (B * T, 3, side, side)."""
         return {"pixel_values": torch.cat(views, 1).flatten(0, 1)}  # (B * T, 3, side, side)
 
     def encode(self, bound: Bound, x: Tensor) -> Tensor:
+        """As in Adapter; the tokens of a picture's tiles stand behind each other."""
         out = self.model.model.get_image_features(**bound.pixels(x)).pooler_output
         return out.unflatten(0, (len(x), -1)).flatten(1, 2)  # (B, N, D)
 
     def wrap(self, features: Tensor) -> dict:
+        """Features as the encoder would return them, tile by tile."""
         per_tile = (self.processor.size.height // self.cell()) ** 2
         tiles = features.unflatten(1, (-1, per_tile)).flatten(0, 1)
         return {"image": BaseModelOutputWithPooling(pooler_output=tiles)}

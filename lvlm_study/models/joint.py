@@ -17,7 +17,13 @@ from transformers import LlavaForConditionalGeneration
 from ..errors import StudyError
 from ..preprocess import Size, Spec, filter_name
 from . import checkpoint
-from .alignment import Alignment, load_alignment, read_published, save_alignment
+from .alignment import (
+    Alignment,
+    load_alignment,
+    load_language,
+    read_published,
+    save_alignment,
+)
 from .base import Bound
 from .llava import Llava, edge_pair
 from .owl import Detector, load_detector
@@ -143,15 +149,30 @@ def load_joint(name: str, folder: Path, find: Callable[[str], Path], dtype, devi
     _check_marks(name, model, config)
     tokenizer = checkpoint.load_tokenizer(llava)
     detector = load_detector(owl, str(config["owl"]), torch.float32, device)
+    alignment = load_alignment(folder, config["alignment"])
+    _replace_language(name, model, load_language(folder))
     return Joint(
         name,
         model,
         tokenizer,
         checkpoint.load_template(llava, tokenizer),
         detector,
-        load_alignment(folder, config["alignment"]),
+        alignment,
         config.get("names", ()),
     )
+
+
+def _replace_language(name: str, model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Put a language model that was trained on into LLaVA; StudyError if it has another shape."""
+    if not state:
+        return
+    try:
+        model.model.language_model.load_state_dict(state)
+    except RuntimeError as error:
+        raise StudyError(
+            f"{name} brings a language model of another shape than that of its LLaVA "
+            f"({checkpoint.one_line(error)})."
+        ) from error
 
 
 def _part(folder: Path, name: str, find: Callable[[str], Path]) -> Path:
@@ -178,16 +199,18 @@ def save_joint(
     llava: str,
     names: Sequence[str] = (),
     llava_marks: list[float] | None = None,
+    language: dict[str, Tensor] | None = None,
 ) -> Path:
     """Write a joint model's folder: W, and the names of the two checkpoints it lies between.
 
     `owl` and `llava` are zoo names, hub ids, or folders inside `folder`; `names` are the queries
-    that its detector is asked when nobody says otherwise.
+    that its detector is asked when nobody says otherwise. `language` replaces the tensors of
+    LLaVA's language model, for a model of which that was trained on.
     """
     more = {"owl": owl, "llava": llava, "names": list(names)}
     if llava_marks:
         more["llava_marks"] = llava_marks
-    save_alignment(alignment, folder, **more)
+    save_alignment(alignment, folder, language, **more)
     return folder
 
 

@@ -31,6 +31,7 @@ class Llava(Adapter):
     fallback = "USER: {image}\n{question} ASSISTANT:"
 
     def check(self) -> None:
+        """The encoder must be a known one, and its side that of the processor."""
         vision = self.model.config.vision_config
         if vision.model_type not in TOWERS:
             raise StudyError(
@@ -51,6 +52,7 @@ class Llava(Adapter):
         return edge_pair(box)
 
     def geometry_for(self, size: Size) -> Geometry:
+        """One view; a token a patch, and one for the class token where the model keeps it."""
         plan = Plan(size, [self._spec(size)], **normalisation(self.processor))
         edges = self.patch_rows()
         boxes = boxes_of(plan.views[0], edges, edges, size).flatten(0, 1)
@@ -68,6 +70,7 @@ class Llava(Adapter):
         return int(self.model.config.vision_feature_select_strategy == "default")
 
     def pack(self, views: list[Tensor]) -> dict[str, Tensor]:
+        """The one view, (B, 3, side, side)."""
         return {"pixel_values": views[0][:, 0]}
 
     def _class_box(self, size: Size) -> Tensor:

@@ -258,6 +258,7 @@ class MiniGemini(Spliced):
     """Mini-Gemini: the padded square once, at high resolution; the model cuts its own views."""
 
     def geometry_for(self, size: Size) -> Geometry:
+        """One square at high resolution, from which the model shrinks its other views itself."""
         c = self.model.config
         clip = c.clip_spec()
         mean, std = clip.get("image_mean", CLIP_MEAN), clip.get("image_std", CLIP_STD)
@@ -270,6 +271,7 @@ class MiniGemini(Spliced):
         return Geometry(plan, flat, ((used, used),))
 
     def pack(self, views: list[Tensor]) -> dict[str, Tensor]:
+        """The one square, (B, 3, side, side)."""
         return {"pixel_values": views[0][:, 0]}
 
     def _grid_boxes(self, plan: Plan, size: Size, n: int) -> Tensor:

@@ -33,6 +33,7 @@ class Qwen2VL(Adapter):
     fallback = SYSTEM + CHAT + ASSISTANT
 
     def check(self) -> None:
+        """Processor and encoder must cut the same patches."""
         p, vision = self.processor, self.model.config.vision_config
         ours = (p.patch_size, p.merge_size, p.temporal_patch_size)
         theirs = (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
@@ -44,6 +45,7 @@ class Qwen2VL(Adapter):
             )
 
     def geometry_for(self, size: Size) -> Geometry:
+        """One view near the image's own size; a token is a block of merged patches."""
         p = self.processor
         cell = p.patch_size * p.merge_size
         try:
@@ -59,6 +61,7 @@ class Qwen2VL(Adapter):
         return Geometry(plan, boxes, (used,))
 
     def pack(self, views: list[Tensor]) -> dict[str, Tensor]:
+        """Patches in blocks, (B * patches, 3 * frames * side * side)."""
         p, picture = self.processor, views[0][:, 0]  # (B, 3, h, w)
         patch, merge = p.patch_size, p.merge_size
         cut = picture.unflatten(3, (-1, merge, patch)).unflatten(2, (-1, merge, patch))
@@ -68,11 +71,13 @@ class Qwen2VL(Adapter):
         return {"pixel_values": frames.flatten(1)}  # a still image is a film of equal frames
 
     def extras(self, bound: Bound, B: int, A: int) -> dict[str, Tensor]:
+        """Which tokens are an image's, and the grid of patches."""
         image = bound.image_span.int()
         kinds = torch.cat([image, image.new_zeros(A)]).repeat(B, 1)  # (B, P + A), 1 = image
         return {"mm_token_type_ids": kinds.to(self.device)} | self.encoder_extras(bound, B)
 
     def encoder_extras(self, bound: Bound, B: int) -> dict[str, Tensor]:
+        """The grid of patches as (frames, rows, columns), once a picture."""
         height, width = bound.geometry.plan.views[0].size
         grid = [1, height // self.processor.patch_size, width // self.processor.patch_size]
         return {"image_grid_thw": torch.tensor([grid] * B, device=self.device)}
@@ -95,12 +100,14 @@ class Qwen3VL(Qwen2VL):
     fallback = CHAT + ASSISTANT
 
     def encode(self, bound: Bound, x: Tensor) -> Tensor:
+        """As in Adapter; features for deeper layers follow in the last dimension."""
         inputs = bound.pixels(x) | self.encoder_extras(bound, len(x))
         out = self.model.model.get_image_features(**inputs)
         levels = [out.pooler_output, *out.deepstack_features]
         return torch.cat([torch.stack(list(level)) for level in levels], -1)  # (B, N, D * levels)
 
     def wrap(self, features: Tensor) -> dict:
+        """Features taken apart again: those of the prompt, and those of each deeper layer."""
         width = self.model.config.text_config.hidden_size
         first, *deeper = features.split(width, -1)
         return {

@@ -45,6 +45,7 @@ class SeesOnce:
     vision_inputs = ("pixel_values", "image_sizes", "mm_encoder_outputs")
 
     def prepare_inputs_for_generation(self, input_ids, is_first_iteration=False, **kwargs):
+        """As in transformers, without the picture once its keys and values are cached."""
         inputs = super().prepare_inputs_for_generation(
             input_ids, is_first_iteration=is_first_iteration, **kwargs
         )

@@ -63,12 +63,15 @@ def _norm_linear(dim_in: int, dim: int) -> nn.Sequential:
 
 
 class OutputMlp(nn.Module):
+    """Two linear layers without bias; names as in the release."""
+
     def __init__(self, dim: int, dim_out: int):
         super().__init__()
         self.linear_1 = nn.Linear(dim, dim, bias=False)
         self.linear_2 = nn.Linear(dim, dim_out, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., dim) to (..., dim_out)."""
         return self.linear_2(F.gelu(self.linear_1(x)))
 
 
@@ -122,6 +125,8 @@ class SamplerLayer(nn.Module):
 
 
 class Sampler(nn.Module):
+    """Aggregation layers one behind the other: each gives the queries of the next."""
+
     def __init__(self, dim_query: int, dim: int, window_sides: Sequence[int], heads: int, depth=1):
         super().__init__()
         self.layers = nn.ModuleList(
@@ -129,6 +134,7 @@ class Sampler(nn.Module):
         )
 
     def forward(self, q: Tensor, context: Tensor, sources: Sequence[Tensor], mask: Tensor):
+        """Queries after all layers, in the shape in which they came."""
         for layer in self.layers:
             q = layer(q, context, sources, mask)
         return q

@@ -149,6 +149,7 @@ class Tower(nn.Module):
         self.encoder = build_encoder(spec) if encoder is None else encoder
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalised pictures (B, 3, H, W) to tokens (B, side * side, C), row by row."""
         size = (self.side, self.side)
         if self.kind == "convnext_trunk":
             grid = multi_stage(self.encoder(x), size)

@@ -1,18 +1,28 @@
-"""What the members can do, gathered from their folders into one table of results for the book.
+"""What the members are and can do, gathered into one table of results for the book.
 
-    python -m lvlm_study.zoo.accuracy        writes data/results/mini/zoo.json
+    python -m lvlm_study.zoo.accuracy        writes data/results/mini/zoo.json and amends the cards
 
 Keys look like `zoo.models[mini/llava-1.5].picture.counting.percent`; see `lvlm_study.results`.
+Beside `models` stand `about` (architecture, parameters, minutes of training, learning curve),
+`stages` (minutes of every stage), `range` (lowest and highest member) and, when the tables of
+reliance are there, `small` and `mistakes`.
 """
 
 import json
+import math
 from pathlib import Path
 
+from safetensors import safe_open
 from statsmodels.stats.proportion import proportion_confint
 
 from .. import provenance
+from ..benchmarks.sprites import sprites
 from ..errors import StudyError
 from ..paths import data_dir
+from ..shards import read_table
+from . import mistakes, small, times
+from .card import VIEWS, amend
+from .members import RECIPES
 
 
 def gather(zoo: Path) -> dict[str, dict]:
@@ -46,13 +56,42 @@ def _total(counts: dict[str, list[int]]) -> tuple[int, int]:
     return sum(right), sum(n)
 
 
+def extremes(models: dict) -> dict:
+    """Per view, the lowest and highest share of right answers over the members, and how many."""
+    shares = {v: [m[v]["all"]["percent"] for m in models.values()] for v in VIEWS}
+    ends = {v.replace(" ", "_"): {"low": min(s), "high": max(s)} for v, s in shares.items()}
+    return ends | {"members": len(models)}
+
+
+def facts(folder: Path) -> dict:
+    """What a member is: architecture, parameters, size of its language model, training, curve."""
+    curve_file, name = folder / "curve.json", folder.name.partition("-seed")[0]
+    curve = json.loads(curve_file.read_text()) if curve_file.is_file() else []
+    config = json.loads((folder / "config.json").read_text())
+    return {
+        "architecture": config["architectures"][0],
+        "parameters": _parameters(folder / "model.safetensors"),
+        "size": RECIPES[name].size if name in RECIPES else None,
+        "first": RECIPES[name].first if name in RECIPES else None,
+        "steps": curve[-1]["step"] if curve else None,
+        "minutes": times.minutes(curve) if curve else None,
+        "curve": curve,
+    }
+
+
+def _parameters(weights: Path) -> int:
+    with safe_open(weights, "pt") as file:
+        return sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())
+
+
 def write(data: Path | None = None) -> Path:
     """Write the table of all members that are there; StudyError when there is none."""
     data = data or data_dir()
-    models = gather(data / "zoo")
+    zoo, path = data / "zoo", data / "results" / "mini" / "zoo.json"
+    models = gather(zoo)
     if not models:
-        raise StudyError(f"There is no accuracy.json under {data / 'zoo'}; train a member first.")
-    about = {
+        raise StudyError(f"There is no accuracy.json under {zoo}; train a member first.")
+    origin = {
         "profile": "mini",
         "model": list(models),
         "n": max(m["picture"]["all"]["n"] for m in models.values()),
@@ -61,10 +100,33 @@ def write(data: Path | None = None) -> Path:
         "versions": provenance.versions(),
         "date": provenance.now()[:10],
     }
-    path = data / "results" / "mini" / "zoo.json"
+    about = {name: facts(zoo / name.removeprefix("mini/")) for name in models}
+    table = {"provenance": origin, "models": models, "about": about, "stages": times.read(zoo)}
+    table["range"] = extremes(models)
+    rows = read_table(path.parent, "reliance")
+    rows = rows[rows.model.isin(list(models))] if len(rows) else rows
+    if len(rows):
+        table["small"] = small.compare(rows)
+        table["mistakes"] = mistakes.summary(mistakes.wrong(rows, sprites()))
+    for name in models:
+        amend(zoo / name.removeprefix("mini/"), told(name, table))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"provenance": about, "models": models}, indent=1) + "\n")
+    path.write_text(json.dumps(table, indent=1) + "\n")
     return path
+
+
+def told(name: str, table: dict) -> str:
+    """What the card of a member says beyond its own measurement: time, and small objects."""
+    spent = table["about"][name]["minutes"]
+    parts = []
+    if spent is not None:
+        parts.append(
+            f"Wall time: its courses took about {spent:.0f} minutes on one CPU core; towers and "
+            "starting language model are shared with other members and not counted."
+        )
+    if "small" in table:
+        parts.append(small.sentence(name, table["small"]))
+    return "\n\n".join(part for part in parts if part) or "Nothing yet."
 
 
 if __name__ == "__main__":

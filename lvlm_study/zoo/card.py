@@ -14,6 +14,7 @@ from ..models import load_model
 from .questions import CATEGORIES
 
 VIEWS = ("picture", "blurred", "mean colour")
+LATER = "## Added from the results"
 
 
 def measure(model, items=None) -> dict[str, dict[str, list[bool]]]:
@@ -84,6 +85,16 @@ on the test picture, on the blurred picture (the paper's baseline), and on its m
 {table(right)}
 """
     ModelCard(text, ignore_metadata_errors=False).save(folder / "README.md")
+
+
+def amend(folder: Path, text: str) -> None:
+    """Put `text` at the end of a card, in the place of what was added there before.
+
+    Weights and their checksums in the manifest know nothing of the card.
+    """
+    path = folder / "README.md"
+    card = path.read_text().partition(f"\n{LATER}\n")[0].rstrip("\n")
+    path.write_text(f"{card}\n\n{LATER}\n\n{text}\n")
 
 
 def _curve(folder: Path) -> list[dict]:

@@ -259,6 +259,7 @@ class Cambrian(Ported):
         return parts
 
     def translate(self, model: nn.Module, inputs: Inputs) -> Tensor:
+        """As in Llava, without the newline tokens."""
         vision = self._vision(model, inputs)
         return vision.tokens[~vision.newline].unflatten(0, (len(inputs[0]), -1))
 
@@ -310,6 +311,7 @@ class MiniGemini(Ported):
         return nn.ModuleDict({name: getattr(model.model, name) for name in names})
 
     def translate(self, model: nn.Module, inputs: Inputs) -> Tensor:
+        """As in Llava: queries of the small view after they fetched detail from the large one."""
         low, image = inputs
         with torch.no_grad():
             maps = model.model.vision_tower_aux(image)

@@ -51,7 +51,9 @@ def check(folder: Path) -> None:
 
     A folder that no manifest knows (a member just trained, a checkpoint from elsewhere) passes.
     """
-    wanted = read(folder.parent).get(folder.name)
+    above = folder.parents[:2]  # a member may have twins in a folder below its own
+    entries = (read(zoo).get(folder.relative_to(zoo).as_posix()) for zoo in above)
+    wanted = next((entry for entry in entries if entry is not None), None)
     if wanted is None:
         return
     found = checksums(folder)

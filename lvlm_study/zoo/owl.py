@@ -172,6 +172,7 @@ class Trained(nn.Module):
         self.texts = [TEMPLATE.format(n) for n in names()]
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures through the frozen tower and then the part that is trained."""
         return self.after(self.shared(pixels))
 
     def shared(self, pixels: Tensor) -> Tensor:

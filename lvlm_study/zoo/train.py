@@ -7,14 +7,17 @@ Towers and language models are shared, so a second member costs only its own las
 import shutil
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from ..errors import unknown
+from ..errors import StudyError, unknown
 from ..paths import data_dir
+from . import times
 from .alignment import train_joint
+from .bias import train_twin
 from .card import write_card
 from .families import FAMILIES
 from .language import train_language
@@ -25,7 +28,12 @@ from .tokenizer import train_tokenizer
 from .vision import TOWERS, train_tower
 
 SEEDED = ("llava-1.5", "llava-ov-s", "cambrian-s", "mini-gemini-m")  # each with three seeds
-DETECTION = {"owl": train_owl, "joint": train_joint}  # the second seed's models, with own stages
+DETECTION = {  # the second seed's models, with stages of their own
+    "owl": train_owl,
+    "joint": train_joint,
+    "joint/biased": partial(train_twin, "biased"),
+    "joint/clean": partial(train_twin, "clean"),
+}
 NAMES = (*RECIPES, *(f"{name}-seed{k}" for name in SEEDED for k in (1, 2)), *DETECTION)
 
 
@@ -68,15 +76,19 @@ def train(
     out: Path | None = None,
     budget: Budget = Budget(),
     say=print,
+    **detection,
 ) -> Path:
     """Train the zoo member `name` ("mini/llava-1.5", ...) and return its checkpoint folder.
 
     Partial work is kept in `work`; run again to continue. The checkpoint replaces an older one in
     `out` (default: the repository's data/zoo) only when it is complete. `steps` shortens the
-    member's first course.
+    member's first course. `detection` goes to `train_joint`, for that model alone.
     """
     if name.removeprefix("mini/") in DETECTION:
-        return DETECTION[name.removeprefix("mini/")](work, out=out, say=say)
+        if steps is not None and name.removeprefix("mini/") == "owl":
+            raise StudyError("mini/owl has stages of its own; its number of steps is fixed.")
+        more = detection if steps is None else detection | {"steps": steps}
+        return DETECTION[name.removeprefix("mini/")](work, out=out, say=say, **more)
     recipe, seed = split_seed(name)
     budget = budget if steps is None else replace(budget, member=steps, later=steps)
     torch.set_num_threads(1)  # small matrices: a second thread costs more than it gives
@@ -84,7 +96,9 @@ def train(
     tokenizer = train_tokenizer(work / "tokenizer")
     model = _train(recipe, seed, tokenizer, budget, work, say)
     short = name.removeprefix("mini/")
-    return _finish(model, tokenizer, short, work, out or data_dir() / "zoo" / short, say)
+    folder = _finish(model, tokenizer, short, work, out or data_dir() / "zoo" / short, say)
+    times.note(work, folder.parent)
+    return folder
 
 
 def train_all(

@@ -1,0 +1,363 @@
+"""Tables of methods, ablations, truth and cost: every number here can be worked out by hand."""
+
+import json
+
+import method_frames as frames
+import numpy as np
+import pandas as pd
+import pytest
+
+from lvlm_study import (
+    ablation_tables,
+    cost_tables,
+    method_names,
+    method_tables,
+    truth_tables,
+)
+from lvlm_study.paths import data_dir
+
+EIGHT = [0.6, 0.7, 0.8, 0.9, 0.6, 0.7, 0.8, 0.9]  # mean 0.75
+GAPS = {"igos": EIGHT, "gae": [g - 0.5 for g in EIGHT], "random": [0.1, -0.1] * 4}
+
+
+def finite(tree) -> bool:
+    """JSON without NaN, and no numpy types in it."""
+    return bool(json.dumps(tree, allow_nan=False))
+
+
+# --- names
+
+
+def test_titles():
+    assert method_names.title("igos[l2=1,gamma=0.5]") == "iGOS (l2 1, gamma 0.5)"
+    assert method_names.title("unheard_of") == "unheard_of"
+    assert method_names.listed([]) == "none"
+    assert method_names.listed(["gae", "tam", "igos"]) == "T-MM, TAM and iGOS"
+
+
+def test_order_is_by_number_and_controls_are_last():
+    names = ["random", "igos[steps=20]", "new", "gae", "igos[steps=5]", "igos"]
+    expected = ["igos", "igos[steps=5]", "igos[steps=20]", "gae", "new", "random"]
+    assert method_names.in_order(names) == expected
+
+
+# --- which rows
+
+
+def test_rows_of_one_test_and_the_failures_once():
+    good = frames.maps(GAPS)
+    other = frames.maps(GAPS, fill="mean")
+    failed = frames.maps({"igos": [0.0]}, status={("igos", 0): "error"}).assign(item="z")
+    failed = failed.assign(units=None, fill=None)
+    variant = frames.maps({"igos[l2=1]": EIGHT})
+    found = method_tables.rows_of(pd.concat([good, other, failed, variant]))
+    assert len(found) == 25 and set(found.method) == {"igos", "gae", "random"}
+    assert len(method_tables.rows_of(pd.concat([good, variant]), variants=True)) == 32
+
+
+def test_a_table_from_before_fills_was_blur():
+    assert len(method_tables.rows_of(frames.maps(GAPS).drop(columns="fill"))) == 24
+
+
+# --- Table 1
+
+
+def test_scores_by_hand():
+    status = {("igos", 0): "no_crucial_tokens", ("igos", 1): "constant"}
+    table = method_tables.method_scores(
+        method_tables.rows_of(frames.maps(GAPS, status=status))
+    ).set_index("method")
+    row = table.loc["igos"]
+    assert row[["n", "skipped", "silent"]].tolist() == [7, 1, 1]
+    assert row.gap == pytest.approx(sum(EIGHT[2:]) / 7)  # the silent map counts as chance, 0
+    assert row.deletion == pytest.approx(0.5 - np.mean(EIGHT[2:]) / 2)
+    assert row.gap_low < row.gap < row.gap_high
+    assert table.index.tolist() == ["igos", "gae", "random"]  # best first
+
+
+def test_turning_over_exchanges_the_scores_and_their_ends():
+    table = method_tables.method_scores(frames.maps(GAPS))
+    turned = method_tables.both_ways(table)
+    assert turned.deletion.tolist() == table.insertion.tolist()
+    assert turned.insertion_low.tolist() == table.deletion_low.tolist()
+    assert turned.gap_low.tolist() == (-table.gap_high).tolist()
+    pd.testing.assert_frame_equal(method_tables.both_ways(turned), table)
+
+
+def test_the_papers_table_by_hand():
+    paper = pd.read_csv(data_dir() / "paper" / "table1.csv")
+    found = method_tables.paper_table1(paper).set_index(["model", "method"])
+    row = found.loc["LLaVA-1.5-7b", "T-MM"]
+    assert row["MMVP"] == pytest.approx(0.418 - 0.778)
+    assert row.gap == pytest.approx(
+        np.mean([0.418, 0.283, 0.461, 0.378]) - np.mean([0.778, 0.869, 0.869, 0.808])
+    )
+    assert row.turned == -row.gap
+
+
+def test_table1_has_ours_and_theirs():
+    paper = pd.read_csv(data_dir() / "paper" / "table1.csv")
+    table = method_tables.table1(frames.maps(GAPS), paper)
+    assert len(table) == 3 + len(paper)
+    first = table.iloc[0]
+    assert first.method == "iGOS" and first["turned over"] == pytest.approx(-0.75)
+    assert first["insertion − deletion"].startswith("0.75 [0.6")
+    assert table["n"].tolist()[:4] == [8, 8, 8, None]
+
+
+# --- who is better
+
+
+def test_paired_differences_to_igos():
+    """Every difference is 0.5; of the 256 signings two are as far out: p = 2 / 256."""
+    table = method_tables.against(frames.maps(GAPS)).set_index("method")
+    assert table.difference["gae"] == pytest.approx(0.5)
+    assert table.p["gae"] == pytest.approx(2 / 256)
+    assert table.p_holm["gae"] == pytest.approx(2 * 2 / 256)  # two comparisons
+    assert table.n.tolist() == [8, 8]
+
+
+def test_best_and_those_that_are_not_clearly_worse():
+    gaps = GAPS | {"tam": [g + (-1) ** n * 0.2 - 0.01 for n, g in enumerate(EIGHT)]}
+    found = method_tables.best_of(frames.maps(gaps))
+    assert (found["title"], found["second"]) == ("iGOS", "TAM")
+    assert found["lead"]["difference"] == pytest.approx(0.01)
+    assert found["lead"]["verdict"] == method_tables.UNCLEAR
+    assert found["not_clearly_worse"] == "TAM"
+
+
+def test_a_method_on_few_items_cannot_win():
+    gaps = GAPS | {"rise": [1.0, 1.0, 1.0]}
+    assert method_tables.ranked(frames.maps(gaps)) == ["igos", "gae"]
+    assert method_tables.best_of(frames.maps(gaps))["title"] == "iGOS"
+
+
+def test_not_above_a_control():
+    gaps = GAPS | {"sobel": [g - 0.5 for g in EIGHT], "tam": [0.0, 0.02] * 4}
+    gaps["random"] = [0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.02]
+    assert method_tables.beaten_by(frames.maps(gaps), "sobel") == ["gae", "tam"]
+    assert method_tables.beaten_by(frames.maps(gaps), "random") == ["tam"]
+    assert method_tables.beaten_by(frames.maps(gaps), "center") == []
+
+
+# --- ranks
+
+
+def test_agreement_of_ranks():
+    one = pd.DataFrame(
+        {"a": [3.0, 4, 5], "b": [2.0, 2, 2], "c": [1.0, 0, 1], "d": [np.nan, 9, np.nan]}
+    )
+    same = method_tables.rank_agreement(one, 10 * one)
+    assert same == {"value": 1.0, "low": 1.0, "high": 1.0, "methods": 3, "n": 3}
+    assert method_tables.rank_agreement(one, -one)["value"] == pytest.approx(-1.0)
+    assert method_tables.rank_agreement(one[["a", "b"]], one)["value"] is None
+
+
+def test_resampled_means():
+    found = method_tables.means(pd.DataFrame({"a": [1.0, 3.0], "b": [5.0, 5.0]}), draws=100)
+    assert found[0].tolist() == [2.0, 5.0]
+    assert set(found[1:, 0]) == {1.0, 2.0, 3.0} and set(found[:, 1]) == {5.0}
+
+
+def test_methods_summary():
+    both = [frames.maps(GAPS), frames.maps(GAPS, units="superpixels")]
+    tree = method_tables.methods_summary(pd.concat(both))["mini/a"]["sprites"]
+    assert finite(tree)
+    assert tree["winner"]["title"] == "iGOS" and tree["count"] == 2 and tree["items"] == 8
+    assert tree["at_chance"] == {"titles": "none", "count": 0}
+    assert tree["methods"]["igos"]["gap"]["value"] == pytest.approx(0.75)
+    assert tree["tests"]["superpixels, blur"]["value"] == pytest.approx(1.0)
+    assert tree["tests"]["superpixels, blur"]["best"] == "iGOS"
+    assert method_tables.methods_summary(pd.DataFrame()) == {}
+
+
+# --- ablations
+
+
+@pytest.fixture
+def variants():
+    gaps = {"igos": EIGHT, "igos[tokens=all]": [g - 0.25 for g in EIGHT]}
+    gaps |= {"igos[preset=fast]": EIGHT, "igos++": [g + 0.05 for g in EIGHT], "gae": EIGHT}
+    gaps |= {"igos[l2=1]": [0.5] * 8, "igos[l2=1,gamma=0.2]": [0.25] * 8}
+    return frames.maps(gaps)
+
+
+def test_differences_of_variants(variants):
+    found = ablation_tables.differences(ablation_tables.variant_rows(variants)).set_index("method")
+    assert "gae" not in found.index and "igos" not in found.index
+    assert found.difference["igos[tokens=all]"] == pytest.approx(-0.25)
+    assert found.p["igos[tokens=all]"] == pytest.approx(2 / 256)
+    assert bool(found.clear["igos[tokens=all]"]) and not found.clear["igos[preset=fast]"]
+    assert found.difference["igos[preset=fast]"] == 0
+
+
+def test_the_default_stands_at_its_place(variants):
+    frame = ablation_tables.variant_rows(variants)
+    table = ablation_tables.choice_table(frame, "tokens")
+    assert table["value"].tolist() == ["likelihood ratio (default)", "all"]
+    assert np.isnan(table.difference[0]) and table.difference[1] == pytest.approx(-0.25)
+    shown = ablation_tables.shown(frame)
+    assert shown["clear"].tolist()[:2] == ["", "yes"]
+    assert set(shown["choice"]) >= {"which tokens are explained", "one mask or two"}
+
+
+def test_weights_as_a_grid(variants):
+    grid = ablation_tables.weight_grid(ablation_tables.variant_rows(variants))
+    assert grid.loc[1.0].tolist() == [0.25, 0.5] and grid.columns.tolist() == [0.2, 1.0]
+    assert grid.loc[0.1, 1.0] == pytest.approx(0.75) and np.isnan(grid.loc[0.1, 0.2])
+
+
+def test_beside_the_papers_ablations(variants):
+    paper = pd.read_csv(data_dir() / "paper" / "table3.csv")
+    table = ablation_tables.beside_paper(ablation_tables.variant_rows(variants), paper, "table3")
+    row = table.set_index("the paper's row").loc["Separate"]
+    default, separate = (0.445 + 0.661 + 0.563) / 3, (0.446 + 0.686 + 0.592) / 3
+    assert row["paper, minus its default"] == pytest.approx(separate - default)
+    assert row["mini, minus its default"].startswith("0.05")
+    assert table.set_index("the paper's row").loc["Blank", "mini, minus its default"] == "–"
+    five = pd.read_csv(data_dir() / "paper" / "table5.csv")
+    table = ablation_tables.beside_paper(ablation_tables.variant_rows(variants), five, "table5")
+    assert table["mini"].tolist()[1:3] == pytest.approx([0.75, 0.5])
+
+
+def test_ablations_summary(variants):
+    tree = ablation_tables.ablations_summary(variants)["mini/a"]["sprites"]
+    assert finite(tree)
+    assert tree["largest_loss"]["title"] == "iGOS (l2 1, gamma 0.2)"
+    assert tree["better"]["titles"] == "iGOS++"
+    assert tree["fast"]["kept"] == "100.0 [100.0, 100.0]" and tree["fast"]["verdict"] == "keeps"
+    assert tree["variants"]["lr=1"]["said"] == "not yet run"
+    assert tree["variants"]["tokens=all"]["said"] == "−0.250 [−0.250, −0.250]"
+    assert tree["variants"]["l2=1,gamma=0.2"]["difference"] == pytest.approx(-0.5)
+    assert {"default", "igos++", "tokens=all"} <= tree["variants"].keys()
+    assert tree["count"] == 5 and tree["clear"] == 4 and tree["within_noise"] == 1
+    assert ablation_tables.ablations_summary(frames.maps(GAPS)) == {}
+
+
+# --- truth
+
+
+def truth_frame():
+    """Four items; igos on the evidence, gae off it; sobel between. Evidence a tenth, or all."""
+    gaps = {"igos": [0.9] * 4, "gae": [-0.2] * 4, "sobel": [0.5] * 4, "random": [0.0] * 4}
+    high = {"igos": [3.0] * 4, "gae": [0.5] * 4, "sobel": [2.0] * 4, "random": [1.0] * 4}
+    aucs = {m: [v / 4 for v in values] for m, values in high.items()}
+    peak = {m: [float(v > 1) for v in values] for m, values in high.items()}
+    area = {m: [0.1, 0.1, 0.1, 0.9] for m in gaps}
+    mass = {
+        "igos": [np.array([0.6, 0.3, 0.1])] * 4,
+        "gae": [np.array([0.1, 0.3, 0.6])] * 4,
+        "sobel": [np.array([0.3, 0.5, 0.2])] * 4,
+        "random": [np.array([0.2, 0.2, 0.2])] * 4,
+    }
+    return frames.maps(
+        gaps, evidence_area=area, energy_ratio=high, auc=aucs, pointing=peak, pointing_near=peak,
+        rank_accuracy=peak, iou_max=aucs, correlation=aucs, mass=mass,
+    )  # fmt: skip
+
+
+EFFECTS = frames.effects([[2, 1, 0], [2, 1, 0], [2, 1, 0], [1, 1, 1]], [[0.1, 0.2, 0.05]] * 4)
+
+
+def test_evidence_as_large_as_the_picture_is_left_out():
+    table = truth_tables.evidence_scores(truth_frame())
+    assert table.method.tolist() == ["igos", "sobel", "random", "gae"]
+    assert table.n.tolist() == [3] * 4 and table.energy_ratio.tolist() == [3.0, 2.0, 1.0, 0.5]
+
+
+def test_chance_levels():
+    frame = truth_tables.with_evidence(truth_frame())
+    assert truth_tables.chance_of(frame, "auc") == 0.5
+    assert truth_tables.chance_of(frame, "pointing") == pytest.approx(0.1)
+    assert truth_tables.chance_of(frame, "iou_max") == pytest.approx(0.25)  # the random map's
+    shown = truth_tables.evidence_shown(truth_frame())
+    assert shown.iloc[-1].method == "chance" and shown.iloc[-1]["energy ratio"] == 1.0
+
+
+def test_effects_by_hand():
+    """Mass (.6, .3, .1) orders as effects (2, 1, 0); area (.1, .2, .05) correlates by 1/2."""
+    table = truth_tables.effect_scores(truth_frame(), EFFECTS).set_index("method")
+    assert table.n.tolist() == [3] * 5  # equal effects cannot be ranked
+    assert table.spearman["igos"] == pytest.approx(1) and table.spearman["gae"] == pytest.approx(-1)
+    assert table.spearman["area"] == pytest.approx(0.5) and table.spearman["random"] == 0
+    assert table.top["igos"] == 1 and table.top["random"] == pytest.approx(1 / 3)
+    assert table.density["igos"] == pytest.approx(0.5)  # .6/.1, .3/.2, .1/.05 = 6, 1.5, 2
+
+
+def test_does_the_gap_know():
+    """Gaps order the four as the energy ratio does; within a method nothing varies."""
+    row = truth_tables.agreement(truth_frame(), EFFECTS).set_index("truth").loc["energy ratio"]
+    assert (row.methods, row.methods_low, row["count"], row.n) == (1.0, 1.0, 4, 3)
+    assert row.own is None  # two methods are too few to rank
+    assert row["maps"] is None or np.isnan(row["maps"])
+
+
+def test_within_items_and_within_methods():
+    gap = pd.DataFrame({"a": [1.0, 2, 3], "b": [2.0, 3, 4], "c": [3.0, 4, 5]})
+    truth = pd.DataFrame({"a": [3.0, 2, 1], "b": [4.0, 3, 2], "c": [5.0, 4, 3]})
+    assert truth_tables.within_items(gap, truth)["value"] == pytest.approx(1.0)
+    assert truth_tables.within_methods(gap, truth)["value"] == pytest.approx(-1.0)
+
+
+def test_truth_summary():
+    tree = truth_tables.truth_summary(truth_frame(), EFFECTS)["mini/a"]["sprites"]
+    assert finite(tree) and tree["n"] == 3
+    assert tree["best"]["auc"]["title"] == "iGOS"
+    assert tree["best"]["auc"]["below_sobel"] == {"count": 1, "titles": "T-MM", "of": 2}
+    assert tree["effects"]["below_area"]["titles"] == "T-MM" and tree["effects"]["best"] == "iGOS"
+    assert tree["turned"] == {"count": 1, "titles": "T-MM"}
+    assert truth_tables.truth_summary(frames.maps(GAPS), pd.DataFrame()) == {}
+
+
+def test_truth_without_effects():
+    tree = truth_tables.truth_summary(truth_frame(), pd.DataFrame())["mini/a"]["sprites"]
+    assert tree["effects"] == {} and "effect of objects" not in tree["agreement"]
+
+
+# --- cost and flags
+
+
+def test_costs_by_hand():
+    seconds = {"igos": [2.0] * 8, "gae": [0.5] * 8, "random": [0.1] * 8}
+    table = cost_tables.costs(frames.maps(GAPS, seconds=seconds)).set_index("method")
+    assert table.index.tolist() == ["random", "gae", "igos"]
+    assert table.times["gae"] == pytest.approx(0.25) and table.mib["igos"] == 1.0
+
+
+def test_worth_its_time():
+    table = pd.DataFrame({"method": ["a", "b", "c", "random"], "seconds": [1, 2, 3, 0]})
+    assert cost_tables.pareto(table.assign(gap=[0.5, 0.4, 0.9, 2])) == ["a", "c"]
+
+
+def test_flags_by_hand():
+    """Ten maps of one method: 4 bad, 3 flagged, 2 of those bad."""
+    gaps = {"tam": [-1.0, -1, -1] + [1.0] * 7, "random": [0.0] * 10, "sobel": [0.5] * 10}
+    ratio = [0.5, 0.5, 2, 0.5, 0.5] + [2.0] * 5
+    frame = frames.maps(
+        gaps, evidence_area=0.1, pointing_near=1.0,
+        energy_ratio={"tam": ratio, "random": [1.0] * 10, "sobel": [2.0] * 10},
+    )  # fmt: skip
+    row = cost_tables.flag_scores(frame).set_index("flag").loc["not_positive"]
+    assert (row.n, row["items"]) == (10, 10)
+    assert row.flagged == pytest.approx(0.3) and row.base == pytest.approx(0.4)
+    assert row.precision == pytest.approx(2 / 3) and row.recall == pytest.approx(0.5)
+    assert row.lift == pytest.approx(2 / 3 - 0.4) and row.lift_low < row.lift < row.lift_high
+    assert cost_tables.flagged(frame).below_sobel.sum() == 3
+    assert row.within == pytest.approx(row.lift)  # one method only
+
+
+def test_a_flag_that_only_knows_the_method_knows_nothing_within_it():
+    """All maps of tam are bad and flagged, none of igos: a perfect flag, and no help with a map."""
+    gaps = {"tam": [-1.0] * 6, "igos": [1.0] * 6, "random": [0.0] * 6}
+    ratio = {"tam": [0.5] * 6, "igos": [2.0] * 6, "random": [1.0] * 6}
+    frame = frames.maps(gaps, evidence_area=0.1, pointing_near=1.0, energy_ratio=ratio)
+    row = cost_tables.flag_scores(frame).set_index("flag").loc["not_positive"]
+    assert (row.precision, row.recall, row.lift, row.within) == (1.0, 1.0, 0.5, 0.0)
+
+
+def test_cost_summary():
+    tree = cost_tables.cost_summary(truth_frame())["mini/a"]["sprites"]
+    assert finite(tree)
+    assert tree["statuses"] == {"ok": 16} and tree["cells"] == 16
+    assert tree["flags"]["off_evidence"]["not_positive"]["precision"] == 100.0
+    assert cost_tables.cost_summary(frames.maps(GAPS))["mini/a"]["sprites"]["flags"] == {}

@@ -1,0 +1,128 @@
+"""Simulated data whose truth is known, and cases that can be worked out by hand."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from statsmodels.stats.weightstats import ttost_paired
+
+from lvlm_study import mixed
+from lvlm_study.errors import StudyError
+
+
+def simulated(trainings: int, effect: float = 0.3, items: int = 25, seed: int = 0) -> pd.DataFrame:
+    """Two groups; items vary by 0.2, trainings by 0.1, the rest by 0.15."""
+    draw = np.random.default_rng(seed)
+    of_item = draw.normal(0, 0.2, items)
+    rows = []
+    for group in ("a", "b"):
+        for k in range(trainings):
+            level = effect * (group == "b") + draw.normal(0, 0.1)
+            for i in range(items):
+                score = level + of_item[i] + draw.normal(0, 0.15)
+                rows.append({"group": group, "model": f"{group}{k}", "item": f"i{i}", "gap": score})
+    return pd.DataFrame(rows)
+
+
+def test_components_of_variance_are_found():
+    found = mixed.mixed_effects(simulated(trainings=6), "gap", "group")
+    assert found.converged and (found.n, found.items, found.trainings) == (300, 25, 12)
+    assert found.item_sd == pytest.approx(0.2, abs=0.05)
+    assert found.training_sd == pytest.approx(0.1, abs=0.05)
+    assert found.residual_sd == pytest.approx(0.15, abs=0.02)
+    row = found.effects.iloc[0]
+    assert row.group == "b" and row.low < 0.3 < row.high and row.p < 0.05
+
+
+def test_a_balanced_design_gives_the_difference_of_means():
+    frame = simulated(trainings=1)
+    found = mixed.mixed_effects(frame, "gap", "group")
+    means = frame.groupby("group").gap.mean()
+    assert found.effects.estimate[0] == pytest.approx(means.b - means.a, abs=1e-6)
+
+
+def test_one_training_each_cannot_tell_a_group_from_its_training():
+    found = mixed.mixed_effects(simulated(trainings=1), "gap", "group")
+    assert found.training_sd is None and found.trainings == 2
+
+
+def test_ignoring_trainings_makes_the_interval_too_narrow():
+    frame = simulated(trainings=3)
+    honest = mixed.mixed_effects(frame, "gap", "group").effects.iloc[0]
+    blind = mixed.mixed_effects(frame.assign(model=frame.group), "gap", "group").effects.iloc[0]
+    assert honest.high - honest.low > 2 * (blind.high - blind.low)
+
+
+def test_one_group_is_refused():
+    frame = simulated(trainings=1)
+    with pytest.raises(StudyError, match="two groups"):
+        mixed.mixed_effects(frame[frame.group == "a"], "gap", "group")
+
+
+# --- labels
+
+
+def test_exact_p_by_hand():
+    """Two of four in the first group: 6 ways, of which 2 are the most extreme."""
+    p, smallest = mixed.exact_p([0, 0, 1, 1], list("aabb"))
+    assert p == smallest == pytest.approx(2 / 6)
+    assert mixed.exact_p([0, 1, 0, 1], list("aabb"))[0] == 1
+
+
+def test_drawn_ways_agree_with_all_of_them(monkeypatch):
+    values, labels = [0.1, 0.5, 0.2, 0.9, 1.0, 0.4], list("aaabbb")
+
+    def first(dealt):
+        return sum(v for v, d in zip(values, dealt, strict=True) if d == "b")
+
+    exact = mixed.label_test(first, labels)
+    assert exact == pytest.approx((2 / 20, 1 / 20))  # 20 ways; the best is {0.5, 0.9, 1.0}
+    monkeypatch.setattr(mixed, "EXACT", 2)
+    assert mixed.label_test(first, labels, draws=3000) == pytest.approx(exact, abs=0.02)
+
+
+def test_alike_p_by_hand():
+    """Pairs (0, 1) and (2, 3) are alike: of the 3 ways to pair four models, theirs is the best."""
+    similar = np.full((4, 4), 0.2)
+    similar[0, 1] = similar[1, 0] = similar[2, 3] = similar[3, 2] = 0.8
+    assert mixed.alike_p(similar, list("aabb")) == pytest.approx((1 / 3, 1 / 3))
+    assert mixed.alike_p(similar, list("abab"))[0] == 1
+
+
+def test_alike_p_needs_two_of_a_kind():
+    assert all(math.isnan(p) for p in mixed.alike_p(np.eye(3), list("abc")))
+
+
+# --- equivalence
+
+
+def test_equivalence_agrees_with_statsmodels():
+    draw = np.random.default_rng(0)
+    a = draw.normal(0, 1, 50)
+    b = a + draw.normal(0.02, 0.2, 50)
+    found = mixed.equivalence(a, b, 0.1)
+    assert found.p == pytest.approx(ttost_paired(a, b, -0.1, 0.1)[0])
+    assert found.low < found.difference < found.high and found.n == 50
+    assert found.equivalent == (-0.1 < found.low and found.high < 0.1)
+
+
+def test_not_significant_is_not_equivalent():
+    """Few items and much noise: no difference is found, and none is excluded."""
+    draw = np.random.default_rng(1)
+    a, b = draw.normal(0, 1, 12), draw.normal(0, 1, 12)
+    assert stats.ttest_rel(a, b).pvalue > 0.05
+    assert not mixed.equivalence(a, b, 0.1).equivalent
+    assert mixed.equivalence(a, b, 5.0).equivalent
+
+
+def test_equal_values_are_equivalent_and_nan_is_left_out():
+    found = mixed.equivalence([1, 2, 3, np.nan], [1, 2, 3, 4], 0.01)
+    assert found.equivalent and found.n == 3 and found.difference == 0
+
+
+@pytest.mark.parametrize("arguments", [([1, 2], [1, 2], 0), ([1, 2], [1], 1), ([1], [1], 1)])
+def test_equivalence_refuses(arguments):
+    with pytest.raises(StudyError):
+        mixed.equivalence(*arguments)

@@ -1,0 +1,72 @@
+"""The sanity table: means by hand, failures left out with a word, a file that can be read back."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lvlm_study import provenance, results, stability
+from lvlm_study.errors import StudyError
+
+ITEMS = [(SimpleNamespace(id=f"i{n}", rgb=None, question="?"), None) for n in range(2)]
+
+
+def rows() -> pd.DataFrame:
+    """Two items: seeds 0.8 and 1.0, other words 0.1 and -0.1, weights 0.9 to 0, one map silent."""
+    table = []
+    for n, (seeds, logit) in enumerate([(0.8, 0.1), (1.0, -0.1)]):
+        told = [("seeds", "", seeds), ("logit", "", logit), ("weights", "head", 0.9)]
+        told += [("weights", "vision", 0.2 * n if n == 0 else np.nan)]
+        for check, stage, value in told:
+            status = "ok" if np.isfinite(value) else "constant"
+            row = {"item": f"i{n}", "method": "igos", "check": check, "stage": stage}
+            table.append(row | {"value": value, "status": status})
+    return pd.DataFrame(table)
+
+
+def test_means_by_hand():
+    told = stability.summarise(rows())["igos"]
+    assert told["seeds"]["value"] == pytest.approx(0.9) and told["seeds"]["n"] == 2
+    assert told["logit"]["value"] == pytest.approx(0.0)
+    assert list(told["weights"]) == ["head", "vision"]
+    assert told["forgotten"] == told["weights"]["vision"]
+    assert told["forgotten"] == {"value": 0.0, "low": None, "high": None, "n": 1}
+    assert told["silent"] == 1
+
+
+def test_the_table_for_readers():
+    table = stability.shown(rows())
+    assert table.iloc[0][["method", "items", "no weight left"]].tolist() == ["iGOS", 2, "0.00"]
+    assert table.iloc[0]["another seed"].startswith("0.90 [0.80")
+    assert stability.shown(rows().iloc[:0]).iloc[0, 0] == "not yet run"
+
+
+def test_a_method_that_refuses_is_left_out(monkeypatch):
+    def checks(model, item, answer, method):
+        if method == "tam" and item.id == "i1":
+            raise StudyError("not this one.")
+        return [{"check": "seeds", "stage": "", "value": 1.0, "status": "ok"}]
+
+    monkeypatch.setattr(stability, "_checks", checks)
+    said = []
+    found = stability.measure(None, ITEMS, ("tam", "igos"), said.append)
+    assert found.method.tolist() == ["igos", "igos"] and found.item.tolist() == ["i0", "i1"]
+    assert "tam is left out: not this one." in said
+
+
+def test_what_is_written_can_be_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("lvlm_study.models.load_model", lambda name: None)
+    monkeypatch.setattr(stability, "explainable", lambda *rest: ITEMS)
+    monkeypatch.setattr(stability, "measure", lambda *rest: rows())
+    monkeypatch.setattr(provenance, "commit", lambda: "c")
+    stability.study("mini/a", tmp_path / "mini", methods=["igos"], say=lambda text: None)
+    tree = results.load(tmp_path / "mini" / "sanity.json")
+    assert tree["provenance"]["n"] == 2 and tree["methods"]["igos"]["silent"] == 1
+    pd.testing.assert_frame_equal(stability.read_rows(tmp_path / "mini"), rows())
+    assert stability.read_rows(tmp_path / "elsewhere").empty
+
+
+def test_unknown_methods_are_refused(tmp_path):
+    with pytest.raises(StudyError, match="igos"):
+        stability.study("mini/a", tmp_path, methods=["igoss"])
