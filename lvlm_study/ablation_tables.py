@@ -12,6 +12,7 @@ from .method_names import REFERENCE, title
 from .method_tables import (
     CLEAR,
     GROUP,
+    LEAST,
     LEVEL,
     SCORES,
     UNCLEAR,
@@ -58,7 +59,8 @@ def variant_rows(maps: pd.DataFrame) -> pd.DataFrame:
 def differences(frame: pd.DataFrame, value: str = "gap") -> pd.DataFrame:
     """Every variant against the default, on the items that both have: one row a variant.
 
-    Columns: method, difference (variant - default), low, high, p, p_holm, n, clear.
+    Columns: method, difference (variant - default), low, high, p, p_holm, n, clear. Variants with
+    too few items to say anything are left out.
     """
     table = wide(scored(frame), value)
     names = [n for n in variant_names() if n in table and n != REFERENCE]
@@ -68,7 +70,10 @@ def differences(frame: pd.DataFrame, value: str = "gap") -> pd.DataFrame:
     rows = []
     for name in names:
         both = table[[name, REFERENCE]].dropna()
-        rows.append({"method": name} | vars(paired_test(both[name], both[REFERENCE])))
+        if len(both) >= LEAST:
+            rows.append({"method": name} | vars(paired_test(both[name], both[REFERENCE])))
+    if not rows:
+        return pd.DataFrame(columns=columns)
     found = pd.DataFrame(rows)
     found["p_holm"] = holm(found.p)
     return found.assign(clear=found.p_holm < LEVEL)[columns]
@@ -84,7 +89,7 @@ def choice_table(frame: pd.DataFrame, choice: str) -> pd.DataFrame:
     rows = []
     for name in ABLATIONS[choice]:
         part = scored(frame[frame.method == name])
-        if part.empty:
+        if len(part) < LEAST:
             continue
         found = interval(part.gap)
         row = {"method": name, "value": setting(name, choice), "n": len(part)}
@@ -149,6 +154,7 @@ def beside_paper(frame: pd.DataFrame, paper: pd.DataFrame, table: str) -> pd.Dat
     rows = []
     for name, label in labels.items():
         ours = scored(frame[frame.method == name])
+        ours = ours if len(ours) >= LEAST else ours.iloc[:0]
         row = {"the paper's row": label, "ours": title(name), "n": len(ours) or None}
         row |= {"paper": gaps[label], "mini": ours.gap.mean()}
         row["paper, minus its default"] = gaps[label] - base
@@ -166,7 +172,7 @@ def weight_grid(frame: pd.DataFrame) -> pd.DataFrame:
     for name in ABLATIONS["l2_gamma"]:
         part = scored(frame[frame.method == name])
         options = parse(name)[1]
-        if len(part):
+        if len(part) >= LEAST:
             row = values.setdefault(float(options.get("l2", 0.1)), {})
             row[float(options.get("gamma", 1.0))] = part.gap.mean()
     return pd.DataFrame(values).T.sort_index().sort_index(axis=1)
@@ -219,7 +225,7 @@ def of_variant(part: pd.DataFrame, found: pd.DataFrame, name: str) -> dict:
     """Scores of one variant; difference, interval and verdict unless it is the default."""
     rows = scored(part[part.method == name])
     out = {"title": title(name), "said": NOT_YET, "verdict": NOT_YET, "score": NOT_YET}
-    if rows.empty:
+    if len(rows) < LEAST:
         return out | {"passes": NOT_YET}
     out |= {score: interval(rows[score]) for score in SCORES}
     out |= {"score": f"{rows.gap.mean():.2f}", "passes": f"{rows.forward.mean():.0f}"}
@@ -237,10 +243,10 @@ def _told(row) -> dict:
 
 def fast(part: pd.DataFrame, name: str = "igos[preset=fast]") -> dict:
     """What the fast preset keeps of the default's gap, with the passes it makes; paired items."""
-    table = wide(scored(part))
-    if name not in table or REFERENCE not in table:
+    table = wide(scored(part)).reindex(columns=[name, REFERENCE]).dropna()
+    if len(table) < LEAST:
         return {"kept": NOT_YET, "passes": NOT_YET, "n": 0, "verdict": "has yet to be held against"}
-    pairs = table[[name, REFERENCE]].dropna().to_numpy()
+    pairs = table.to_numpy(float)
     picks = np.random.default_rng(0).integers(0, len(pairs), (2000, len(pairs)))
     shares = 100 * pairs[picks, 0].mean(1) / pairs[picks, 1].mean(1)
     kept = float(100 * pairs[:, 0].mean() / pairs[:, 1].mean())

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from .method_names import CONTROLS, REFERENCE, in_order, title
-from .method_tables import groups, method_scores, number, or_not_yet, rows_of, scored, spread
+from .method_tables import LEAST, groups, method_scores, number, or_not_yet, rows_of, scored, spread
 from .statistics import estimate
 from .truth_tables import with_evidence
 
@@ -64,7 +64,7 @@ def _cost(part: pd.DataFrame, good: pd.DataFrame) -> dict:
 def cost_shown(maps: pd.DataFrame) -> pd.DataFrame:
     """The table of the chapter, all models."""
     rows = []
-    for (model, _), part in groups(rows_of(maps)):
+    for (model, _), part in groups(rows_of(maps), LEAST):
         for row in costs(part[~part.method.isin(CONTROLS)]).itertuples():
             rows.append(
                 {"model": model, "method": row.title, "n": row.n, "forward": row.forward}

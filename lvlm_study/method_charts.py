@@ -15,7 +15,7 @@ from .ablation_tables import CHOICES, choice_table, differences, variant_rows, w
 from .cost_tables import BAD, FLAGS, costs, flag_scores, flags_by_method
 from .figures import CMAP, WIDTH, scale_bar
 from .method_names import CONTROLS, REFERENCE, in_order, title
-from .method_tables import against, groups, method_scores, other_tests, rows_of, scored, wide
+from .method_tables import LEAST, against, groups, method_scores, other_tests, rows_of, scored, wide
 from .results import NOT_YET
 from .stored import enlarged
 from .truth_tables import (
@@ -61,7 +61,7 @@ def when_run(draw):
 
 def colour_of(method: str):
     """The paper's method stands out, controls step back."""
-    return SPECIAL if method == REFERENCE else CONTROL if method in CONTROLS else OWN
+    return SPECIAL if method == REFERENCE else CONTROL if method in (*CONTROLS, AREA) else OWN
 
 
 def dots(ax, table: pd.DataFrame, value: str, low: str, high: str, order: list[str]) -> None:
@@ -109,8 +109,8 @@ def by_reading_order(frame: pd.DataFrame, value: str = "gap") -> list[str]:
 def gap_figure(maps: pd.DataFrame):
     """Insertion - deletion by method, a panel a model; small rings are the maps turned over."""
     frame = rows_of(maps)
-    order, parts = by_reading_order(frame), list(groups(frame))
-    if not order:
+    order, parts = by_reading_order(frame), list(groups(frame, LEAST))
+    if not parts:
         return None
     figure, axes = panels(len(parts), len(order))
     for ax, ((model, _), part) in zip(axes, parts, strict=True):
@@ -129,7 +129,7 @@ def gap_figure(maps: pd.DataFrame):
 @when_run
 def difference_figure(maps: pd.DataFrame):
     """iGOS minus every other method, item by item, a panel a model; right of 0 iGOS is better."""
-    parts = [(keys, against(part)) for keys, part in groups(rows_of(maps))]
+    parts = [(keys, against(part)) for keys, part in groups(rows_of(maps), LEAST)]
     parts = [(keys, table) for keys, table in parts if len(table)]
     if not parts:
         return None
@@ -312,7 +312,7 @@ def evidence_figure(
 @when_run
 def effect_figure(maps: pd.DataFrame, effects: pd.DataFrame):
     """Rank correlation of a map's mass on objects with their exact effects, a panel a model."""
-    parts = [(m, effect_scores(part, effects)) for (m, _), part in groups(rows_of(maps))]
+    parts = [(m, effect_scores(part, effects)) for (m, _), part in groups(rows_of(maps), LEAST)]
     parts = [(model, table) for model, table in parts if len(table)]
     if not parts:
         return None
@@ -337,16 +337,19 @@ def agreement_figure(maps: pd.DataFrame, effects: pd.DataFrame, model: str, benc
     found = truths(frame, effects)
     if not found:
         return None
-    gap = scored(frame).groupby("method").gap.mean()
-    figure, axes = plt.subplots(
-        1, len(found), figsize=(WIDTH, 0.42 * WIDTH), squeeze=False, layout="constrained"
-    )
-    for ax, (name, truth) in zip(axes[0], found.items(), strict=True):
+    gap, columns = scored(frame).groupby("method").gap.mean(), min(2, len(found))
+    rows = -(-len(found) // columns)
+    size = (WIDTH, 0.42 * WIDTH * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    for ax in axes.ravel()[len(found) :]:
+        ax.set_axis_off()
+    for ax, (name, truth) in zip(axes.ravel(), found.items(), strict=False):
         means = truth.mean()
         for method in means.index:
             ax.plot(gap[method], means[method], "o", color=colour_of(method), markersize=4)
             label_point(ax, gap[method], means[method], method)
         ax.set_title(name, fontsize="small")
+        ax.margins(x=0.15)
         ax.tick_params(labelsize="x-small")
     figure.supxlabel("insertion − deletion, mean of a method", fontsize="small")
     return figure
@@ -355,7 +358,7 @@ def agreement_figure(maps: pd.DataFrame, effects: pd.DataFrame, model: str, benc
 def label_point(ax, x: float, y: float, method: str) -> None:
     """A method's name beside its dot."""
     ax.annotate(
-        title(method), (x, y), xytext=(2, 2), textcoords="offset points", fontsize=5, color="0.25"
+        title(method), (x, y), xytext=(2, 2), textcoords="offset points", fontsize=6, color="0.25"
     )
 
 

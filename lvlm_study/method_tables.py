@@ -22,6 +22,7 @@ SCORES = ("deletion", "insertion", "gap")
 SCORED = ("ok", "constant")  # a map that says nothing is scored as chance
 SKIPPED = ("no_crucial_tokens", "no_gap", "diverged", "empty_answer", "error")
 COLUMNS = [*GROUP, "item", "method", "units", "fill", "category", "status", *SCORES]
+LEAST = 8  # a model with fewer items that could be scored is not shown beside others
 ENOUGH = 0.5  # a method takes part in a ranking with at least half as many items as the fullest
 LEVEL = 0.05
 CLEAR, UNCLEAR = "more than chance explains", "no more than chance explains"
@@ -59,9 +60,14 @@ def scored(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame.status.isin(SCORED) & frame.gap.notna()]
 
 
-def groups(frame: pd.DataFrame):
-    """(model, benchmark), rows: for everything that is told for one model at a time."""
-    yield from frame.groupby(GROUP, sort=True)
+def groups(frame: pd.DataFrame, least: int = 1):
+    """(model, benchmark), rows: for everything that is told for one model at a time.
+
+    Models with fewer than `least` items that have a score are left out.
+    """
+    for keys, part in frame.groupby(GROUP, sort=True):
+        if least <= 1 or scored(part).item.nunique() >= least:
+            yield keys, part
 
 
 def number(value) -> float | None:
@@ -135,7 +141,7 @@ def paper_table1(paper: pd.DataFrame) -> pd.DataFrame:
 def table1(maps: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     """Ours and the paper's in one table for readers: every model, every method, both ways up."""
     rows = []
-    for (model, benchmark), part in groups(rows_of(maps)):
+    for (model, benchmark), part in groups(rows_of(maps), LEAST):
         for row in method_scores(part).itertuples():
             rows.append(
                 {"model": model, "data": benchmark, "method": row.title, "n": row.n}
@@ -315,6 +321,7 @@ def methods_summary(maps: pd.DataFrame) -> dict:
 def overall(models: dict) -> dict:
     """What holds over the models: who wins where, and where the paper's method beats the edges."""
     parts = [(m, part) for m, sets in models.items() for part in sets.values() if part["winner"]]
+    parts = [(m, part) for m, part in parts if part["scored"] >= LEAST]
     wins = [f"{part['winner']['title']} ({model})" for model, part in parts]
     ahead = [m for m, part in parts if part["winner"]["best"] == REFERENCE]
     above = [m for m, part in parts if title(REFERENCE) not in _names(part["not_above"]["sobel"])]
@@ -340,6 +347,7 @@ def of_model(maps: pd.DataFrame, part: pd.DataFrame, model: str, benchmark: str)
     first = tests.pop(", ".join(TEST), None)
     return {
         "items": int(part.item.nunique()),
+        "scored": int(scored(part).item.nunique()),
         "count": len(names),
         "methods": {name: of_method(rows) for name, rows in part.groupby("method")},
         "winner": best_of(part),

@@ -15,6 +15,7 @@ from .method_names import CONTROLS, listed, title
 from .method_tables import (
     ENOUGH,
     GROUP,
+    LEAST,
     complete,
     groups,
     interval,
@@ -273,7 +274,7 @@ def truth_summary(maps: pd.DataFrame, effects: pd.DataFrame) -> dict:
 def overall(models: dict) -> dict:
     """Over the models: whose maps lie most on the evidence, and where they follow the effects."""
     parts = [(m, part) for m, sets in models.items() for part in sets.values() if part["best"]]
-    parts = [(m, part) for m, part in parts if part["best"]["energy_ratio"]]
+    parts = [(m, p) for m, p in parts if p["best"]["energy_ratio"] and p["n"] >= LEAST]
     best = [f"{part['best']['energy_ratio']['title']} ({m})" for m, part in parts]
     effects = [f"{part['effects']['best']} ({m})" for m, part in parts if part["effects"]]
     return {

@@ -191,6 +191,16 @@ def test_differences_of_variants(variants):
     assert found.difference["igos[preset=fast]"] == 0
 
 
+def test_a_variant_on_few_items_is_not_shown(variants):
+    few = variants[(variants.method != "igos++") | (variants.item < "i03")]
+    frame = ablation_tables.variant_rows(few)
+    assert "igos++" not in set(ablation_tables.differences(frame).method)
+    assert ablation_tables.choice_table(frame, "masks").method.tolist() == ["igos"]
+    tree = ablation_tables.ablations_summary(few)["mini/a"]["sprites"]
+    assert tree["variants"]["igos++"]["said"] == "not yet run" and tree["count"] == 4
+    assert ablation_tables.ablations_summary(variants[variants.item < "i03"])["mini/a"]
+
+
 def test_the_default_stands_at_its_place(variants):
     frame = ablation_tables.variant_rows(variants)
     table = ablation_tables.choice_table(frame, "tokens")

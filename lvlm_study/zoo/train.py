@@ -39,7 +39,11 @@ NAMES = (*RECIPES, *(f"{name}-seed{k}" for name in SEEDED for k in (1, 2)), *DET
 
 @dataclass(frozen=True)
 class Budget:
-    """Scenes in the pool and steps of each stage; the defaults made the committed weights."""
+    """Scenes in the pool and steps of each stage.
+
+    The defaults made the committed weights, except that mini-gemini-l had 260 steps of its course
+    (`steps=260`): its card says so.
+    """
 
     pool: int = 24576
     tower: int = 3000
