@@ -221,8 +221,9 @@ def sheet(count: int):
 
 def share_below(saliency: np.ndarray) -> np.ndarray:
     """For each pixel the share of pixels with less saliency: 0 for the lowest, 1 for the top."""
-    flat = np.sort(saliency.ravel().round(6))
-    below = np.searchsorted(flat, saliency.round(6), side="left")
+    largest = max(float(abs(saliency).max()), np.finfo(np.float32).tiny)
+    values = (saliency.astype(np.float64) / largest).round(6)  # equal up to rounding is equal
+    below = np.searchsorted(np.sort(values.ravel()), values, side="left")
     return below / max(1, saliency.size - 1)
 
 
