@@ -258,8 +258,10 @@ def _ends(values) -> tuple[float, float]:
 def summary(tables) -> dict:
     """`truth.json`, from the tables of a results folder (`summaries.Tables`)."""
     found = {} if tables.maps.empty else truth_summary(tables.maps, tables.effects)
+    if not found:
+        return {}
     about = tables.origin(tables.maps)
-    return {"provenance": about, "models": found, "overall": overall(found)} if found else {}
+    return {"provenance": about, "models": found, "overall": overall(found)}
 
 
 def truth_summary(maps: pd.DataFrame, effects: pd.DataFrame) -> dict:

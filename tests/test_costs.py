@@ -62,7 +62,8 @@ def test_parts_on_paper_are_the_mini_model_in_full():
     )
     tower = type(model.vision)
     paper += costs.vision(lambda: tower(config.vision_config), config.vision_config.image_size)
-    assert paper.forward == pytest.approx(real.forward, rel=0.05)
+    # a real pass also resizes the picture exactly, in two products, which is not on paper
+    assert paper.forward == pytest.approx(real.forward, rel=0.1) and paper.forward < real.forward
     # on paper: the fused kernel's backward computes attention again, and words have gradients too
     assert real.backward <= paper.backward < 1.25 * real.backward
 

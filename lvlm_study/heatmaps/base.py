@@ -88,7 +88,7 @@ def explain_target(
         status = "ok" if abs(reliance.gap) >= MIN_GAP else "no_gap"
     if not torch.isfinite(grid).all():
         grid, status = torch.zeros_like(grid), "diverged"
-    elif target is not None and name not in CONTROLS and bool((grid == grid.flatten()[0]).all()):
+    elif status == "ok" and name not in CONTROLS and bool((grid == grid.flatten()[0]).all()):
         status = "constant"
     full = grid if tuple(grid.shape) == tuple(size) else render(grid[None, None], size)[0, 0]
     return Explanation(

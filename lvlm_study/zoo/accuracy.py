@@ -28,7 +28,8 @@ from .members import RECIPES
 def gather(zoo: Path) -> dict[str, dict]:
     """{member: {view: {category: share}}} from every accuracy.json; "all" counts all categories.
 
-    A detector, which answers no questions, has other numbers in its file and is left out.
+    Left out are the detector, which answers no questions and has other numbers in its file, and
+    the joint model, which was put together and not trained as a member.
     """
     out = {}
     for file in sorted(zoo.glob("*/accuracy.json")):
@@ -36,7 +37,7 @@ def gather(zoo: Path) -> dict[str, dict]:
             views = json.loads(file.read_text())
         except ValueError as error:
             raise StudyError(f"{file} is no JSON ({error}); train its member again.") from error
-        if "picture" not in views:
+        if "picture" not in views or (file.parent / "alignment.json").exists():
             continue
         out[f"mini/{file.parent.name}"] = {
             view: {c: share(*cell) for c, cell in (counts | {"all": _total(counts)}).items()}
