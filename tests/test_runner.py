@@ -282,7 +282,7 @@ runner.load_model = lambda name, **options: Slow(name.split("/")[1])
 runner.CHUNK = 4
 print("ready", flush=True)
 sweep = runner.Sweep(("planted/object",), ("toy",), ("random", "center"), Path(sys.argv[2]),
-                     baselines=("black",))
+                     baselines=("black",), units=("grid",), fills=("blur",))
 sys.exit(runner.run(sweep))
 """
 
@@ -307,7 +307,8 @@ def slow_run(folder, ready):
 
     runner.load_model = lambda name, **options: Slow(name.split("/")[1])
     ready.set()
-    runner.run(Sweep(("planted/object",), ("toy",), ("center",), folder, baselines=("black",)))
+    way = dict(baselines=("black",), units=("grid",), fills=("blur",))
+    runner.run(Sweep(("planted/object",), ("toy",), ("center",), folder, **way))
 
 
 @pytest.mark.slow
