@@ -227,14 +227,13 @@
     // A link from a chapter asks behind "?": behind "#" it would have to name a place on the page.
     const asked = new URLSearchParams(location.hash.slice(1) || location.search);
     const item = data.items.findIndex((one) => one.id === asked.get("item"));
-    const first = data.items.findIndex((_, n) =>
-      data.maps.some((one) => one.file && one.scores[n]?.status === "ok"),
-    );
     const model = asked.get("model"), method = asked.get("method");
     if (data.answers[model]) parts.model.value = model;
     fill(parts.method, data.maps.filter((m) => m.model === parts.model.value).map((m) => m.method));
-    const fallback = data.maps.find((m) => m.model === parts.model.value && m.file);
-    parts.method.value = entry(parts.model.value, method) ? method : (fallback ?? data.maps[0]).method;
+    const some = data.maps.find((m) => m.model === parts.model.value && m.file);
+    parts.method.value = entry(parts.model.value, method) ? method : (some ?? data.maps[0]).method;
+    const scores = entry(parts.model.value, parts.method.value).scores;
+    const first = data.items.findIndex((_, n) => scores[n]?.status === "ok");
     parts.item.value = String(item >= 0 ? item : Math.max(first, 0));
   }
 
