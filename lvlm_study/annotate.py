@@ -388,6 +388,7 @@ class Screen:
         self.typed = keys
 
     def act(self, what) -> None:
+        """Do something to the session, then show what came of it."""
         what()
         self.show()
 

@@ -71,11 +71,15 @@ def rivals_figure(tree: dict):
     """Our own gaps of Table 1's methods and the controls, one panel a model, with intervals."""
     names = ["igos", "grad_cam", "gae", "iia", "sobel", "center", "random"]
     models = [m for m, of in tree["rivals"].items() if "igos" in of]
+    columns = max(1, min(len(models), 4))
+    lines = max(1, -(-len(models) // columns))
     figure, axes = plt.subplots(
-        1, len(models), figsize=(WIDTH, 0.36 * WIDTH), sharey=True, squeeze=False,
-        layout="constrained",
+        lines, columns, figsize=(WIDTH, 0.36 * WIDTH * lines), sharex=True, sharey=True,
+        squeeze=False, layout="constrained",
     )  # fmt: skip
-    for ax, model in zip(axes[0], models, strict=True):
+    for ax in axes.ravel()[len(models) :]:
+        ax.remove()
+    for ax, model in zip(axes.ravel(), models, strict=False):
         ax.axvline(0, color="0.6", linewidth=1)
         for place, name in enumerate(names):
             _point(ax, tree["rivals"][model].get(name, {}).get("gap"), place)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from . import costs
-from .answers import Target, make_target
+from .answers import Target, make_target, visual_reliance
 from .benchmarks import load_benchmark
 from .errors import StudyError
 from .faithfulness import deletion_insertion
@@ -24,6 +24,7 @@ from .heatmaps.detector_gradients import race
 from .heatmaps.gradient_alignment import answer_gradient, usual_queries
 from .heatmaps.igos import igos
 from .models import load_model, models
+from .runner import ROUGH_STEPS, STEPS, Sweep
 from .zoo.planted import planted, planted_scene
 
 JOINT = "mini/joint"  # the model of the zoo that `ga` works on
@@ -160,17 +161,21 @@ def memory_by_steps(target: Target) -> dict[int, int]:
 
 
 def estimate_table(model, item, methods: list[str], items: int) -> str:
-    """Passes of every method, what a pass costs, and the hours of `items` items on this machine."""
-    target = target_of(model, item)
+    """Passes of every method, what a pass costs, and the hours of `items` items on this machine.
+
+    Scores are those that `lvlm-study run` makes unasked, under every unit and fill.
+    """
+    target, asking = target_of(model, item), asking_seconds(model, item)
     both, forward = pass_seconds(target)
     lines = [
         f"{model.name} on {item.id}: {forward:.3f} s a forward pass, {both:.3f} s forward and "
         "backward, measured here.",
-        *pass_lines(costs.of_target(target), target.micro_batch(BATCH)),
+        *pass_lines(costs.of_target(target), target.micro_batch(BATCH), picture_bytes(target)),
         f"{'method':<24}{'map: forward':>14}{'backward':>10}{'scores: forward':>17}"
         f"{'s an item':>11}{f'h for {items}':>14}",
+        f"{'answer and reliance':<65}{asking:>11.1f}{asking * items / 3600:>14.2f}",
     ]
-    total, scoring = 0.0, scoring_passes()
+    total, scoring = asking, scoring_passes()
     for name in methods:
         try:
             there, back = method_passes(name, target)
@@ -185,13 +190,28 @@ def estimate_table(model, item, methods: list[str], items: int) -> str:
     return "\n".join(lines)
 
 
-def pass_lines(cost: costs.Cost, batch: int) -> list[str]:
-    """Two lines: operations of a pass, and the memory of a batch of them."""
+def picture_bytes(target: Target, batch: int = 8) -> float:
+    """Peak bytes above the weights of a pass with gradients, for each picture of its batch."""
+    size = target.micro_batch(batch)
+    plain_pass(target, size)  # first use
+    with measure(target.bound.adapter.model) as cost:
+        plain_pass(target, size)
+    return cost.peak_bytes / size
+
+
+def pass_lines(cost: costs.Cost, batch: int, picture: float) -> list[str]:
+    """Two lines: operations of a pass, and the memory of a batch of them.
+
+    What is kept between the two ways is counted, so it must fit; `picture`, the measured bytes of a
+    picture, has also what the operations need for themselves.
+    """
+    about = cost.weights + batch * max(picture, cost.saved)
     return [
         f"Counted: {cost.forward / 1e9:.2f} GFLOP a picture forward, {cost.backward / 1e9:.2f} "
         f"backward; {cost.saved / 2**20:.1f} MiB are kept between the two.",
-        f"Memory: {cost.weights / 2**20:.0f} MiB of weights, at least "
-        f"{cost.memory(batch) / 2**20:.0f} MiB with gradients of {batch} pictures at once.",
+        f"Memory: {cost.weights / 2**20:.0f} MiB of weights; with gradients of {batch} pictures at "
+        f"once at least {cost.memory(batch) / 2**20:.0f} MiB (counted), about "
+        f"{about / 2**20:.0f} MiB (measured here, and scaled).",
     ]
 
 
@@ -223,11 +243,27 @@ def method_passes(name: str, target: Target | None = None) -> tuple[int, int]:
     return cost.forward, cost.backward
 
 
-def scoring_passes() -> int:
-    """Forward passes of one deletion and insertion score."""
+def asking_seconds(model, item) -> float:
+    """Seconds to answer one item and to measure its reliance under every baseline, once."""
+
+    def ask():
+        answer = model.answer(item.rgb, item.question)
+        for name in Sweep.baselines:
+            visual_reliance(model, item.rgb, item.question, answer, name)
+
+    return _seconds(ask)
+
+
+def scoring_passes(ways: int = len(Sweep.units) + len(Sweep.fills) - 1) -> int:
+    """Forward passes of a map's scores in a sweep: the first way in small steps, others rougher."""
     reader, scene = planted("object"), planted_scene((32, 48))
     ex = explain(reader, scene, "Which colour?", method="center")
-    return counted(ex.target, lambda: deletion_insertion(reader, ex))[0]
+
+    def score():
+        for steps in (STEPS, *[ROUGH_STEPS] * (ways - 1)):
+            deletion_insertion(reader, ex, steps=steps)
+
+    return counted(ex.target, score)[0]
 
 
 def main(argv: list[str] | None = None) -> int:

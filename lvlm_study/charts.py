@@ -83,19 +83,24 @@ def drop_bands(frame: pd.DataFrame):
     """Bars per category and model: how much of the answer's probability the blur takes away."""
     shares = band_shares(frame[frame.baseline == "blur"], ["model", "category"])
     models = list(shares.model.unique())
+    columns = min(len(models), 3)
+    lines = -(-len(models) // columns)
     figure, axes = plt.subplots(
-        1, len(models), figsize=(WIDTH, 0.45 * WIDTH), sharey=True, layout="constrained"
-    )
+        lines, columns, figsize=(WIDTH, 0.45 * WIDTH * lines), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for ax in axes.ravel()[len(models) :]:
+        ax.remove()
     colours = sns.color_palette("cividis", len(BANDS))
-    for ax, model in zip(np.ravel(axes), models, strict=True):
+    for ax, model in zip(axes.ravel(), models, strict=False):
         part = shares[shares.model == model].set_index("category").reindex(CATEGORIES)
         left = np.zeros(len(part))
         for (band, label), colour in zip(BANDS.items(), colours, strict=True):
             ax.barh(part.index, part[band], left=left, color=colour, label=label)
             left = left + part[band].to_numpy()
         ax.set(title=model, xlabel="% of items", xlim=(0, 100))
-    np.ravel(axes)[0].invert_yaxis()
-    handles, labels = np.ravel(axes)[0].get_legend_handles_labels()
+    axes[0, 0].invert_yaxis()
+    handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, title="drop in probability", loc="outside lower center", ncol=3)
     return figure
 
@@ -104,16 +109,21 @@ def length_figure(frame: pd.DataFrame):
     """Total drop and ratio per token against the length of the answer, under blur."""
     part = frame[(frame.baseline == "blur") & frame.total_drop.notna()]
     part = part.assign(length=part.tokens.map(len))
-    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 0.42 * WIDTH), layout="constrained")
+    count = part.model.nunique()
+    size = (WIDTH, (0.42 + 0.03 * count) * WIDTH)
+    figure, axes = plt.subplots(1, 2, figsize=size, layout="constrained")
     names = {"total_drop": "drop in probability", "per_token": "ratio per token (nats)"}
-    apart = 0.4 if part.model.nunique() > 1 else False
+    apart = min(0.2 * count, 0.7) if count > 1 else False
     for ax, (column, label) in zip(axes, names.items(), strict=True):
         sns.pointplot(
             part, x="length", y=column, hue="model", ax=ax, linestyle="none", dodge=apart,
             markersize=4, err_kws={"linewidth": 1.2}, seed=0, legend=ax is axes[0],
         )  # fmt: skip
         ax.set(xlabel="tokens in the answer", ylabel=label)
-    sns.move_legend(axes[0], "best", title=None)
+    inside = axes[0].get_legend()
+    handles, labels = inside.legend_handles, [text.get_text() for text in inside.texts]
+    inside.remove()  # several models would cover the points
+    figure.legend(handles, labels, loc="outside lower center", ncol=min(count, 3))
     return figure
 
 

@@ -271,7 +271,8 @@ def _run_parser(commands) -> None:
     p.add_argument(
         "--models", type=_names, help="names, or table1, table4; default: all of the profile"
     )
-    p.add_argument("--benchmarks", type=_names)
+    p.add_argument("--benchmarks", type=_names, help="names; mmvp@COMMIT pins a hub dataset")
+    _data_option(p)
     p.add_argument(
         "--methods",
         default="igos,random,center,sobel",
@@ -334,6 +335,7 @@ def run(options) -> int:
         device=options.device,
         retry_failed=options.retry_failed,
         fresh=options.fresh,
+        folders=tuple(options.data),
     )
     how = (options.engine, options.workers, options.gpus)
     if options.kept:
@@ -349,10 +351,12 @@ def run(options) -> int:
 def _kept(results: Path, sweep) -> frozenset[str]:
     """What the paper's filter keeps of the sweep's benchmarks, over all of its models."""
     from .kept import kept_ids
+    from .runner import plain_name
     from .shards import read_table
 
-    frame = read_table(results, "reliance")
-    mine = frame.model.isin(sweep.models) & frame.benchmark.isin(sweep.benchmarks)
+    frame, asked = read_table(results, "reliance"), (sweep.models, sweep.benchmarks)
+    models, benchmarks = (list(map(plain_name, names)) for names in asked)
+    mine = frame.model.isin(models) & frame.benchmark.isin(benchmarks)
     found = kept_ids(frame[mine])
     print(f"The filter keeps {len(found)} of {frame[mine].item.nunique()} items.")
     return found
@@ -428,6 +432,7 @@ def _estimate_parser(commands) -> None:
     p.set_defaults(act=estimate)
     p.add_argument("--model", default="mini/llava-1.5")
     p.add_argument("--benchmark", default="sprites")
+    _data_option(p)
     p.add_argument("--methods", type=_names, help="default: all")
     p.add_argument("--items", type=int, metavar="N", help="default: the whole benchmark")
     _model_options(p)
@@ -443,7 +448,8 @@ def estimate(options) -> int:
     methods = options.methods or list(METHODS)
     for name in methods:
         _known("method", name, METHODS)
-    items = load_benchmark(options.benchmark)
+    folder = dict(options.data).get(options.benchmark)
+    items = load_benchmark(options.benchmark, **({"source": folder} if folder else {}))
     model = load_model(options.model, dtype=options.dtype, device=options.device)
     print(estimate_table(model, items[0], methods, options.items or len(items)))
     return 0
@@ -560,6 +566,24 @@ def _model_options(p) -> None:
     p.add_argument("--device", help="cpu, cuda:1, ..., auto (all GPUs); default: a GPU")
     p.add_argument("--dtype", help="float32, bfloat16 or float16")
     p.add_argument("--max-new-tokens", type=int, default=64, metavar="N")
+
+
+def _data_option(p) -> None:
+    p.add_argument(
+        "--data",
+        type=_folder,
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="read a benchmark from this folder instead of the hub; may be given several times",
+    )
+
+
+def _folder(text: str) -> tuple[str, str]:
+    name, equals, folder = text.partition("=")
+    if not (name and equals and folder):
+        raise argparse.ArgumentTypeError(f"write it as mmvp=FOLDER, not {text!r}")
+    return name, folder
 
 
 def _known(kind: str, name: str, known) -> None:

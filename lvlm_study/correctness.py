@@ -81,6 +81,16 @@ def lift(rows: pd.DataFrame, draws: int = 2000, seed: int = 0) -> dict:
     }
 
 
+def said(found: dict) -> str:
+    """What the interval of `lift` allows one to say, as the beginning of a sentence."""
+    low, high = found["low"], found["high"]
+    if low is None or not (np.isfinite(low) and np.isfinite(high)):
+        return "It cannot be told yet"
+    if low <= 0 <= high:
+        return "No difference can be told from none"
+    return "It makes it likelier" if low > 0 else "It makes it less likely"
+
+
 def within(rows: pd.DataFrame) -> float:
     """Mantel and Haenszel's risk difference: on minus off, within categories, weighted by size."""
     parts = []

@@ -90,7 +90,8 @@ def chance_figure(maps: pd.DataFrame, rule: str = "pointing"):
     """Share of maps on the evidence: the method's, and that of maps that know nothing."""
     shares = correctness.on_share(correctness.sorted_rows(maps, rule))
     shares = shares.sort_values("model", kind="stable")
-    figure, ax = plt.subplots(figsize=(WIDTH, 0.5 * WIDTH), layout="constrained")
+    size = (WIDTH, max(0.5 * WIDTH, 0.6 * shares.model.nunique()))
+    figure, ax = plt.subplots(figsize=size, layout="constrained")
     order = [name for name in ("igos", "sobel", "center", "random") if name in set(shares.method)]
     sns.barplot(shares, x="on", y="model", hue="method", hue_order=order, ax=ax, errorbar=None)
     for bars, hatch in zip(ax.containers, ("", "//", "..", "xx"), strict=False):

@@ -7,7 +7,17 @@ import numpy as np
 import pandas as pd
 
 from .method_names import CONTROLS, REFERENCE, in_order, title
-from .method_tables import LEAST, groups, method_scores, number, or_not_yet, rows_of, scored, spread
+from .method_tables import (
+    LEAST,
+    groups,
+    method_scores,
+    number,
+    or_not_yet,
+    rows_of,
+    same_items,
+    scored,
+    spread,
+)
 from .statistics import estimate
 from .truth_tables import with_evidence
 
@@ -199,8 +209,8 @@ def cost_summary(maps: pd.DataFrame) -> dict:
 
 def of_model(part: pd.DataFrame) -> dict:
     """Cost by method, statuses, flags."""
-    table = costs(part)
-    front = pareto(table)
+    table, same = costs(part), same_items(part)
+    front = pareto(costs(same))
     keep = ("forward", "backward", "seconds", "mib", "times", "gap")
     return {
         "methods": {
@@ -208,7 +218,8 @@ def of_model(part: pd.DataFrame) -> dict:
             | {name: number(row[name]) for name in keep}
             for _, row in table.iterrows()
         },
-        "worth_it": {"titles": ", ".join(map(title, front)), "count": len(front)},
+        "worth_it": {"titles": ", ".join(map(title, front)), "count": len(front)}
+        | {"n": int(same.item.nunique())},
         "statuses": {str(k): int(v) for k, v in part.status.value_counts().items()},
         "cells": len(part),
         "flags": {fault: flags_told(part, fault) for fault in BAD if len(flagged(part))},

@@ -9,7 +9,8 @@ of them see.
 import os
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from .errors import StudyError, unknown
 from .runner import Sweep, Worker, chunk_sizes, leave_out, progress
@@ -55,6 +56,7 @@ def run_ray(sweep: Sweep, workers: int | None, gpus: float | None, say: Callable
     started = not ray.is_initialized()
     if started:
         _start(ray)
+    sweep = at_home(sweep)
     try:
         count, gpus = _shares(ray.cluster_resources(), len(sweep.models), workers, gpus)
         sizes = chunk_sizes(sweep)
@@ -64,6 +66,12 @@ def run_ray(sweep: Sweep, workers: int | None, gpus: float | None, say: Callable
     finally:
         if started:
             ray.shutdown()
+
+
+def at_home(sweep: Sweep) -> Sweep:
+    """The same with whole paths: workers of a cluster that was there before start elsewhere."""
+    folders = ((n, str(Path(f).resolve()) if Path(f).is_dir() else f) for n, f in sweep.folders)
+    return replace(sweep, results=Path(sweep.results).resolve(), folders=tuple(folders))
 
 
 @dataclass

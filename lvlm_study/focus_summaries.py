@@ -127,6 +127,7 @@ def by_rule(maps: pd.DataFrame) -> dict:
             for name, value in correctness.lift(rows).items()
         }
         out[rule] = {"counts": counted, "n": len(rows)} | found
+        out[rule]["said"] = correctness.said(found)
     return out
 
 

@@ -62,15 +62,18 @@ class Study:
 
     @cached_property
     def model(self):
+        """The joint model; StudyError for one without a detector."""
         model = load_model(self.name)
         if getattr(model, "detector", None) is None:
             raise StudyError(f"{self.name} has no detector; name a joint model such as mini/joint.")
         return model
 
     def count(self, part: str) -> int:
+        """How many items a part takes: what was asked for, or its own number."""
         return self.items or COUNTS[part]
 
     def table(self, name: str) -> Path:
+        """Where a table of single answers is kept."""
         return self.results / "detection" / f"{name}.parquet"
 
     def write(self, part: str, n: int, tree: dict) -> None:

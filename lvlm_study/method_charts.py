@@ -15,7 +15,18 @@ from .ablation_tables import CHOICES, choice_table, differences, variant_rows, w
 from .cost_tables import BAD, FLAGS, costs, flag_scores, flags_by_method
 from .figures import CMAP, WIDTH, scale_bar
 from .method_names import CONTROLS, REFERENCE, in_order, title
-from .method_tables import LEAST, against, groups, method_scores, other_tests, rows_of, scored, wide
+from .method_tables import (
+    ENOUGH,
+    LEAST,
+    against,
+    complete,
+    groups,
+    method_scores,
+    other_tests,
+    rows_of,
+    scored,
+    wide,
+)
 from .results import NOT_YET
 from .stored import enlarged
 from .truth_tables import (
@@ -65,15 +76,20 @@ def colour_of(method: str):
 
 
 def dots(ax, table: pd.DataFrame, value: str, low: str, high: str, order: list[str]) -> None:
-    """A dot with its interval for every method of `order`, the first on top."""
+    """A dot with its interval for every method of `order`, the first on top.
+
+    Methods with too few items to be compared with the others are hollow.
+    """
     rows = table.set_index("method").reindex(order)
+    enough = ENOUGH * table.n.median()
     for place, (method, row) in enumerate(rows.iterrows()):
         if pd.isna(row[value]):
             continue
         colour = colour_of(method)
         if pd.notna(row[low]):
             ax.plot([row[low], row[high]], [place, place], color=colour, linewidth=1.6)
-        ax.plot(row[value], place, "o", color=colour, markersize=5)
+        face = colour if row.n >= enough else "white"
+        ax.plot(row[value], place, "o", color=colour, mfc=face, markersize=5)
     ax.set_yticks(range(len(order)), [title(name) for name in order], fontsize="small")
     ax.set_ylim(len(order) - 0.4, -0.6)
 
@@ -148,16 +164,20 @@ def difference_figure(maps: pd.DataFrame):
 
 @when_run
 def tests_figure(maps: pd.DataFrame, model: str, benchmark: str):
-    """Mean gap of every method under every test that was run: does the order hold?"""
+    """Mean gap of every method under every test that was run, on the same items: is the order one?
+
+    In probabilities, see `other_tests`.
+    """
     tables = other_tests(maps, model, benchmark)
     if not tables:
         return None
-    means = pd.DataFrame({name: table.mean() for name, table in tables.items()})
+    same = zip(tables, complete(*tables.values()), strict=True)
+    means = pd.DataFrame({name: table.mean() for name, table in same})
     means = means.sort_values(means.columns[0], ascending=False)
     names = [title(name) for name in means.index]
     size = (0.72 * WIDTH, ROW * len(means) + 1)
     figure, ax = plt.subplots(figsize=size, layout="constrained")
-    heat(ax, means.set_axis(names), "insertion − deletion")
+    heat(ax, means.set_axis(names), "insertion − deletion, raw probability")
     labels = [name.replace(", ", "\n") for name in means]
     ax.set_xticklabels(labels, rotation=0, fontsize="small")
     return figure

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from .method_names import CONTROLS, REFERENCE, in_order, listed, title
+from .method_names import CONTROLS, NOBODY, REFERENCE, in_order, listed, title
 from .results import NOT_YET
 from .statistics import estimate, holm, paired_test
 from .stored import one_way
@@ -23,7 +23,7 @@ SCORED = ("ok", "constant")  # a map that says nothing is scored as chance
 SKIPPED = ("no_crucial_tokens", "no_gap", "diverged", "empty_answer", "error")
 COLUMNS = [*GROUP, "item", "method", "units", "fill", "category", "status", *SCORES]
 LEAST = 8  # a model with fewer items that could be scored is not shown beside others
-ENOUGH = 0.5  # a method takes part in a ranking with at least half as many items as the fullest
+ENOUGH = 0.75  # a method takes part in a ranking with this share of the usual number of items
 LEVEL = 0.05
 CLEAR, UNCLEAR = "more than chance explains", "no more than chance explains"
 
@@ -45,7 +45,7 @@ def rows_of(maps: pd.DataFrame, test=TEST, variants: bool = False) -> pd.DataFra
 def as_chance(frame: pd.DataFrame) -> pd.DataFrame:
     """Constant maps with the scores of chance; deletion and insertion by themselves have none."""
     silent = frame.status == "constant"
-    worth = {"gap": 0.0, "energy_ratio": 1.0, "auc": 0.5}
+    worth = {"gap": 0.0, "gap_raw": 0.0, "energy_ratio": 1.0, "auc": 0.5}
     if "evidence_area" in frame:
         worth |= {name: frame.evidence_area for name in ("pointing", "pointing_near")}
         worth |= {"rank_accuracy": frame.evidence_area}
@@ -138,16 +138,24 @@ def paper_table1(paper: pd.DataFrame) -> pd.DataFrame:
     return about.assign(**means, turned=deletion - insertion, **gaps)
 
 
+def in_rank(part: pd.DataFrame) -> pd.DataFrame:
+    """Table 1 of one model in the order of its means on the same items, `same`; short rows last."""
+    table = method_scores(part)
+    means = wide(same_items(part)).mean()
+    table = table.assign(same=table.method.map(means))
+    return table.sort_values("same", ascending=False, kind="stable", ignore_index=True)
+
+
 def table1(maps: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     """Ours and the paper's in one table for readers: every model, every method, both ways up."""
     rows = []
     for (model, benchmark), part in groups(rows_of(maps), LEAST):
-        for row in method_scores(part).itertuples():
+        for row in in_rank(part).itertuples():
             rows.append(
                 {"model": model, "data": benchmark, "method": row.title, "n": row.n}
                 | {"skipped": row.skipped, "deletion": row.deletion, "insertion": row.insertion}
                 | {"insertion − deletion": spread(row.gap, row.gap_low, row.gap_high)}
-                | {"turned over": -row.gap}
+                | {"same items": spread(row.same, np.nan, np.nan), "turned over": -row.gap}
             )
     for row in paper_table1(paper).itertuples():
         rows.append(
@@ -155,6 +163,7 @@ def table1(maps: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
             | {"skipped": None, "deletion": row.deletion, "insertion": row.insertion}
             | {
                 "insertion − deletion": f"{row.gap:.2f}".replace("-", "−"),
+                "same items": "–",
                 "turned over": row.turned,
             }
         )
@@ -200,33 +209,65 @@ def against(frame: pd.DataFrame, reference: str = REFERENCE, value: str = "gap")
     return out
 
 
-def ranked(frame: pd.DataFrame, controls: bool = False) -> list[str]:
-    """Methods by their mean gap, best first; those with too few items do not take part."""
-    table = method_scores(frame)
-    if table.empty:
-        return []
-    table = table[table.n >= max(2, ENOUGH * table.n.max())]
-    return [name for name in table.method if controls or name not in CONTROLS]
+def same_items(frame: pd.DataFrame, value: str = "gap") -> pd.DataFrame:
+    """The scored rows that can be compared: for every method the same items.
+
+    Pictures differ more than methods do, so that a mean over other items says nothing about who is
+    better. Methods with far fewer items than usual (`complete`) are left out.
+    """
+    good = scored(frame)
+    table = complete(wide(good, value))[0]
+    return good[good.method.isin(table.columns) & good.item.isin(table.index)]
 
 
-def best_of(frame: pd.DataFrame) -> dict:
-    """The best method, its lead over the second, and which others are not clearly worse."""
-    names = ranked(frame)
+def ranked(frame: pd.DataFrame, controls: bool = False, value: str = "gap") -> list[str]:
+    """Methods by their mean over the items that all of them have, best first."""
+    means = wide(same_items(frame, value), value).mean().sort_values(ascending=False, kind="stable")
+    return [name for name in means.index if controls or name not in CONTROLS]
+
+
+def best_of(frame: pd.DataFrame, value: str = "gap") -> dict:
+    """The best method, its lead over the second, and which others are not clearly worse.
+
+    Everything on the same items; `apart` tells of methods that have too few of them.
+    """
+    names = ranked(frame, value=value)
     if len(names) < 2:
         return {}
-    rest = against(frame[frame.method.isin(names)], names[0]).set_index("method")
+    good = same_items(frame, value)
+    rest = against(good[good.method.isin(names)], names[0], value).set_index("method")
     second = rest.loc[names[1]]
     close = [name for name in names[1:] if not _clear(rest.loc[name])]
     lead = {k: number(second[k]) for k in ("difference", "low", "high", "p_holm")}
     return {
         "best": names[0],
         "title": title(names[0]),
-        "gap": interval(scored(frame[frame.method == names[0]]).gap),
+        "n": int(good.item.nunique()),
+        "same": {str(name): interval(part[value]) for name, part in good.groupby("method")},
+        value: interval(good[good.method == names[0]][value]),
         "place": names.index(REFERENCE) + 1 if REFERENCE in names else None,
         "second": title(names[1]),
         "lead": lead | {"n": int(second.n), "verdict": CLEAR if _clear(second) else UNCLEAR},
         "not_clearly_worse": listed(close),
+        "apart": apart(frame, names, value),
     }
+
+
+def apart(frame: pd.DataFrame, names: list[str], value: str = "gap") -> str:
+    """Methods that have too few items to be ranked, each beside the best on the items of both.
+
+    "RISE (iGOS minus RISE: 0.02 [-0.01, 0.05], n = 20)"; `names` are the ranked ones, best first.
+    """
+    good = scored(frame)
+    short = [n for n in in_order(good.method.unique()) if n not in (*names, *CONTROLS)]
+    if not short:
+        return listed([])
+    rest = against(good[good.method.isin([names[0], *short])], names[0], value)
+    return "; ".join(
+        f"{row.title} ({title(names[0])} minus {row.title}: "
+        f"{spread(row.difference, row.low, row.high)}, n = {row.n})"
+        for row in rest.itertuples()
+    )
 
 
 def _clear(row) -> bool:
@@ -258,13 +299,13 @@ def means(table: pd.DataFrame, draws: int = 2000, seed: int = 0) -> np.ndarray:
 def complete(*tables: pd.DataFrame) -> list[pd.DataFrame]:
     """The same items and methods of several (items, methods) tables, nothing missing.
 
-    A method with fewer than half the items of the fullest is left out first, so that one short row
-    does not cost all others their items.
+    A method with far fewer items than the middle one of all methods is left out first, so that one
+    short row does not cost all others their items.
     """
     names = [n for n in tables[0].columns if all(n in t for t in tables)]
     both = sum(t[names].notna().astype(int) for t in tables) == len(tables)
     counts = both.sum()
-    names = [n for n in names if counts[n] > 0 and counts[n] >= ENOUGH * counts.max()]
+    names = [n for n in names if counts[n] > 0 and counts[n] >= ENOUGH * counts[names].median()]
     items = both.index[both[names].all(axis=1)] if names else both.index[:0]
     return [t.loc[items, names] for t in tables]
 
@@ -291,11 +332,17 @@ def rank_agreement(one: pd.DataFrame, other: pd.DataFrame) -> dict:
     return {"value": number(found[0]), "low": number(low), "high": number(high)} | about
 
 
-def other_tests(maps: pd.DataFrame, model: str, benchmark: str) -> dict[str, pd.DataFrame]:
-    """For each test that was run: its scores, (items, methods), by a name for readers."""
+def other_tests(
+    maps: pd.DataFrame, model: str, benchmark: str, value: str = "gap_raw"
+) -> dict[str, pd.DataFrame]:
+    """For each test that was run: its scores, (items, methods), by a name for readers.
+
+    Raw, in probabilities: a fill on which the model is nearly as sure as on the picture leaves
+    little to normalise by, and a few such items would decide the normalised means.
+    """
     mine = maps[(maps.model == model) & (maps.benchmark == benchmark)]
     found = {f"{u}, {f}": scored(rows_of(mine, (u, f))) for u, f in (TEST, *OTHER_TESTS)}
-    return {name: wide(rows) for name, rows in found.items() if len(rows)}
+    return {name: wide(rows, value) for name, rows in found.items() if len(rows)}
 
 
 # --- the numbers of the chapter
@@ -322,20 +369,29 @@ def overall(models: dict) -> dict:
     """What holds over the models: who wins where, and where the paper's method beats the edges."""
     parts = [(m, part) for m, sets in models.items() for part in sets.values() if part["winner"]]
     parts = [(m, part) for m, part in parts if part["scored"] >= LEAST]
-    wins = [f"{part['winner']['title']} ({model})" for model, part in parts]
+    wins = [f"{p['winner']['title']} ({model}, n = {p['winner']['n']})" for model, p in parts]
+    clear = [m for m, part in parts if part["winner"]["not_clearly_worse"] == NOBODY]
     ahead = [m for m, part in parts if part["winner"]["best"] == REFERENCE]
-    above = [m for m, part in parts if title(REFERENCE) not in _names(part["not_above"]["sobel"])]
+    close = [m for m, p in parts if title(REFERENCE) in _names(p["winner"]["not_clearly_worse"])]
+    above = [m for m, part in parts if title(REFERENCE) not in _names(_below(part))]
     return {
         "models": len({m for m, _ in parts}),
         "winners": ", ".join(wins) or "none",
+        "clear_leads": len(clear),
         "reference_first": len(ahead),
+        "reference_not_clearly_worse": len(ahead) + len(close),
         "reference_above_sobel": len(above),
     }
 
 
-def _names(told: dict) -> list[str]:
+def _names(titles: str) -> list[str]:
     """The titles that `listed` joined."""
-    return told["titles"].replace(" and ", ", ").split(", ")
+    return titles.replace(" and ", ", ").split(", ")
+
+
+def _below(part: dict) -> str:
+    """The titles of the methods that are not clearly above the edges."""
+    return part["not_above"]["sobel"]["titles"]
 
 
 def of_model(maps: pd.DataFrame, part: pd.DataFrame, model: str, benchmark: str) -> dict:
@@ -344,6 +400,7 @@ def of_model(maps: pd.DataFrame, part: pd.DataFrame, model: str, benchmark: str)
     table = method_scores(part).set_index("method")
     chance = [n for n in names if not table.gap_low[n] > 0]
     tests = other_tests(maps, model, benchmark)
+    plain = other_tests(maps, model, benchmark, "gap")
     first = tests.pop(", ".join(TEST), None)
     return {
         "items": int(part.item.nunique()),
@@ -352,6 +409,7 @@ def of_model(maps: pd.DataFrame, part: pd.DataFrame, model: str, benchmark: str)
         "methods": {name: of_method(rows) for name, rows in part.groupby("method")},
         "winner": best_of(part),
         "reference": _differences(part),
+        "weak": weak_spots(part),
         "at_chance": {"titles": listed(chance), "count": len(chance)},
         "not_above": {
             name: {"titles": listed(found), "count": len(found)}
@@ -359,7 +417,7 @@ def of_model(maps: pd.DataFrame, part: pd.DataFrame, model: str, benchmark: str)
             for found in [beaten_by(part, name)]
         },
         "tests": {
-            name: rank_agreement(first, other) | {"best": _leader(other)}
+            name: rank_agreement(first, other) | about_test(other, plain[name])
             for name, other in tests.items()
             if first is not None
         },
@@ -383,6 +441,37 @@ def _differences(part: pd.DataFrame) -> dict:
     rows = against(part).set_index("method") if len(part) else pd.DataFrame()
     return {
         name: {k: number(row[k]) for k in keep} | {"n": int(row.n)} for name, row in rows.iterrows()
+    }
+
+
+def about_test(raw: pd.DataFrame, normalised: pd.DataFrame) -> dict:
+    """Who leads under another test, what the random map gets, and the tail of the normalised gap.
+
+    `largest` is the normalised gap of one map that is furthest from 0.
+    """
+    random = interval(raw["random"].dropna() if "random" in raw else [])
+    return {"best": _leader(raw), "random": random, "largest": number(normalised.abs().max().max())}
+
+
+def weak_spots(part: pd.DataFrame, method: str = REFERENCE) -> dict:
+    """Where a method fails: items on which edges do better, or chance, and its scores by category.
+
+    `categories` is a sentence, the weakest first: "spatial 0.71 (n = 10), counting 0.82 (n = 9)".
+    """
+    rows = scored(part[part.method == method])
+    edges = scored(part[part.method == "sobel"]).set_index("item").gap
+    both = rows[rows.item.isin(edges.index)]
+    kinds = rows.groupby("category").gap.agg(["mean", "size"]).sort_values("mean")
+    told = [
+        f"{kind} {spread(*row[:1], np.nan, np.nan)} (n = {row[1]:.0f})"
+        for kind, *row in kinds.itertuples()
+    ]
+    return {
+        "n": len(rows),
+        "pairs": len(both),
+        "below_edges": int((both.gap < both.item.map(edges).to_numpy(float)).sum()),
+        "at_chance": int((rows.gap <= 0).sum()),
+        "categories": ", ".join(told) or "none",
     }
 
 

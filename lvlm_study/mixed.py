@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import permutations
+from itertools import permutations, product
 
 import numpy as np
 import pandas as pd
@@ -27,10 +27,12 @@ class Mixed:
 
     `effects` has one row a group but the first: group, estimate, low, high, p (Wald, 95 %).
     `training_sd` is None when no group has two trainings: nothing can then tell a group from its
-    only training, and the effects are those of single models. `converged` False: do not quote it.
+    only training, and the effects are those of single models. `reference` is the first group.
+    `converged` False: do not quote it.
     """
 
     effects: pd.DataFrame = field(repr=False)
+    reference: str
     item_sd: float
     training_sd: float | None
     residual_sd: float
@@ -58,15 +60,23 @@ class Equivalence:
 
 
 def mixed_effects(
-    frame: pd.DataFrame, value: str, group: str, item: str = "item", training: str = "model"
+    frame: pd.DataFrame,
+    value: str,
+    group: str,
+    item: str = "item",
+    training: str = "model",
+    beside: str | None = None,
 ) -> Mixed:
     """`value` by `group`, items and trainings as random effects (restricted maximum likelihood).
 
-    Trainings are a random effect only where some group has several. Raises StudyError for fewer
-    than two groups or items.
+    `beside` names a second fixed factor to allow for (sizes by architecture, say); its effects are
+    not reported. Trainings are a random effect only where some group has several. Raises
+    StudyError for fewer than two groups or items.
     """
-    data = frame[[value, group, item, training]].dropna()
-    data.columns = ["y", "group", "item", "training"]
+    columns = {"y": value, "group": group, "item": item, "training": training}
+    columns |= {"beside": beside} if beside else {}
+    data = pd.DataFrame({name: frame[column] for name, column in columns.items()})
+    data = data.dropna().reset_index(drop=True)
     groups = list(dict.fromkeys(data.group))
     if len(groups) < 2 or data.item.nunique() < 2:
         raise StudyError("A mixed model needs at least two groups and two items.")
@@ -76,6 +86,7 @@ def mixed_effects(
     sd = {name: math.sqrt(max(v, 0.0)) for name, v in parts.items()}
     return Mixed(
         effects=_effects(fitted, groups),
+        reference=str(groups[0]),
         item_sd=sd["item"],
         training_sd=sd.get("training"),
         residual_sd=math.sqrt(fitted.scale),
@@ -91,37 +102,52 @@ def _fit(data: pd.DataFrame, several: bool):
     import statsmodels.formula.api as smf  # seconds to import
 
     kinds = {"item": "0 + C(item)"} | ({"training": "0 + C(training)"} if several else {})
-    model = smf.mixedlm(
-        "y ~ group", data, groups=np.ones(len(data)), vc_formula=kinds, re_formula="0"
-    )
+    formula = "y ~ group" + " + C(beside)" * ("beside" in data and data.beside.nunique() > 1)
+    model = smf.mixedlm(formula, data, groups=np.ones(len(data)), vc_formula=kinds, re_formula="0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a component at zero is a finding, told by its value
-        fitted = model.fit(reml=True, method=["lbfgs"])
+        fitted = model.fit(reml=True, method=["lbfgs", "powell"])  # the second if the first fails
     return fitted, bool(fitted.converged)
 
 
 def _effects(fitted, groups: list) -> pd.DataFrame:
     names = [f"group[T.{g}]" for g in groups[1:]]
-    ends = fitted.conf_int().loc[names]
-    columns = {"group": groups[1:], "estimate": fitted.params[names].to_numpy()}
-    columns |= {"low": ends[0].to_numpy(), "high": ends[1].to_numpy()}
-    return pd.DataFrame(columns | {"p": fitted.pvalues[names].to_numpy()})
+    places = [fitted.model.exog_names.index(name) for name in names]
+    value = fitted.fe_params[names].to_numpy()
+    error = np.sqrt(np.diag(_covariance(fitted)))[places]
+    reach = stats.norm.ppf(0.975) * error
+    columns = {"group": groups[1:], "estimate": value, "low": value - reach, "high": value + reach}
+    return pd.DataFrame(columns | {"p": 2 * stats.norm.sf(np.abs(value) / error)})
+
+
+def _covariance(fitted) -> np.ndarray:
+    """Of the fixed effects (k, k), by generalised least squares with the estimated components.
+
+    The fit's own takes the curvature in the components too, which has no inverse at zero.
+    """
+    design, kinds = np.asarray(fitted.model.exog), fitted.model.exog_vc.mats
+    spread = fitted.scale * np.eye(len(design))
+    for variance, (levels,) in zip(fitted.vcomp, kinds, strict=True):
+        levels = np.asarray(levels.todense() if hasattr(levels, "todense") else levels)
+        spread += variance * levels @ levels.T
+    return np.linalg.inv(design.T @ np.linalg.solve(spread, design))
 
 
 # --- labels of models
 
 
-def exact_p(values, labels) -> tuple[float, float]:
+def exact_p(values, labels, blocks=None) -> tuple[float, float]:
     """(p, smallest possible p) of a permutation test that some group's mean differs.
 
-    The statistic is the sum of squares between groups. Models are the units.
+    The statistic is the sum of squares between groups. Models are the units. With `blocks` labels
+    are dealt only among models of one block: sizes within an architecture, say.
     """
     values, labels = np.asarray(values, float), np.asarray(labels)
 
     def between(dealt):
         return sum(values[dealt == k].sum() ** 2 / (dealt == k).sum() for k in set(labels))
 
-    return label_test(between, labels)
+    return label_test(between, labels, blocks=blocks)
 
 
 def alike_p(similar, labels) -> tuple[float, float]:
@@ -144,7 +170,7 @@ def alike_p(similar, labels) -> tuple[float, float]:
 
 
 def label_test(
-    statistic: Callable, labels, draws: int = 20_000, seed: int = 0
+    statistic: Callable, labels, draws: int = 20_000, seed: int = 0, blocks=None
 ) -> tuple[float, float]:
     """(p, smallest possible p) of a statistic of labels, under every way of dealing them.
 
@@ -152,17 +178,37 @@ def label_test(
     all. The smallest p is the share of ways that tie with the most extreme one.
     """
     labels = np.asarray(labels)
+    blocks = np.zeros(len(labels), int) if blocks is None else pd.factorize(np.asarray(blocks))[0]
     if len(labels) <= EXACT:
-        codes, names = pd.factorize(labels)
-        ways = sorted(set(permutations(codes.tolist())))
-        found = np.array([statistic(names[list(way)]) for way in ways])
+        dealt = _every_way(labels, blocks)
     else:
         random = np.random.default_rng(seed)
-        dealt = [labels, *(random.permutation(labels) for _ in range(draws - 1))]
-        found = np.array([statistic(way) for way in dealt])
+        dealt = [labels, *(_random_way(labels, blocks, random) for _ in range(draws - 1))]
+    found = np.array([statistic(way) for way in dealt])
     slack = 1e-12 + 1e-9 * np.abs(found).max()
     p = float((found >= statistic(labels) - slack).mean())
     return p, float((found >= found.max() - slack).mean())
+
+
+def _every_way(labels: np.ndarray, blocks: np.ndarray) -> list[np.ndarray]:
+    """Each different way of dealing labels within their blocks, once."""
+    codes, names = pd.factorize(labels)
+    places = [np.flatnonzero(blocks == k) for k in range(blocks.max() + 1)]
+    hands = [sorted(set(permutations(codes[here].tolist()))) for here in places]
+    ways = []
+    for hand in product(*hands):
+        way = np.empty(len(codes), int)
+        for here, codes_here in zip(places, hand, strict=True):
+            way[here] = codes_here
+        ways.append(names[way])
+    return ways
+
+
+def _random_way(labels: np.ndarray, blocks: np.ndarray, random) -> np.ndarray:
+    way = labels.copy()
+    for k in range(blocks.max() + 1):
+        way[blocks == k] = random.permutation(labels[blocks == k])
+    return way
 
 
 # --- no difference

@@ -7,11 +7,15 @@ come with options, `igos[l2=1]` (see `variants`); whatever it explains then, its
 the item's default target, so that all rows of an item answer the same question.
 
 Items are dealt in a fixed shuffled order, so that the first 100 of 500 are a fair sample and
-asking for more later keeps what is there. A chunk of `CHUNK` items is one unit of locking and one
-file a table; the file is renewed after every item.
+asking for more or fewer later keeps what is there. A chunk of `CHUNK` items is one unit of locking
+and one file a table; the file is renewed after every item.
+
+Tables carry plain names: `mmvp@COMMIT` is mmvp, and the commit stands in the metadata of every
+file, where it must agree before rows are put together.
 """
 
 import os
+import re
 import sys
 import zlib
 from collections.abc import Callable
@@ -123,7 +127,8 @@ class Sweep:
     their reliance measured), None all of them. Maps are scored with every fill under the first
     unit and with the first fill under every other unit (`ways`). `retry_failed` computes items
     again whose last attempt ended in an error; `fresh` those made with other weights, seed or
-    settings, which is otherwise an error.
+    settings, which is otherwise an error. `folders` are pairs (benchmark, its local folder), for
+    those that are not to be fetched from the hub.
     """
 
     models: tuple[str, ...]
@@ -142,11 +147,16 @@ class Sweep:
     device: str | None = None
     retry_failed: bool = False
     fresh: bool = False
+    folders: tuple[tuple[str, str], ...] = ()
 
     def check(self) -> None:
         """Raise StudyError for a name that does not exist, before anything is computed."""
+        pinned = [name for name in (*self.models, *self.benchmarks) if name.endswith("@")]
+        if pinned:
+            raise StudyError(f"{pinned[0]} names no revision; write one behind @, or leave it out.")
+        asked = [*map(plain_name, self.benchmarks), *dict(self.folders)]
         for kind, names, known in (
-            ("benchmark", self.benchmarks, known_benchmarks()),
+            ("benchmark", asked, known_benchmarks()),
             ("baseline", self.baselines, known_baselines()),
             ("unit", self.units, UNITS),
             ("fill", self.fills, known_baselines()),
@@ -154,6 +164,11 @@ class Sweep:
             for name in names:
                 if name not in known:
                     raise unknown(kind, name, known)
+        for names in (self.models, self.benchmarks):
+            plain = list(map(plain_name, names))
+            twice = [name for name in names if plain.count(plain_name(name)) > 1]
+            if len(set(twice)) > 1:
+                raise StudyError(f"{' and '.join(twice)} share one table; run them apart.")
         for name in self.methods:
             variants.parse(name)
         if not (self.units and self.fills):
@@ -170,19 +185,31 @@ class Sweep:
 
 @dataclass
 class Shard:
-    """One table of one chunk: the rows that exist, by item, and where they are kept."""
+    """One table of one chunk: the rows that exist, by item, and where they are kept.
+
+    `order` names all items of the chunk, however few of them a run asks for.
+    """
 
     kind: str
     method: str
     path: Path
     schema: pa.Schema
     about: dict
+    order: list[str]
     rows: dict[str, list[dict]] = field(default_factory=dict)
 
-    def add(self, item: str, rows: list[dict], order: list[str]) -> None:
+    def lacks(self, item: str, retry_failed: bool) -> bool:
+        """Whether an item is still to be computed."""
+        return item not in self.rows or (retry_failed and self.failed(item))
+
+    def failed(self, item: str) -> bool:
+        """Whether the last attempt at an item ended in an error."""
+        return self.rows[item][0]["status"] == "error"
+
+    def add(self, item: str, rows: list[dict]) -> None:
         """Keep an item's rows and write the shard at once, items in the order of the chunk."""
         self.rows[item] = rows
-        flat = [row for name in order for row in self.rows.get(name, [])]
+        flat = [row for name in self.order for row in self.rows.get(name, [])]
         write_shard(self.path, flat, self.schema, self.about)
 
 
@@ -260,6 +287,11 @@ def scene_of(item) -> scenes.Scene | None:
     return item.extra.get("scene")
 
 
+def tell(words: str) -> None:
+    """`print`, as a function that can be sent to another process: Ray puts its own in its place."""
+    print(words)
+
+
 class Worker:
     """One model, loaded once, that fills one chunk after another; an engine says which."""
 
@@ -279,7 +311,7 @@ class Worker:
         benchmark: str,
         number: int,
         wait: bool = False,
-        say: Callable = print,
+        say: Callable = tell,
         step: Callable = lambda: None,
     ) -> int | None:
         """Compute the missing cells of a chunk, writing each as soon as it is known.
@@ -287,20 +319,21 @@ class Worker:
         Returns how many of its items failed; None when another run holds it and `wait` is False.
         `step` is called after every item.
         """
-        chunk = self._chunk(benchmark, number)
-        name = f"{folder_name(self.model.name)}--{folder_name(benchmark)}--{number:03d}"
+        chunk, count = self._chunk(benchmark, number)
+        where = (plain_name(self.model.name), plain_name(benchmark))
+        name = f"{folder_name(where[0])}--{folder_name(where[1])}--{number:03d}"
         with chunk_lock(self.sweep.results, name, wait) as mine:
             if not mine:
                 return None
-            shards = open_shards(
-                self.sweep, self.model.name, benchmark, number, chunk, self.settings, say
-            )
-            return fill_chunk(self.sweep, self.model, benchmark, chunk, shards, step)
+            shards = open_shards(self.sweep, *where, number, chunk, self.settings, say)
+            return fill_chunk(self.sweep, self.model, where[1], chunk[:count], shards, step)
 
-    def _chunk(self, benchmark: str, number: int) -> list:
+    def _chunk(self, benchmark: str, number: int) -> tuple[list, int]:
+        """All items of a chunk, and how many of them, from the first on, are asked for."""
         if benchmark not in self.tasks:
-            self.tasks[benchmark] = dealt(load_benchmark(benchmark), self.sweep.items)
-        return self.tasks[benchmark][number * CHUNK : (number + 1) * CHUNK]
+            self.tasks[benchmark] = dealt(questions(self.sweep, benchmark), None)
+        first, every = number * CHUNK, self.tasks[benchmark]
+        return every[first : first + CHUNK], len(every[: self.sweep.items]) - first
 
 
 def run(sweep: Sweep, say: Callable = print) -> int:
@@ -351,7 +384,7 @@ def chunk_sizes(sweep: Sweep) -> dict[tuple[str, int], int]:
     """Every chunk of a sweep, (benchmark, number), with its number of items."""
     sizes = {}
     for name in sweep.benchmarks:
-        count = len(dealt(load_benchmark(name), sweep.items))
+        count = len(dealt(questions(sweep, name), sweep.items))
         for number, first in enumerate(range(0, count, CHUNK)):
             sizes[name, number] = min(CHUNK, count - first)
     return sizes
@@ -363,17 +396,16 @@ def progress(total: int) -> tqdm:
     return tqdm(total=total, unit="item", smoothing=0.05, file=sys.stderr, mininterval=quiet)
 
 
-def fill_chunk(sweep: Sweep, model, benchmark: str, chunk, shards: list[Shard], step) -> int:
-    """The missing cells of a chunk; the number of items that failed, now or before."""
-    order, failed = [item.id for item in chunk], 0
-    for item in chunk:
+def fill_chunk(sweep: Sweep, model, benchmark: str, items, shards: list[Shard], step) -> int:
+    """The missing cells of some items of a chunk; how many of these failed, now or before."""
+    failed = 0
+    for item in items:
         asked, bad = Asked(model, benchmark, item, sweep), False
         mapped = sweep.only is None or item.id in sweep.only
         for shard in shards if mapped else [s for s in shards if s.kind == "reliance"]:
-            if item.id not in shard.rows:
-                rows = attempt(asked, shard)
-                shard.add(item.id, rows, order)
-            bad = bad or shard.rows[item.id][0]["status"] == "error"
+            if shard.lacks(item.id, sweep.retry_failed):
+                shard.add(item.id, attempt(asked, shard))
+            bad = bad or shard.failed(item.id)
         failed += bad
         step()
     return failed
@@ -383,7 +415,7 @@ def attempt(asked: Asked, shard: Shard) -> list[dict]:
     """The rows of one cell; whatever goes wrong with this one item becomes a row that says so."""
     item = asked.item
     known = {
-        "model": asked.model.name,
+        "model": plain_name(asked.model.name),
         "benchmark": asked.benchmark,
         "item": item.id,
         "method": shard.method,
@@ -517,15 +549,17 @@ def stored_map(ex) -> dict:
 
 
 def open_shards(sweep, model: str, benchmark: str, number: int, chunk, settings, say) -> list:
-    """The tables of one chunk with the rows that still hold."""
-    shards = []
+    """The tables of one chunk (all its items) with the rows that still hold."""
+    shards, order, source = [], [item.id for item in chunk], source_of(chunk)
+    pin = {key: value for key, value in source.items() if key == "revision" and value}
     for kind, method, schema, about in settings:
         if kind == "effects" and not any(map(scene_of, chunk)):
             continue
         folder = sweep.results / kind / folder_name(model) / folder_name(benchmark)
         folder = folder / variants.folder_name(method) if method else folder
         path = folder / f"{number:03d}.parquet"
-        shard = Shard(kind, method, path, schema, about)
+        about = about | {"source": source, "settings": about["settings"] | pin}
+        shard = Shard(kind, method, path, schema, about, order)
         for part in path.parent.glob(f".{path.name}.*.tmp"):
             part.unlink(missing_ok=True)  # left by a run that was killed while it wrote
         shard.rows = kept_rows(shard, chunk, sweep, say)
@@ -534,7 +568,7 @@ def open_shards(sweep, model: str, benchmark: str, number: int, chunk, settings,
 
 
 def kept_rows(shard: Shard, chunk, sweep: Sweep, say) -> dict[str, list[dict]]:
-    """Rows by item, without those to be made again."""
+    """Rows by item, without those of items that have changed."""
     try:
         rows, about = read_shard(shard.path)
     except StudyError:
@@ -550,14 +584,19 @@ def kept_rows(shard: Shard, chunk, sweep: Sweep, say) -> dict[str, list[dict]]:
     asked = {item.id: item.question for item in chunk}
     kept: dict[str, list[dict]] = {}
     for row in rows:
-        again = sweep.retry_failed and row["status"] == "error"
-        if asked.get(row["item"]) == row["question"] and not again:
+        if asked.get(row["item"]) == row["question"]:
             kept.setdefault(row["item"], []).append(row)
     return kept
 
 
 def _other_settings(shard: Shard, before: dict) -> StudyError:
     now = shard.about["settings"]
+    if before.get("revision") not in (None, now.get("revision")):
+        return StudyError(
+            f"{shard.path} was made from revision {before.get('revision')} of its benchmark, not "
+            f"{now.get('revision', 'from this folder')}; name the first behind @ to go on with it, "
+            "add --fresh to make it again, or choose another folder with --results."
+        )
     differ = ", ".join(sorted(k for k in {*now, *before} if now.get(k) != before.get(k)))
     return StudyError(
         f"{shard.path} was made with other settings ({differ}); add --fresh to make it again, or "
@@ -582,6 +621,23 @@ def fingerprint(sweep: Sweep, model) -> list[tuple]:
     methods = dict.fromkeys(map(variants.canonical, sweep.methods))
     plan += [("maps", m, MAPS, common | scoring | {"baseline": BASELINE}) for m in methods]
     return [(kind, m, schema, made | {"settings": s}) for kind, m, schema, s in plan]
+
+
+def plain_name(name: str) -> str:
+    """A benchmark or hub model without its revision: "mmvp@v1" -> "mmvp". Folders stay whole."""
+    pinned = re.fullmatch(r"([\w.-]+(?:/[\w.-]+)?)@[\w./-]*", name)
+    return pinned[1] if pinned and not Path(name).is_dir() else name
+
+
+def questions(sweep: Sweep, benchmark: str):
+    """All items of a benchmark, from its folder where the sweep names one."""
+    folder = dict(sweep.folders).get(plain_name(benchmark))
+    return load_benchmark(benchmark, **({"source": folder} if folder else {}))
+
+
+def source_of(chunk) -> dict:
+    """{"source", "revision"} of items that come from a dataset of the hub or a folder of one."""
+    return dict(chunk[0].extra.get("provenance") or {}) if chunk else {}
 
 
 def dealt(items, count: int | None) -> list:

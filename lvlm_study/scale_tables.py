@@ -8,7 +8,7 @@ difference between architectures cannot be told from a difference between traini
 import numpy as np
 import pandas as pd
 
-from . import mixed, similarity
+from . import mixed, similarity, size_tests
 from .similarity import OTHER_ARCHITECTURE, OTHER_SEED, OTHER_SIZE, member
 from .statistics import compare, estimate, paired_test
 from .stored import one_way
@@ -17,6 +17,7 @@ MARGIN = 0.05  # insertion - deletion; a difference below it is called no differ
 METHOD = "igos"
 CEILING = ("igos[noise=0]", "igos[steps=20]", "igos[steps=5]")  # nearly the same settings
 RANK = {"s": 0, "m": 1, "l": 2}
+SPREADS = {"item_sd": "items", "training_sd": "trainings", "residual_sd": "rest"}
 
 
 def scale_summary(tables) -> dict:
@@ -27,13 +28,18 @@ def scale_summary(tables) -> dict:
     shared = shared_part(tables)
     families = {f: sizes_of(part, shared["pairs"]) for f, part in gaps.groupby("family")}
     families = {f: found for f, found in families.items() if found}
+    every = together(gaps, "gap")
     return {
         "provenance": tables.origin(tables.maps),
         "models": int(gaps.model.nunique()),
         "families_with_sizes": len(families),
         "margin": MARGIN,
-        "said": _said_sizes(families),
+        "said": _said_sizes(families, every),
         "families": families,
+        "together": every,
+        "permutation": size_tests.labels(gaps, "gap"),
+        "mixed": as_numbers(size_tests.split(gaps, "gap")),
+        "answers": answers_by_size(tables.reliance),
         "relations": shared["relations"],
         "ceiling": shared["ceiling"],
     }
@@ -58,6 +64,7 @@ def architecture_summary(tables) -> dict:
         "pairs": pair_differences(part),
         "permutation": permutation(part),
         "mixed": mixed_numbers(part),
+        "over_sizes": over_sizes(gaps),
         "relations": shared["relations"],
         "matrix": shared["matrix"],
         "ceiling": shared["ceiling"],
@@ -106,32 +113,59 @@ def ceiling(table: pd.DataFrame) -> dict:
     return out
 
 
-def sizes_of(part: pd.DataFrame, pairs: pd.DataFrame) -> dict:
+def sizes_of(part: pd.DataFrame, pairs: pd.DataFrame | None = None, value: str = "gap") -> dict:
     """For every two sizes of one architecture (first training): scores, test, map similarity."""
     first = part[part.seed == part.seed.min()]
     names = sorted(first.model.unique(), key=lambda n: RANK.get(member(n).size, 9))
     out = {}
     for small, large in zip(names, names[1:], strict=False):
-        wide = first.pivot(index="item", columns="model", values="gap")[[small, large]].dropna()
+        wide = first.pivot(index="item", columns="model", values=value)[[small, large]].dropna()
         if len(wide) < 2:
             continue
-        alike = pairs[(pairs.a.isin([small, large])) & (pairs.b.isin([small, large]))]
         key = f"{member(small).size} to {member(large).size}"
-        out[key] = two_models(wide[small], wide[large]) | {"similarity": alikeness(alike)}
+        out[key] = two_models(wide[small], wide[large])
+        if pairs is not None:
+            alike = pairs[(pairs.a.isin([small, large])) & (pairs.b.isin([small, large]))]
+            out[key]["similarity"] = alikeness(alike)
     return out
 
 
 def two_models(small: pd.Series, large: pd.Series) -> dict:
-    """Both mean gaps and their difference, tested for being there and for being negligible."""
+    """Both means and their difference, tested for being there and for being negligible."""
+    return differs(small, large) | {"small": interval(small), "large": interval(large)}
+
+
+def differs(small: pd.Series, large: pd.Series) -> dict:
+    """Larger minus smaller, item by item: two tests, two intervals, and the verdict."""
     test, same = paired_test(large, small), mixed.equivalence(large, small, MARGIN)
     return {
         "n": len(small),
-        "small": interval(small),
-        "large": interval(large),
         "difference": {"value": test.difference, "low": test.low, "high": test.high, "p": test.p},
         "equivalence": {"low": same.low, "high": same.high, "p": same.p},
         "verdict": size_verdict(test, same),
     }
+
+
+def together(rows: pd.DataFrame, value: str) -> dict | None:
+    """The difference of two sizes averaged over architectures; None with fewer than two."""
+    found = size_tests.apart_by_item(rows, value)
+    if found is None:
+        return None
+    sizes, architectures, apart = found
+    return {"sizes": sizes, "architectures": architectures} | differs(0 * apart, apart)
+
+
+def answers_by_size(reliance: pd.DataFrame) -> dict:
+    """Right answers and what blur takes from them, for every two sizes; {} where nothing is."""
+    rows = size_tests.leaning(reliance)
+    if rows.empty:
+        return {}
+    out = {}
+    for family, part in rows.groupby("family"):
+        right, drop = (sizes_of(part, value=name) for name in ("right", "drop"))
+        if drop:
+            out[str(family)] = {key: {"right": right.get(key), "drop": drop[key]} for key in drop}
+    return out
 
 
 def size_verdict(test, same) -> str:
@@ -154,13 +188,17 @@ def pair_differences(part: pd.DataFrame) -> list[dict]:
     return [plain(row) for _, row in compare(part, "gap", "model").iterrows()]
 
 
-def permutation(part: pd.DataFrame) -> dict:
-    """Models as units, architecture as label, on items that all models have a map of."""
+def permutation(part: pd.DataFrame, within_sizes: bool = False) -> dict:
+    """Models as units, architecture as label, on items that all models have a map of.
+
+    `within_sizes`: labels change hands only among models of one size.
+    """
     wide = part.pivot(index="item", columns="model", values="gap").dropna()
     means, labels = wide.mean(), [member(name).family for name in wide.columns]
     if len(means) < 2 or not len(wide):
         return {"models": len(means), "n": len(wide), "p": None, "smallest": None}
-    p, smallest = mixed.exact_p(means.to_numpy(), labels)
+    sizes = [member(name).size for name in wide.columns] if within_sizes else None
+    p, smallest = mixed.exact_p(means.to_numpy(), labels, sizes)
     return {"models": len(means), "n": len(wide), "p": p, "smallest": smallest}
 
 
@@ -169,19 +207,38 @@ def mixed_numbers(part: pd.DataFrame) -> dict | None:
     if part.family.nunique() < 2:
         return None
     order = part.assign(first=part.family != "llava-1.5").sort_values(["first", "family", "model"])
-    found = mixed.mixed_effects(order, "gap", "family")
+    beside = "size" if part["size"].nunique() > 1 else None
+    return as_numbers(mixed.mixed_effects(order, "gap", "family", beside=beside))
+
+
+def over_sizes(gaps: pd.DataFrame) -> dict | None:
+    """Architectures compared over several sizes; None unless two sizes have two architectures.
+
+    The models of one architecture then stand for it together: how much they differ beyond their
+    size is the spread that a single size cannot show.
+    """
+    many = gaps.groupby("size").family.nunique()
+    part = gaps[gaps["size"].isin(many.index[many > 1])]
+    if part["size"].nunique() < 2:
+        return None
+    return {
+        "sizes": ", ".join(sorted(part["size"].unique(), key=lambda s: RANK.get(s, 9))),
+        "models": int(part.model.nunique()),
+        "permutation": permutation(part, within_sizes=True),
+        "mixed": mixed_numbers(part),
+    }
+
+
+def as_numbers(found: mixed.Mixed | None) -> dict | None:
+    """A fitted mixed model as JSON; None stays None."""
+    if found is None:
+        return None
     counts = {name: getattr(found, name) for name in ("n", "items", "trainings")}
     spreads = {k: number(getattr(found, k)) for k in ("item_sd", "training_sd", "residual_sd")}
     effects = found.effects.set_index("group")
-    return (
-        counts
-        | spreads
-        | {
-            "converged": str(found.converged),
-            "reference": str(order.family.iloc[0]),
-            "effects": {group: plain(row) for group, row in effects.iterrows()},
-        }
-    )
+    about = {"converged": str(found.converged), "reference": str(found.reference)}
+    about["effects"] = {str(group): plain(row) for group, row in effects.iterrows()}
+    return counts | spreads | about
 
 
 # --- tables for pages
@@ -212,50 +269,85 @@ def _own_tests(tree: dict) -> list[tuple]:
     for pair in tree.get("pairs", []):
         label = f"ours, {short(pair['a'])} − {short(pair['b'])}"
         own.append((label, "sign flips, Holm", "item", pair["n"], pair["p_holm"]))
-    for family, sizes in tree.get("families", {}).items():
-        for key, one in sizes.items():
-            label = f"ours, {family} {key}"
-            own.append((label, "sign flips", "item", one["n"], one["difference"]["p"]))
-            own.append((label, "equivalence", "item", one["n"], one["equivalence"]["p"]))
-    if (found := tree.get("permutation")) and found["p"] is not None:
-        own.append(("ours", "permutation", "model", found["models"], found["p"]))
-    return own
+    for name, key, one in _by_sizes(tree):
+        label = f"ours, {name} {key}"
+        own.append((label, "sign flips", "item", one["n"], one["difference"]["p"]))
+        own.append((label, "equivalence", "item", one["n"], one["equivalence"]["p"]))
+    own += _dealt("ours", tree.get("permutation"))
+    over = tree.get("over_sizes")
+    return own + (_dealt(f"ours, sizes {over['sizes']}", over["permutation"]) if over else [])
+
+
+def _dealt(label: str, found: dict | None) -> list[tuple]:
+    """Two rows of a permutation test with models as units: its p and the least possible."""
+    if not found or found["p"] is None:
+        return []
+    least = "least that permutation can give"
+    return [
+        (label, test, "model", found["models"], p)
+        for test, p in (("permutation", found["p"]), (least, found["smallest"]))
+    ]
+
+
+def _by_sizes(tree: dict) -> list[tuple[str, str, dict]]:
+    """(architecture, sizes, what came out), and last all architectures together."""
+    found = tree.get("families", {}).items()
+    rows = [(family, key, one) for family, sizes in found for key, one in sizes.items()]
+    every = tree.get("together")
+    return rows + ([(f"all {every['architectures']}", every["sizes"], every)] if every else [])
 
 
 def size_rows(tree: dict) -> pd.DataFrame:
-    """One row a pair of sizes: gaps, difference, the 90 % interval, verdict, map similarity."""
+    """One row a pair of sizes, all architectures together last: means, difference, verdict."""
     rows = [
         {
-            "architecture": family,
+            "architecture": name,
             "sizes": key,
             "n": one["n"],
-            "smaller": shown(one["small"]),
-            "larger": shown(one["large"]),
+            "smaller": shown(one["small"]) if "small" in one else "–",
+            "larger": shown(one["large"]) if "large" in one else "–",
             "difference": shown(one["difference"]),
             "90 % interval": f"[{one['equivalence']['low']:.2f}, {one['equivalence']['high']:.2f}]",
             "verdict": one["verdict"],
         }
-        for family, sizes in tree["families"].items()
-        for key, one in sizes.items()
+        for name, key, one in _by_sizes(tree)
     ]
     return pd.DataFrame(rows or [{"architecture": "none with maps from two sizes yet"}])
 
 
-def mixed_rows(tree: dict) -> pd.DataFrame:
-    """The mixed model as a table: effects, then what varies."""
-    found = tree["mixed"]
-    if found is None:
-        return pd.DataFrame([{"part": "one architecture only: nothing to compare"}])
+def answer_rows(tree: dict) -> pd.DataFrame:
+    """One row a pair of sizes: right answers, what blur takes away, and its difference."""
+    rows = [
+        {
+            "architecture": family,
+            "sizes": key,
+            "n": one["drop"]["n"],
+            "right, smaller": "–" if one["right"] is None else shown(one["right"]["small"]),
+            "right, larger": "–" if one["right"] is None else shown(one["right"]["large"]),
+            "lost under blur, smaller": shown(one["drop"]["small"]),
+            "larger": shown(one["drop"]["large"]),
+            "difference": shown(one["drop"]["difference"]),
+            "verdict": one["drop"]["verdict"],
+        }
+        for family, sizes in tree.get("answers", {}).items()
+        for key, one in sizes.items()
+    ]
+    return pd.DataFrame(rows or [{"architecture": "none that answered in two sizes yet"}])
+
+
+def mixed_rows(tree: dict | None) -> pd.DataFrame:
+    """The mixed model of a tree as a table: effects, then what varies."""
+    found = tree and tree.get("mixed")
+    if not found:
+        return pd.DataFrame([{"part": "nothing to compare yet"}])
     rows = [
         (f"{group} − {found['reference']}", e["estimate"], e["low"], e["high"])
         for group, e in found["effects"].items()
     ]
-    for name, label in (
-        ("item_sd", "items"),
-        ("training_sd", "trainings"),
-        ("residual_sd", "rest"),
-    ):
+    for name, label in SPREADS.items():
         rows.append((f"spread of {label}", found[name], None, None))
+    if found["converged"] != "True":
+        rows.append(("the fit did not settle: do not quote it", None, None, None))
     table = pd.DataFrame(rows, columns=["part", "estimate", "low", "high"])
     return table.astype({"estimate": float, "low": float, "high": float})
 
@@ -288,16 +380,18 @@ def missing(tree: dict) -> str:
 # --- small things
 
 
-def _said_sizes(families: dict) -> str:
+def _said_sizes(families: dict, every: dict | None) -> str:
     if not families:
         return "No architecture has maps from two sizes yet: nothing is compared here"
     parts = [
         f"{f} ({k}: {one['verdict']})" for f, pairs in families.items() for k, one in pairs.items()
     ]
-    return "Compared so far: " + ", ".join(parts)
+    said = "Compared so far: " + ", ".join(parts)
+    return said if every is None else f"{said}; all of them together: {every['verdict']}"
 
 
 def said_architectures(trainings: pd.Series) -> str:
+    """Which architectures have one training only, in words; `trainings` counts them by name."""
     once = [str(f) for f, count in trainings.items() if count == 1]
     if not once:
         return "every architecture was trained more than once"

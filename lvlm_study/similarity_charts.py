@@ -37,6 +37,7 @@ def matrix_figure(tree: dict):
             cbar_kws={"label": "rank correlation of maps"},
         )  # fmt: skip
     ax.tick_params(axis="x", rotation=30)
+    plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
     return figure
 
 
@@ -80,15 +81,18 @@ def side_by_side(table: pd.DataFrame, items: dict, count: int = 3):
     chosen = [name for name in sorted(have[have == have.max()].index) if name in items][:count]
     if not chosen:
         raise StudyError("None of these maps belongs to an item that was given.")
+    columns = len(models) + 1
+    high = 0.25 + (WIDTH / columns + 0.45) * len(chosen)
     figure, axes = plt.subplots(
-        len(chosen), len(models) + 1, figsize=(WIDTH, 0.25 + 1.9 * len(chosen)), squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
+        len(chosen), columns, figsize=(WIDTH, high), squeeze=False, layout="constrained"
+    )
     kept = table.set_index(["item", "model"]).saliency
     for row, name in zip(axes, chosen, strict=True):
         rgb = items[name].rgb
         row[0].imshow(rgb)
-        row[0].set_title(_wrapped(items[name].question), fontsize="x-small")
+        row[0].set_title(
+            _wrapped(items[name].question, max(12, 100 // columns)), fontsize="x-small"
+        )
         for ax, model in zip(row[1:], models, strict=True):
             if (name, model) in kept.index:
                 one = enlarged(kept[name, model], *rgb.shape[:2])

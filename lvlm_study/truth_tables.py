@@ -11,11 +11,11 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from .counterfactual import LEAST_OBJECTS, LEAST_SPREAD
-from .method_names import CONTROLS, listed, title
+from .method_names import CONTROLS, in_order, listed, title
 from .method_tables import (
-    ENOUGH,
     GROUP,
     LEAST,
+    best_of,
     complete,
     groups,
     interval,
@@ -25,6 +25,7 @@ from .method_tables import (
     ranked,
     row_spearman,
     rows_of,
+    same_items,
     scored,
     spread,
     wide,
@@ -288,14 +289,14 @@ def overall(models: dict) -> dict:
 
 def of_model(part: pd.DataFrame, effects: pd.DataFrame) -> dict:
     """Means, winners and verdicts of one model on one benchmark."""
-    good, told = with_evidence(part), effect_scores(part, effects)
+    good = with_evidence(part)
     return {
         "n": int(good.item.nunique()),
         "area": number(good.drop_duplicates("item").evidence_area.mean()),
         "methods": {str(m): of_method(rows) for m, rows in good.groupby("method")},
         "chance": {m: number(chance_of(good, m)) for m in MEASURES},
         "best": {m: winner(good, m) for m in MEASURES},
-        "effects": effects_told(told),
+        "effects": effects_told(effect_scores(same_items(part), effects)),
         "agreement": {
             row.truth: {k: number(v) if k != "truth" else v for k, v in row._asdict().items()}
             for row in agreement(part, effects).itertuples(index=False)
@@ -311,18 +312,20 @@ def of_method(rows: pd.DataFrame) -> dict:
 
 
 def winner(good: pd.DataFrame, measure: str) -> dict:
-    """The method with the highest mean of a measure, and those that do not beat the Sobel edges."""
-    means = good.groupby("method")[measure].agg(["mean", "count"])
-    means = means[means["count"] >= max(2, ENOUGH * means["count"].max())]["mean"]
-    own = means.drop(list(CONTROLS), errors="ignore").sort_values(ascending=False)
-    if own.empty:
+    """The method with the highest mean of a measure, and those that do not beat the Sobel edges.
+
+    Over the items that all methods have; `lead` is the paired difference to the second.
+    """
+    told = best_of(good, measure)
+    if not told:
         return {}
-    sobel = means.get("sobel", np.nan)
-    below = [name for name in own.index if own[name] <= sobel]
+    means = {name: found["value"] for name, found in told["same"].items()}
+    own = [name for name in means if name not in CONTROLS]
+    below = [n for n in in_order(own) if "sobel" in means and means[n] <= means["sobel"]]
+    keep = ("title", "second", "lead", "n", "same", "apart", "not_clearly_worse")
     return {
-        "title": title(own.index[0]),
-        "value": number(own.iloc[0]),
-        "second": title(own.index[1]) if len(own) > 1 else "none",
+        **{key: told[key] for key in keep},
+        **{end: told[measure][end] for end in ("value", "low", "high")},
         "below_sobel": {"count": len(below), "titles": listed(below), "of": len(own)},
     }
 

@@ -25,7 +25,8 @@ def maps(
             row = {"model": model, "benchmark": "sprites", "item": f"i{n:02d}", "method": method}
             row |= {"units": units, "fill": fill, "category": "attribute", "question": "What?"}
             row |= {"status": state, "gap": gap, "insertion": 0.5 + gap / 2}
-            row |= {"deletion": 0.5 - gap / 2, "seconds": 1.0, "forward": 10, "backward": 10}
+            row |= {"deletion": 0.5 - gap / 2, "gap_raw": gap}
+            row |= {"seconds": 1.0, "forward": 10, "backward": 10}
             row |= {"peak_bytes": 2**20, "commit": "c", "made": "2026-11-22", "area": [0.0, 1.0]}
             for name, value in columns.items():
                 row[name] = value[method][n] if isinstance(value, dict) else value

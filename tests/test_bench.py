@@ -3,7 +3,7 @@
 import pytest
 import tiny
 
-from lvlm_study import bench, cli, models
+from lvlm_study import bench, cli, costs, models
 from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.heatmaps import METHODS, explain
 from lvlm_study.zoo.planted import planted, planted_scene
@@ -56,7 +56,7 @@ def test_memory_is_measured_for_every_number_of_steps(target, monkeypatch):
 def test_passes_of_methods():
     assert bench.method_passes("igos") == (100, 100)
     assert bench.method_passes("random") == (0, 0)
-    assert bench.scoring_passes() == 100
+    assert bench.scoring_passes() == 2 * 25 + 2 * 2 * 10 and bench.scoring_passes(1) == 2 * 25
 
 
 @pytest.mark.slow
@@ -78,17 +78,22 @@ def test_a_method_that_refuses_the_model_is_named_and_left_out(monkeypatch):
     model = models.load_model("mini/llava-1.5")
     told = bench.estimate_table(model, load_benchmark("sprites")[0], ["ga", "random"], 1)
     assert "ga                      not counted: ga needs a model that shares its sight" in told
-    assert "together" + " " * 16 in told and told.count("100.0") >= 1  # random: its scores alone
+    assert "together" + " " * 16 in told and told.count("90.0") >= 1  # random: its scores alone
 
 
 def test_estimate_multiplies(monkeypatch):
     monkeypatch.setattr(bench, "pass_seconds", lambda target: (3.0, 1.0))
+    monkeypatch.setattr(bench, "asking_seconds", lambda model, item: 20.0)
     item = load_benchmark("sprites")[0]
     table = bench.estimate_table(planted("object"), item, ["igos", "random"], 36)
     assert "GFLOP a picture forward" in table and "MiB of weights" in table
-    igos, random, both = (line.split() for line in table.splitlines()[4:])
-    assert igos == ["igos", "100", "100", "100", "400.0", "4.00"]
-    assert random == ["random", "0", "0", "100", "100.0", "1.00"]
+    bytes_of = bench.pass_lines(costs.Cost(1e9, 2e9, 2 << 20, 5 << 20), 4, 3 << 20)[1]
+    assert "5 MiB of weights; with gradients of 4 pictures at once at least 13 MiB" in bytes_of
+    assert "about 17 MiB" in bytes_of
+    asking, igos, random, both = (line.split() for line in table.splitlines()[4:])
+    assert asking == ["answer", "and", "reliance", "20.0", "0.20"]
+    assert igos == ["igos", "100", "100", "90", "390.0", "3.90"]
+    assert random == ["random", "0", "0", "90", "90.0", "0.90"]
     assert both == ["together", "500.0", "5.00"]
 
 

@@ -53,6 +53,16 @@ def test_bars_are_as_long_as_the_shares(frame):
     assert widths == [25.0, 25.0, 50.0] and ax.containers[2][row].get_x() == 50.0
 
 
+def test_many_models_stand_in_rows_of_three(frame):
+    more = pd.concat([frame.assign(model=name) for name in "abcde"])
+    figure = charts.drop_bands(more)
+    assert [ax.get_title() for ax in figure.axes] == list("abcde")
+    assert [ax.get_subplotspec().rowspan.start for ax in figure.axes] == [0, 0, 0, 1, 1]
+    figure = charts.length_figure(more)
+    assert [text.get_text() for text in figure.legends[0].texts] == list("abcde")
+    assert all(ax.get_legend() is None for ax in figure.axes)
+
+
 def test_leaks_by_hand(frame):
     texts = [t.get_text() for t in charts.leak_figure(frame, "a").axes[0].texts]
     assert texts == ["25", "100", "100", "100"]  # the other five categories have no items

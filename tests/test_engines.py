@@ -1,11 +1,13 @@
 """Engines: whoever does the work, the same tables; a dead worker costs the item in flight."""
 
 import importlib.util
+import io
 import os
 import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -156,6 +158,27 @@ def test_a_sentence_of_a_worker_is_the_drivers(sweep, monkeypatch):
         engines.run(sweep, "ray", say=lambda text: None)
 
 
+def test_workers_that_start_elsewhere_find_the_folders(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    folders = (("mmvp", "mine"), ("cv_bench", "owner/name"))
+    found = engines.at_home(Sweep(("m",), ("mmvp",), (), Path("out"), folders=folders))
+    assert found.results == tmp_path / "out"
+    assert found.folders == (("mmvp", str(tmp_path / "mine")), ("cv_bench", "owner/name"))
+
+
+def test_workers_asked_for_less_keep_the_rest(sweep, monkeypatch):
+    """toy/3 was broken and is tried again, with as few questions as reach it."""
+    with_ray(monkeypatch, FakeRay())
+    engines.run(sweep, "ray", 2, say=lambda text: None)
+    whole = [item.id for item in runner.dealt(toy(12), None)]
+    monkeypatch.setattr(runner, "load_benchmark", lambda name: toy(12))
+    few = {"items": whole.index("toy/3") + 1, "retry_failed": True}
+    assert engines.run(Sweep(**vars(sweep) | few), "ray", 2, say=lambda text: None) == 0
+    found = shards.read_table(sweep.results, "reliance")
+    assert list(found.item) == whole * 2 and "error" not in set(found.status)
+
+
 @pytest.mark.parametrize(
     ("there", "asked", "found"),
     [
@@ -184,6 +207,40 @@ def test_what_cannot_be_asked_for(sweep, monkeypatch, capsys):
     call = ["run", "--models", "planted/object", "--benchmarks", "toy", "--engine", "ray"]
     assert cli.main([*call, "--results", str(sweep.results)]) == 2
     assert "needs one more package; run \"pip install 'ray" in capsys.readouterr().err
+
+
+# --- the tool that times workers -------------------------------------------------------------
+
+
+@pytest.fixture
+def speed(monkeypatch, pytestconfig):
+    """tools/runner_speed.py on planted readers and four questions."""
+    path = pytestconfig.rootpath / "tools" / "runner_speed.py"
+    spec = importlib.util.spec_from_file_location("runner_speed", path)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    monkeypatch.setattr(runner, "load_benchmark", lambda name: toy(4))
+    monkeypatch.setattr(runner, "load_model", lambda name, **o: Counting("object"))
+    return tool
+
+
+def test_the_timed_crew_starts_together(speed, tmp_path):
+    fake = FakeRay()
+    assert speed.ray_seconds(fake, "planted/object", 2, tmp_path / "two", 2) > 0
+    assert fake.log == ["load", "load", "fill", "fill"]  # nobody began before both were ready
+    assert speed.ray_seconds(FakeRay(), "planted/object", 2, tmp_path / "one", 1) > 0
+    same(tmp_path / "one", tmp_path / "two")
+    assert len(shards.read_table(tmp_path / "one", "reliance")) == 2 * 2 * 4
+
+
+def test_a_bare_worker_does_what_its_input_names(speed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{tmp_path}/a 0 1\n{tmp_path}/b 1\n"))
+    speed.bare_worker("planted/object", 2)
+    assert capsys.readouterr().out.split() == ["ready", "done", "done"]
+    found = [shards.read_table(tmp_path / name, "reliance") for name in "ab"]
+    assert [len(set(zip(f.benchmark, f.item, strict=True))) for f in found] == [4, 2]
+    assert set(found[1].benchmark) == {"sprites_flat"}
+    assert "1.60 times as fast" in speed.line("x", (8.0, 5.0), 2)
 
 
 # --- the real thing --------------------------------------------------------------------------

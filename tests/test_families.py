@@ -7,9 +7,11 @@ import pytest
 import tiny
 import torch
 import transformers as T
+import white_box
 from PIL import Image
 
 from lvlm_study.errors import StudyError
+from lvlm_study.heatmaps import METHODS
 from lvlm_study.images import to_tensor
 from lvlm_study.models import load_model
 
@@ -254,3 +256,28 @@ def test_image_splitting_may_be_off(checkpoints, tmp_path):
     wanted = model.processor(images=Image.fromarray(photo()), return_tensors="pt")["pixel_values"]
     ours = bound.pixels(to_tensor(photo()))["pixel_values"]
     torch.testing.assert_close(ours, wanted, atol=1e-5, rtol=0)
+
+
+# --- every method on every family -------------------------------------------------------------
+
+LITTLE = {  # the methods that look inside a model have such tests of their own
+    "igos": {"mask_size": 8, "iterations": 1, "steps": 2},
+    "igos++": {"mask_size": 8, "iterations": 1, "steps": 2},
+    "rise": {"masks": 8},
+    "occlusion": {"window": 1 / 2, "stride": 1 / 2},
+    "integrated_gradients": {"steps": 2},
+    "smoothgrad": {"samples": 2},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", white_box.FAMILIES)
+def test_methods_that_ask_for_scores_run_on_every_family(adapters, family):
+    """A finite map that is not flat, the same twice; `ga` says why it cannot."""
+    target = white_box.target_for(adapters, family)
+    for method, options in LITTLE.items():
+        found = METHODS[method](target, **options)
+        assert found.ndim == 2 and found.isfinite().all() and found.std() > 0, method
+        assert torch.equal(METHODS[method](target, **options), found), method
+    with pytest.raises(StudyError, match="ga needs a model that shares its sight"):
+        METHODS["ga"](target)

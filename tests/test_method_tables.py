@@ -101,7 +101,7 @@ def test_table1_has_ours_and_theirs():
     assert len(table) == 3 + len(paper)
     first = table.iloc[0]
     assert first.method == "iGOS" and first["turned over"] == pytest.approx(-0.75)
-    assert first["insertion − deletion"].startswith("0.75 [0.6")
+    assert first["insertion − deletion"].startswith("0.75 [0.6") and first["same items"] == "0.75"
     assert table["n"].tolist()[:4] == [8, 8, 8, None]
 
 
@@ -130,6 +130,60 @@ def test_a_method_on_few_items_cannot_win():
     gaps = GAPS | {"rise": [1.0, 1.0, 1.0]}
     assert method_tables.ranked(frames.maps(gaps)) == ["igos", "gae"]
     assert method_tables.best_of(frames.maps(gaps))["title"] == "iGOS"
+
+
+def test_who_is_best_is_asked_on_the_same_items():
+    """rise has the six easy items only: above igos by its own mean, below it on the same items."""
+    gaps = GAPS | {"igos": [0.9] * 6 + [0.1] * 2, "rise": [0.8] * 6}
+    frame = frames.maps(gaps)
+    own = method_tables.method_scores(frame).set_index("method").gap
+    assert own["rise"] > own["igos"] == pytest.approx(0.7)
+    assert method_tables.ranked(frame) == ["igos", "rise", "gae"]
+    found = method_tables.best_of(frame)
+    assert (found["title"], found["n"], found["apart"]) == ("iGOS", 6, "none")
+    assert found["same"]["igos"]["value"] == found["gap"]["value"] == pytest.approx(0.9)
+    assert found["lead"]["difference"] == pytest.approx(0.1)
+    table = method_tables.in_rank(frame)
+    assert table.method.tolist()[:2] == ["igos", "rise"] and table.same[0] == pytest.approx(0.9)
+
+
+def test_a_short_row_stands_apart_and_a_long_one_shuts_nobody_out():
+    found = method_tables.best_of(frames.maps(GAPS | {"rise": [1.0, 1.0, 1.0]}))
+    assert found["apart"].startswith("RISE (iGOS minus RISE: −0.30 [")  # .6 .7 .8 against 1
+    assert found["apart"].endswith("], n = 3)") and found["n"] == 8
+    long = frames.maps(GAPS | {"igos": EIGHT * 3})
+    assert method_tables.ranked(long) == ["igos", "gae"]
+    assert method_tables.same_items(long).groupby("method").size().tolist() == [8, 8, 8]
+
+
+def test_where_a_method_fails():
+    kinds = {"igos": ["a", "a", "a", "a", "b", "b", "b", "b"]}
+    gaps = {"igos": [0.8, 0.8, 0.8, 0.8, 0.4, 0.4, -0.4, 0.0], "sobel": [0.5] * 7}
+    frame = frames.maps(gaps, category=kinds | {"sobel": ["a"] * 7})
+    found = method_tables.weak_spots(frame)
+    assert (found["n"], found["pairs"], found["below_edges"], found["at_chance"]) == (8, 7, 3, 2)
+    assert found["categories"] == "b 0.10 (n = 4), a 0.80 (n = 4)"
+
+
+def test_other_tests_are_read_in_probability():
+    """One map of 9 decides the normalised mean and not the raw one."""
+    raw = {"igos": [0.5] * 8, "gae": [0.25] * 8, "random": [0.0] * 8}
+    odd = GAPS | {"gae": [9.0] + [0.0] * 7}
+    both = [frames.maps(GAPS, gap_raw=raw), frames.maps(odd, fill="mean", gap_raw=raw)]
+    tables = method_tables.other_tests(pd.concat(both), "mini/a", "sprites")
+    assert tables["grid, mean"]["gae"].mean() == 0.25
+    told = method_tables.methods_summary(pd.concat(both))["mini/a"]["sprites"]["tests"]
+    assert told["grid, mean"]["largest"] == 9.0 and told["grid, mean"]["best"] == "iGOS"
+    assert told["grid, mean"]["random"]["value"] == 0.0 and told["grid, mean"]["value"] == 1.0
+
+
+def test_over_all_models():
+    one, other = frames.maps(GAPS), frames.maps(GAPS, model="mini/b")
+    other = other.assign(method=other.method.replace({"igos": "gae", "gae": "igos"}))
+    found = method_tables.overall(method_tables.methods_summary(pd.concat([one, other])))
+    assert found["winners"] == "iGOS (mini/a, n = 8), T-MM (mini/b, n = 8)"
+    assert (found["clear_leads"], found["reference_first"]) == (2, 1)
+    assert found["reference_not_clearly_worse"] == 1  # on mini/b it is
 
 
 def test_not_above_a_control():
@@ -215,6 +269,41 @@ def test_weights_as_a_grid(variants):
     grid = ablation_tables.weight_grid(ablation_tables.variant_rows(variants))
     assert grid.loc[1.0].tolist() == [0.25, 0.5] and grid.columns.tolist() == [0.2, 1.0]
     assert grid.loc[0.1, 1.0] == pytest.approx(0.75) and np.isnan(grid.loc[0.1, 0.2])
+
+
+def test_variants_are_held_against_the_default_on_their_own_items(variants):
+    """Four more items of the default, all 0: its own mean falls to 0.5, no comparison moves."""
+    more = frames.maps({"igos": [0.0] * 12}).iloc[8:]
+    frame = ablation_tables.variant_rows(pd.concat([variants, more]))
+    table = ablation_tables.choice_table(frame, "tokens")
+    assert table.gap.tolist() == pytest.approx([0.5, 0.5])
+    assert table.beside.tolist() == pytest.approx([0.5, 0.75])
+    grid = ablation_tables.weight_grid(frame)
+    assert grid.loc[0.1, 1.0] == pytest.approx(0.75) and grid.attrs["n"] == 8
+    told = ablation_tables.weights_told(frame)
+    assert told == {"slow": "0.25", "fast": "0.50", "default": "0.75", "n": 8}
+
+
+def test_how_many_pairs_a_verdict_takes(variants):
+    """Five variants: 2 / 2^8 x 5 = 0.039 can be clear, 2 / 2^7 x 5 = 0.078 cannot."""
+    found = ablation_tables.differences(ablation_tables.variant_rows(variants))
+    told = ablation_tables.power(found)
+    assert told == {"fewest": 8, "usual": 8, "most": 8, "needed": 8, "short": 0}
+    assert ablation_tables.power(found.assign(n=[7, 8, 8, 8, 9]))["short"] == 1
+    assert ablation_tables.power(found.iloc[:0])["needed"] == 0
+
+
+def test_the_bar_of_the_fast_preset():
+    fast = "igos[preset=fast]"
+    passes = {"igos": [100] * 8, fast: [40] * 8}
+    rows = frames.maps({"igos": EIGHT, fast: [0.9 * g for g in EIGHT]}, forward=passes)
+    told = ablation_tables.fast(ablation_tables.variant_rows(rows))
+    assert (told["kept"], told["passes"], told["n"]) == ("90.0 [90.0, 90.0]", "40", 8)
+    assert (told["verdict"], told["sure"]) == ("does not keep", "below")
+    assert told["in_passes"] == "within" and told["said"].startswith("−0.075")
+    rows = frames.maps({"igos": EIGHT, fast: EIGHT[::-1]}, forward=passes)
+    told = ablation_tables.fast(ablation_tables.variant_rows(rows))
+    assert (told["verdict"], told["sure"]) == ("keeps", "on both sides of")
 
 
 def test_beside_the_papers_ablations(variants):
@@ -314,6 +403,9 @@ def test_truth_summary():
     assert finite(tree) and tree["n"] == 3
     assert tree["best"]["auc"]["title"] == "iGOS"
     assert tree["best"]["auc"]["below_sobel"] == {"count": 1, "titles": "T-MM", "of": 2}
+    best = tree["best"]["energy_ratio"]
+    assert best["n"] == 3 and best["same"]["sobel"]["value"] == 2.0
+    assert best["lead"]["difference"] == 2.5 and best["second"] == "T-MM"
     assert tree["effects"]["below_area"]["titles"] == "T-MM" and tree["effects"]["best"] == "iGOS"
     assert tree["turned"] == {"count": 1, "titles": "T-MM"}
     assert truth_tables.truth_summary(frames.maps(GAPS), pd.DataFrame()) == {}

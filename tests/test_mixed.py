@@ -61,6 +61,36 @@ def test_one_group_is_refused():
         mixed.mixed_effects(frame[frame.group == "a"], "gap", "group")
 
 
+def test_a_second_factor_is_allowed_for():
+    """Only one architecture is there in both sizes, so means by size mix size with architecture."""
+    frame = simulated(trainings=1, effect=0.0)
+    rows = [frame.assign(family=f, gap=frame.gap + level) for f, level in (("x", 0.0), ("y", 1.0))]
+    rows[1] = rows[1][rows[1].group == "b"]
+    every = pd.concat(rows)
+    plain = mixed.mixed_effects(every.assign(model="one"), "gap", "group").effects.estimate[0]
+    fair = mixed.mixed_effects(every.assign(model="one"), "gap", "group", beside="family")
+    raw = frame.groupby("group").gap.mean()
+    assert fair.effects.estimate[0] == pytest.approx(raw.b - raw.a, abs=0.02)
+    assert plain > fair.effects.estimate[0] + 0.3 and fair.converged
+
+
+def test_intervals_at_the_boundary_and_by_hand():
+    """Trainings that do not vary: their component is 0, and the interval is that of items paired.
+
+    Two trainings of each of two groups share all items, so the effect is a mean of paired
+    differences and its error residual x sqrt(1/n + 1/n).
+    """
+    frame = simulated(trainings=2, seed=3)
+    level = frame.groupby("model").gap.transform("mean")
+    frame["gap"] = frame.gap - level + 0.3 * (frame.group == "b")
+    found = mixed.mixed_effects(frame, "gap", "group")
+    row, half = found.effects.iloc[0], len(frame) / 2
+    assert found.training_sd == pytest.approx(0, abs=1e-3)
+    assert row.estimate == pytest.approx(0.3, abs=1e-6)
+    error = found.residual_sd * math.sqrt(2 / half)
+    assert row.high - row.low == pytest.approx(2 * 1.96 * error, rel=1e-2) and row.p < 1e-6
+
+
 # --- labels
 
 
@@ -69,6 +99,22 @@ def test_exact_p_by_hand():
     p, smallest = mixed.exact_p([0, 0, 1, 1], list("aabb"))
     assert p == smallest == pytest.approx(2 / 6)
     assert mixed.exact_p([0, 1, 0, 1], list("aabb"))[0] == 1
+
+
+def test_labels_dealt_within_blocks_by_hand():
+    """Two sizes of three architectures: 2 x 2 x 2 ways, and the best one has a mirror image."""
+    values, sizes = [0.1, 0.2, 0.5, 0.7, 0.2, 0.6], list("mlmlml")
+    assert mixed.exact_p(values, sizes, blocks=list("aabbcc")) == (2 / 8, 2 / 8)
+    assert mixed.exact_p([0, 1, 1, 0], list("mlml"), blocks=list("aabb"))[0] == 1
+    free = mixed.exact_p(values, sizes)  # 20 ways without blocks
+    assert free[1] == pytest.approx(2 / 20) and free[0] > 2 / 20
+
+
+def test_drawn_ways_keep_to_their_blocks(monkeypatch):
+    monkeypatch.setattr(mixed, "EXACT", 2)
+    values, sizes = [0.1, 0.2, 0.5, 0.7, 0.2, 0.6], list("mlmlml")
+    drawn = mixed.exact_p(values, sizes, blocks=list("aabbcc"))
+    assert drawn == pytest.approx((2 / 8, 2 / 8), abs=0.02)
 
 
 def test_drawn_ways_agree_with_all_of_them(monkeypatch):

@@ -137,6 +137,31 @@ def test_only_missing_cells_are_computed(study):
     assert len(study.table("maps")) == 15 and len(study.table("reliance")) == 5
 
 
+def test_asking_for_fewer_keeps_what_the_chunk_holds(study):
+    """The first of two asked items is tried again; the rows of the other four stay, errors too."""
+    order = [item.id for item in runner.dealt(toy(), None)]
+    broken = {int(order[n].split("/")[1]) for n in (0, 4)}
+    study(toy(broken=broken))
+    failed, (reader,) = study(toy(), items=2, retry_failed=True)
+    assert (failed, reader.answers) == (0, 1)
+    reliance, maps = study.table("reliance"), study.table("maps")
+    assert list(reliance.item) == order
+    broken = reliance[reliance.status == "error"].item
+    assert list(broken) == order[4:5]  # not asked for, so not tried again and not forgotten
+    assert len(maps) == 12 and maps[maps.status == "error"].item.tolist() == [order[4]] * 2
+
+
+def test_fewer_with_more_methods_and_maps_keep_the_rest(study):
+    order = [item.id for item in runner.dealt(toy(), None)]
+    study(toy(), only=frozenset(order[2:]))
+    _, (reader,) = study(toy(), items=1, methods=("random", "sobel"))
+    assert reader.answers == 1
+    maps = study.table("maps")
+    held = {name: list(rows.item) for name, rows in maps.groupby("method")}
+    assert held == {"center": order[2:], "random": [order[0], *order[2:]], "sobel": order[:1]}
+    assert len(study.table("reliance")) == 6
+
+
 def test_maps_of_some_items_only(study):
     """All items are asked, some are explained; later the others can be explained too."""
     some = frozenset({"toy/1", "toy/4"})
@@ -164,6 +189,7 @@ def test_the_command_explains_what_the_filter_keeps(monkeypatch, tmp_path, capsy
 def test_order_of_work_does_not_change_the_tables(study, tmp_path):
     study(toy(), items=2, methods=("center",))
     study(toy(), items=6)
+    study(toy(), items=1, methods=("center", "random"))
     other = tmp_path / "at-once"
     study(toy(), results=other)
     for kind in ("reliance", "maps"):

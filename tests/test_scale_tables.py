@@ -35,6 +35,7 @@ def tables(*models, **more):
     frame = pd.DataFrame([row for one in models for row in rows(*one)])
     said = [{"benchmark": "sprites", "item": f"i{k:02d}", "answer": "x"} for k in range(ITEMS)]
     answers = pd.DataFrame([{"model": m[0]} | s for m in models for s in said])
+    answers = answers.assign(baseline="blur", verdict="correct", total_drop=0.9)
     return SimpleNamespace(
         maps=frame, reliance=answers, origin=lambda f: {"profile": "mini"}, **more
     )
@@ -75,6 +76,74 @@ def test_without_two_sizes_it_says_so():
     assert t.missing(tree) == "No two models on this page differ only in: size, training."
 
 
+FAMILIES = ("llava-1.5", "llava-ov", "mini-gemini")
+# Two sizes of three architectures: their levels differ, and the smaller size is 0.01 lower.
+SIX = [
+    (f"mini/{family}{mark}", 0.4 + 0.1 * k - 0.01 * (mark == "-m"), k)
+    for k, family in enumerate(FAMILIES)
+    for mark in ("", "-m")
+]
+
+
+def test_three_architectures_in_two_sizes():
+    tree = t.scale_summary(tables(*SIX))
+    assert tree["families_with_sizes"] == 3 and set(tree["families"]) == set(FAMILIES)
+    every = tree["together"]
+    assert (every["architectures"], every["sizes"], every["n"]) == (3, "m to l", ITEMS)
+    assert every["difference"]["value"] == pytest.approx(0.01, abs=0.005)
+    assert -0.05 < every["equivalence"]["low"] < every["equivalence"]["high"] < 0.05
+    assert tree["said"].startswith("Compared so far: llava-1.5 (m to l: ")
+    assert tree["said"].endswith(f"all of them together: {every['verdict']}")
+    assert tree["permutation"]["models"] == 6 and tree["permutation"]["smallest"] == 2 / 8
+    effect = tree["mixed"]["effects"]["l"]
+    assert tree["mixed"]["reference"] == "m" and tree["mixed"]["trainings"] == 6
+    assert effect["estimate"] == pytest.approx(0.01, abs=0.005)
+    assert list(t.size_rows(tree).architecture) == [*FAMILIES, "all 3"]
+    units = t.paper_units(*paper(tree), "llm_scale")
+    own = units[units.data.str.startswith("ours")]
+    assert list(own.unit) == ["item"] * 8 + ["model"] * 2 and own.p.iloc[-1] == 2 / 8
+
+
+def test_a_lone_size_is_left_out_of_what_is_pooled():
+    """Cambrian has one size only; its level must not pass for an effect of size."""
+    four = [*SIX[:4], ("mini/cambrian-l", 0.9, 5)]
+    tree = t.scale_summary(tables(*four))
+    assert tree["together"]["architectures"] == 2 and tree["permutation"]["models"] == 4
+    assert tree["mixed"]["effects"]["l"]["estimate"] == pytest.approx(0.01, abs=0.005)
+
+
+def test_architectures_over_two_sizes():
+    tree = t.architecture_summary(tables(*SIX))
+    assert (tree["size"], tree["models"], tree["architectures"]) == ("l", 3, 3)
+    over = tree["over_sizes"]
+    assert (over["sizes"], over["models"]) == ("m, l", 6)
+    assert over["permutation"]["smallest"] == over["permutation"]["p"] == 6 / 36
+    assert over["mixed"]["effects"]["llava-ov"]["estimate"] == pytest.approx(0.1, abs=0.01)
+    assert over["mixed"]["training_sd"] is not None and tree["mixed"]["training_sd"] is None
+    assert len(t.mixed_rows(over)) == 5 and len(t.mixed_rows(None)) == 1
+    assert len(tree["matrix"]) == 6 and tree["relations"]["other size"]["pairs"] == 3
+    assert t.architecture_summary(tables(*SIX[:3]))["over_sizes"] is None
+
+
+def test_answers_are_compared_on_all_items():
+    made = tables(*SIX[:2])
+    small = made.reliance.model == "mini/llava-1.5-m"
+    made.reliance.loc[small, "total_drop"] = 0.7
+    made.reliance.loc[small & (made.reliance["item"] == "i00"), "verdict"] = "wrong"
+    one = t.scale_summary(made)["answers"]["llava-1.5"]["m to l"]
+    assert one["drop"]["difference"]["value"] == pytest.approx(0.2) and one["drop"]["n"] == ITEMS
+    assert one["drop"]["verdict"] == "different"
+    assert one["right"]["small"]["value"] == pytest.approx(23 / 24)
+    shown = t.answer_rows(t.scale_summary(made))
+    assert shown["lost under blur, smaller"][0].startswith("0.70")
+    assert len(t.answer_rows({})) == 1
+
+
+def paper(tree: dict) -> tuple:
+    table4 = pd.read_csv(data_dir() / "paper" / "table4.csv")
+    return table4, tree, pd.read_csv(data_dir() / "paper" / "scalars.csv")
+
+
 def test_architectures_with_one_training_each():
     tree = t.architecture_summary(tables(SMALL, LARGE, OTHER))
     assert (tree["models"], tree["architectures"], tree["trained_twice"]) == (2, 2, 0)
@@ -104,10 +173,9 @@ def test_the_ceiling_compares_settings_of_one_model():
 
 
 def test_trees_are_json_and_make_tables():
-    table4 = pd.read_csv(data_dir() / "paper" / "table4.csv")
-    scalars = pd.read_csv(data_dir() / "paper" / "scalars.csv")
     made = tables(SMALL, LARGE, OTHER)
     scale, architecture = t.scale_summary(made), t.architecture_summary(made)
+    table4, _, scalars = paper(scale)
     json.dumps([scale, architecture], allow_nan=False)
     units = t.paper_units(table4, architecture, scalars, "vision_arch")
     assert units.p[0] == 0.0008 and {"item", "model", "not named"} == set(units.unit)

@@ -27,6 +27,7 @@ KEPT = {"mmvp": 105, "mmstar": 705, "cv_bench": 897, "llava_bench": 60}  # after
 WHOLE = {"mmvp": 300, "mmstar": 1500, "cv_bench": 2638, "llava_bench": 60}
 HAT = 1374  # questions of VQA-HAT's validation set
 OTHERS = ("grad_cam", "gae", "iia")  # of Table 1 beside iGOS; T-MM is called gae here
+CONTROLS = ("random", "center", "sobel")  # not in the paper; the book's command runs them too
 THREE = ("mmvp", "mmstar", "cv_bench")
 
 
@@ -140,10 +141,16 @@ def example():
     return bench.target_of(load_model("mini/llava-1.5"), load_benchmark("sprites")[0])
 
 
-def map_work(model: str, method: str, items: int) -> float:
-    """Operations of maps and their deletion and insertion scores."""
+@cache
+def scoring(ways: int) -> int:
+    """Forward passes of the scores of one map, counted."""
+    return bench.scoring_passes(ways)
+
+
+def map_work(model: str, method: str, items: int, ways: int = 3) -> float:
+    """Operations of maps and their deletion and insertion scores (variants have one way only)."""
     cost, (ahead, back) = pass_cost(model), passes(method)
-    return items * (cost.forward * (ahead + bench.scoring_passes()) + cost.backward * back)
+    return items * (cost.forward * (ahead + scoring(ways)) + cost.backward * back)
 
 
 def reliance_work(model: str, items: int, baselines: int = 4) -> float:
@@ -156,18 +163,19 @@ def tables() -> dict[str, dict[str, float]]:
     kept, three = sum(KEPT.values()), sum(KEPT[b] for b in THREE)
     every = sum(WHOLE.values())
     ours = {m: reliance_work(m, every) for m in TABLE1}
-    table1 = {m: sum(map_work(m, method, kept) for method in ("igos", *OTHERS)) for m in TABLE1}
+    every_method = ("igos", *OTHERS, *CONTROLS)
+    table1 = {m: sum(map_work(m, method, kept) for method in every_method) for m in TABLE1}
     first = TABLE1[0]
     return {
         "2 and the filter": ours,
         "1": table1,
-        "3": {first: 5 * map_work(first, "igos", three)},
+        "3": {first: 5 * map_work(first, "igos", three, 1)},
         "4": {
             m: reliance_work(m, WHOLE["mmvp"]) + map_work(m, "igos", KEPT["mmvp"])
             for m in MODELS
             if m not in TABLE1
         },
-        "5": {first: 3 * map_work(first, "igos", three)},
+        "5": {first: 3 * map_work(first, "igos", three, 1)},
         "6": {m: reliance_work(m, HAT) + map_work(m, "igos", HAT) for m in TABLE1[:2]},
     }
 

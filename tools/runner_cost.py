@@ -3,8 +3,10 @@
     python tools/runner_cost.py            memory for 100, 1,000 and 10,000 items (planted reader)
     python tools/runner_cost.py --model mini/llava-1.5 --items 6       overhead on a real model
 
-Time is processor time of this process, so that other programs do not count. The bare work is the
+Time is processor time of this process, so that other programs count little. The bare work is the
 same calls without the runner: answer, judge, reliance, effects, explain, deletion and insertion.
+It is timed twice: as it happens inside the run, which leaves the runner's own time to the
+millisecond, and apart from it, which shows how far two runs of the same work differ by chance.
 """
 
 import argparse
@@ -61,16 +63,42 @@ def with_runner(model, items, sweep: Sweep) -> float:
     return time.process_time() - started
 
 
+def inside(work) -> tuple[float, float]:
+    """(what `work` returns, seconds that it spent in the bare calls)."""
+    kept, spent = dict(runner.ROWS), [0.0]
+
+    def timed(call):
+        def clocked(*arguments):
+            started = time.process_time()
+            try:
+                return call(*arguments)
+            finally:
+                spent[0] += time.process_time() - started
+
+        return clocked
+
+    runner.ROWS.update({kind: timed(call) for kind, call in kept.items()})
+    try:
+        return work(), spent[0]
+    finally:
+        runner.ROWS.update(kept)
+
+
 def overhead(name: str, count: int) -> str:
-    """One line: a run with iGOS beside its bare calls."""
+    """Two lines: a run with iGOS beside the bare calls in it, and beside the same ones apart."""
     model, items = load_model(name), list(load_benchmark("sprites"))[:count]
     with tempfile.TemporaryDirectory() as folder:
         sweep = sweep_of(name, ("igos",), count, folder)
         bare(model, items[:1], sweep)  # first use
-        whole = with_runner(model, items, sweep)
-        alone = bare(model, runner.dealt(items, count), sweep)
-    share = whole / alone - 1
-    return f"{name}: {count} items, {alone:.2f} s bare, {whole:.2f} s with the runner, {share:+.1%}"
+        before = bare(model, runner.dealt(items, count), sweep)
+        whole, within = inside(lambda: with_runner(model, items, sweep))
+        alone = (before + bare(model, runner.dealt(items, count), sweep)) / 2  # a drift cancels
+    return (
+        f"{name}: {count} items, {whole:.2f} s, of them {whole - within:.3f} s in the runner "
+        f"itself, {whole / within - 1:+.2%} on the {within:.2f} s of bare calls within\n"
+        f"the same calls before and after it: {alone:.2f} s, so the run took "
+        f"{whole / alone - 1:+.1%}"
+    )
 
 
 def memory(counts=COUNTS) -> list[str]:

@@ -41,6 +41,8 @@ LOADERS = {
     "cub": cub,
 }
 
+NO_DEFAULT = inspect.Parameter.empty
+
 __all__ = ["Item", "benchmarks", "load_benchmark"]
 
 
@@ -52,14 +54,19 @@ def benchmarks() -> list[str]:
 def load_benchmark(name: str, **options) -> Sequence[Item]:
     """The items of a benchmark; "mmvp@REVISION" pins a branch, tag or commit of its hub dataset.
 
-    `options` go to its loader. StudyError for an unknown name, or a revision where there is no hub
-    dataset.
+    `options` go to its loader, `source=FOLDER` among them. StudyError for an unknown name, a
+    revision where there is no hub dataset, and a folder that is missing or of no use.
     """
     short, _, revision = name.partition("@")
     if short not in LOADERS:
         raise unknown("benchmark", name, LOADERS)
+    takes = inspect.signature(LOADERS[short]).parameters
     if revision:
         options["revision"] = revision
-        if "revision" not in inspect.signature(LOADERS[short]).parameters:
+        if "revision" not in takes:
             raise StudyError(f"{short} is no dataset of the hub and has no revisions; leave out @.")
+    if "source" in options and "source" not in takes:
+        raise StudyError(f"{short} is made here and reads no folder; leave the folder out.")
+    if "source" not in options and "source" in takes and takes["source"].default is NO_DEFAULT:
+        raise StudyError(f"{short} cannot be downloaded; give its folder, --data {short}=FOLDER.")
     return LOADERS[short](**options)

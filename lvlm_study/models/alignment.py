@@ -38,6 +38,7 @@ class Alignment(nn.Module):
         self.layers = nn.Sequential(*_layers(**self.settings))
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """The detector's patch tokens (B, N, width) as visual tokens (B, N, out)."""
         return self.layers(tokens)
 
 

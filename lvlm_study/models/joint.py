@@ -65,6 +65,7 @@ class Joint(Llava):
         return self.model.model.multi_modal_projector
 
     def check(self) -> None:
+        """Raise StudyError if the processor makes views of another size than the encoder reads."""
         if self.view_size() != self.detector.view_size:
             raise StudyError(
                 f"The processor of {self.detector.name} makes {self.view_size()} views but its "
@@ -73,6 +74,7 @@ class Joint(Llava):
             )
 
     def view_size(self) -> Size:
+        """Height and width in pixels of the view that the processor makes."""
         return edge_pair(self.processor.size)
 
     def shared(self, bound: Bound, x: Tensor) -> Tensor:
