@@ -12,6 +12,7 @@
     no_crucial_tokens: "No word of this answer is crucial, so there is nothing to explain.",
     no_gap: "Picture and blur give nearly the same probability: the map cannot be scored.",
     diverged: "The search for a map did not converge.",
+    constant: "The map has the same value everywhere: it says nothing and cannot be scored.",
     empty_answer: "The model answered nothing.",
     error: "The computation failed on this item.",
   };
