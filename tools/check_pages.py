@@ -63,6 +63,13 @@ OWN_CHECKS = """(() => {
   return found;
 })()"""
 
+# A colour that is on its way to another one is no fault of the page.
+STILL = """(() => {
+  const style = document.createElement("style");
+  style.textContent = "*, ::before, ::after {transition: none !important; animation: none}";
+  document.head.append(style);
+})()"""
+
 AXE = """axe.run(document, {resultTypes: ["violations"]}).then(r => r.violations
   .filter(v => ["serious", "critical"].includes(v.impact))
   .flatMap(v => v.nodes.map(n => `${v.id} (${v.impact}): ${n.html.slice(0, 140)}`)))"""
@@ -87,6 +94,13 @@ def serve(folder: Path) -> http.server.ThreadingHTTPServer:
         def log_message(self, *_):
             pass
 
+        def do_GET(self):
+            if self.path == "/favicon.ico":  # browsers ask for one by themselves, now and then
+                self.send_response(204)
+                self.end_headers()
+            else:
+                super().do_GET()
+
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), partial(Quiet, directory=str(folder))
     )
@@ -98,6 +112,7 @@ def complaints(tab, url: str, rules: str, axe: str) -> list[str]:
     """What is wrong with one page in the view that is set."""
     tab.goto(url)
     tab.evaluate(SETTLED)
+    tab.evaluate(STILL)
     seen = tab.evaluate(LOOK)
     found = [f"console: {error}" for error in tab.errors]
     found += [f"missing picture: {source}" for source in seen["missing"]]
