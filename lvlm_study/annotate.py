@@ -34,6 +34,7 @@ from PIL import Image
 from .benchmarks import load_benchmark
 from .errors import StudyError, unknown
 from .figures import overlay_image
+from .human_attention import CONTROLS, control_map
 from .localisation import stretched
 from .provenance import now
 from .shards import unwritable
@@ -158,30 +159,50 @@ def tasks_from_results(
     count: int | None = None,
     seed: int = 0,
 ) -> list[Task]:
-    """Tasks from a results folder: the stored maps of these methods, of all models, drawn again.
+    """Tasks from a results folder: the stored maps of these methods, of all models.
 
     `count` takes that many at random (a fixed draw for a seed). Each method has one colour scale
-    for all of its maps. Answers without a map cannot be judged and are left out.
+    for all of its maps. Maps of controls are not stored, they are drawn again from the picture.
+    Answers without a map cannot be judged and are left out.
     """
     frame = stored_maps(results)
     for method in methods:
         if method not in set(frame.method):
             raise unknown("method with stored maps", method, sorted(set(frame.method)))
-    top = scales(frame)
-    wanted = (frame.benchmark == benchmark) & frame.method.isin(methods)
-    rows = frame[wanted & frame.saliency.notna()]
+    items = {item.id: item for item in load_benchmark(benchmark)}
+    rows = frame[(frame.benchmark == benchmark) & frame.method.isin(methods)]
+    rows = with_controls(rows[rows.status == "ok"], items)
+    top = scales(rows)
     if count is not None and count < len(rows):
         rows = rows.sample(count, random_state=seed)
-    items = {item.id: item for item in load_benchmark(benchmark)}
     return [task_of(row, items[row.item], top[row.method]) for row in rows.itertuples()]
+
+
+def with_controls(rows: pd.DataFrame, items: dict) -> pd.DataFrame:
+    """The same rows with the maps of controls in their places, as they were when scored."""
+    maps = [
+        control_map(row.method, items[row.item], row.item_seed)
+        if row.method in CONTROLS
+        else row.saliency
+        for row in rows.itertuples()
+    ]
+    return rows.assign(saliency=pd.Series(maps, rows.index, dtype=object))
 
 
 def task_of(row, item, top: float) -> Task:
     """One stored map, over its picture, divided by the end of its method's colour scale."""
     rgb = item.rgb
     saliency = np.clip(enlarged(row.saliency, *rgb.shape[:2]) / top, 0, 1)
-    secret = {"model": row.model, "method": row.method, "item": row.item}
-    return Task(rgb, row.question, row.answer, saliency, secret)
+    return Task(rgb, row.question, row.answer, saliency, _secret(row))
+
+
+def number_of(row) -> str:
+    """The number under which a row of `stored_maps` was shown, without drawing anything."""
+    return _number_of([row.question, row.answer, *_secret(row).values()])
+
+
+def _secret(row) -> dict:
+    return {"model": row.model, "method": row.method, "item": row.item}
 
 
 def key(tasks: Iterable[Task]) -> pd.DataFrame:

@@ -66,7 +66,7 @@ def lift(rows: pd.DataFrame, draws: int = 2000, seed: int = 0) -> dict:
     rows = rows[rows.quadrant.isin(QUADRANTS)]
     on, right = rows.on.to_numpy(bool), rows.right.to_numpy(bool)
     table = [[(on & right).sum(), (on & ~right).sum()], [(~on & right).sum(), (~on & ~right).sum()]]
-    low, high = _interval(on, right, pd.factorize(rows.item)[0], draws, seed)
+    low, high = difference_interval(on, right, pd.factorize(rows.item)[0], draws, seed)
     return {
         "n_on": int(on.sum()),
         "n_off": int((~on).sum()),
@@ -115,8 +115,11 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _interval(on, right, item, draws: int, seed: int) -> tuple[float, float]:
-    """Percentile interval of the difference when whole items are drawn anew."""
+def difference_interval(on, right, item, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of the difference in `right` (bool) between `on` and not `on`.
+
+    Whole items (`item` holds whole numbers from 0) are drawn anew. NaN where one side is empty.
+    """
     count = item.max(initial=-1) + 1
     if count < 2:
         return float("nan"), float("nan")

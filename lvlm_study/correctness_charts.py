@@ -8,6 +8,7 @@ import seaborn as sns
 from . import correctness
 from .charts import CATEGORIES
 from .figures import WIDTH, overlay
+from .method_names import TITLES
 from .stored import enlarged
 
 SHADES = {  # told apart by lightness and by hatching, not by hue alone
@@ -122,4 +123,22 @@ def examples_figure(rows: pd.DataFrame, items: dict):
         ax.set_title(title, fontsize="x-small")
         ax.contour(item.evidence, [0.5], colors=["white"], linewidths=3)
         ax.contour(item.evidence, [0.5], colors=["black"], linewidths=1.2)
+    return figure
+
+
+def eyes_figure(table: pd.DataFrame):
+    """`judged_maps.by_method`: what lookers called covering, with interval, and what rules did."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.5 * WIDTH), layout="constrained")
+    y = np.arange(len(table))
+    ends = [table.eye - table.low, table.high - table.eye]
+    ax.barh(y - 0.27, table.eye, 0.27, xerr=ends, color="#0072b2", label="to the eye", ecolor="0.2")
+    for place, (rule, shade, hatch) in enumerate(
+        (("pointing", "#e69f00", "//"), ("mass", "#999999", ".."))
+    ):
+        style = dict(color=shade, hatch=hatch, edgecolor="white")
+        ax.barh(y + 0.27 * place, table[rule], 0.27, label=f"rule: {rule}", **style)
+    ax.set_yticks(y, [f"{TITLES[row.method]} (n = {row.pictures})" for row in table.itertuples()])
+    ax.set(xlabel="share of maps that cover what is needed", xlim=(0, 1))
+    ax.invert_yaxis()
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure

@@ -22,6 +22,7 @@ from .statistics import estimate
 from .truth_tables import with_evidence
 
 MIB = 2**20
+PAUSE = 600  # seconds without a new row: nothing was running
 QUANTILE = 0.95  # of the random maps' gaps: what luck reaches once in twenty items
 FLAGS = {  # a sign that needs no truth -> how readers call it
     "not_positive": "insertion − deletion at most 0",
@@ -196,7 +197,23 @@ def flags_by_method(frame: pd.DataFrame, flag: str = "like_random", fault: str =
 def summary(tables) -> dict:
     """`cost.json`, from the tables of a results folder (`summaries.Tables`)."""
     found = {} if tables.maps.empty else cost_summary(tables.maps)
-    return {"provenance": tables.origin(tables.maps), "models": found} if found else {}
+    if not found:
+        return {}
+    hours = hours_taken(tables.maps, tables.reliance, tables.effects)
+    return {"provenance": tables.origin(tables.maps), "models": found, "hours": hours}
+
+
+def hours_taken(*tables: pd.DataFrame) -> dict[str, float]:
+    """Hours of wall time that the rows took, by model and in "all", from when each was made.
+
+    Times between one row of a model and its next are summed; longer ones than `PAUSE` are pauses.
+    Models that shared the machine count one after the other, two workers on one model count once.
+    """
+    made = pd.concat([t[["model", "made"]] for t in tables if len(t)]).drop_duplicates()
+    made = made.assign(made=pd.to_datetime(made.made)).sort_values(["model", "made"])
+    gaps = made.groupby("model").made.diff().dt.total_seconds()
+    taken = gaps.where(gaps <= PAUSE, 0.0).groupby(made.model).sum() / 3600
+    return {str(k): float(v) for k, v in taken.items()} | {"all": float(taken.sum())}
 
 
 def cost_summary(maps: pd.DataFrame) -> dict:

@@ -79,8 +79,8 @@ def evidence_figure(tree: dict):
     )
     rows = by_evidence(tree)
     for ax, name, label, chance in (
-        (axes[0], "energy_ratio", "energy in the evidence, chance = 1", 1),
-        (axes[1], "gap", "insertion - deletion, chance = 0", 0),
+        (axes[0], "energy_ratio", "energy in the evidence\n(chance = 1)", 1),
+        (axes[1], "gap", "insertion - deletion\n(chance = 0)", 0),
     ):
         _dots(ax, [(title(method), row[name]) for method, row in rows])
         ax.axvline(chance, color="0.6", linewidth=1, zorder=0)

@@ -3,12 +3,13 @@
 focus.models[mini/llava-1.5].igos.all.composition.value
 focus.pairs[mini/llava-1.5 & mini/llava-ov].same.value
 correctness.models[mini/llava-1.5].pointing.difference
+correctness.eyes.methods.sobel.eye
 attention.rows[mini/llava-1.5].correlation.value
 """
 
 import pandas as pd
 
-from . import correctness, focus
+from . import correctness, focus, judged_maps
 from .benchmarks import load_benchmark
 from .human_attention import attention_rows, placed_elsewhere
 from .statistics import estimate
@@ -111,6 +112,7 @@ def correctness_summary(tables: Tables) -> dict:
         "models": models,
         "all": by_rule(chosen),
         "on": shares,
+        "eyes": judged_maps.summary(judged_maps.annotations(), stored_maps(tables.results)),
     }
 
 

@@ -42,6 +42,7 @@ def scale_summary(tables) -> dict:
         "answers": answers_by_size(tables.reliance),
         "relations": shared["relations"],
         "ceiling": shared["ceiling"],
+        "ceiling_spans": spanned(shared["ceiling"]),
     }
 
 
@@ -68,6 +69,7 @@ def architecture_summary(tables) -> dict:
         "relations": shared["relations"],
         "matrix": shared["matrix"],
         "ceiling": shared["ceiling"],
+        "ceiling_spans": spanned(shared["ceiling"]),
     }
 
 
@@ -111,6 +113,12 @@ def ceiling(table: pd.DataFrame) -> dict:
         if values and len(joined := pd.concat(values)):
             out[name] = {"n": len(joined)} | interval(joined)
     return out
+
+
+def spanned(ceiling: dict) -> dict:
+    """The least and the greatest mean likeness of `ceiling`; {} where it is empty."""
+    values = [one["value"] for one in ceiling.values()]
+    return {"least": min(values), "most": max(values)} if values else {}
 
 
 def sizes_of(part: pd.DataFrame, pairs: pd.DataFrame | None = None, value: str = "gap") -> dict:

@@ -127,7 +127,11 @@ def chosen(bad: pd.DataFrame, each: int = EACH) -> pd.DataFrame:
 
 
 def failure_figure(rows: pd.DataFrame, items, each: int = EACH):
-    """A row of pictures a member: question, its wrong answer, and the truth."""
+    """A row of pictures a member: question, its wrong answer, and the truth.
+
+    Further trainings of a member (`-seed1`) are left out: they repeat most of its mistakes.
+    """
+    rows = rows[~rows.model.str.contains("-seed")]
     known, some = {item.id: item for item in items}, chosen(wrong(rows, items), each)
     models = sorted(some.model.unique())
     size = (WIDTH, (0.36 * WIDTH + 0.55) * len(models))

@@ -18,7 +18,10 @@ import pytest
 
 from lvlm_study import annotate
 from lvlm_study.annotate import Session, Task
+from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.errors import StudyError
+from lvlm_study.human_attention import control_map
+from lvlm_study.stored import enlarged, stored_maps
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -361,6 +364,21 @@ def test_tasks_come_from_the_results():
         annotate.tasks_from_results(results, methods=("igoss",))
     with pytest.raises(StudyError, match="lvlm-study run"):
         annotate.tasks_from_results(results / "nothing")
+
+
+def test_maps_of_controls_are_drawn_again_and_numbered_as_their_rows():
+    results = ROOT / "data" / "results" / "mini"
+    found = annotate.tasks_from_results(results, methods=("sobel", "random"), count=6)
+    items = {item.id: item for item in load_benchmark("sprites")}
+    rows = {annotate.number_of(row): row for row in stored_maps(results).itertuples()}
+    assert {task.secret["method"] for task in found} == {"sobel", "random"}
+    for task in found:
+        row = rows[task.id]
+        assert (row.model, row.item) == (task.secret["model"], task.secret["item"])
+        drawn = control_map(row.method, items[row.item], row.item_seed)
+        drawn = enlarged(drawn, *task.rgb.shape[:2])
+        below = task.saliency < 1  # the colour scale ends at a quantile
+        assert np.corrcoef(drawn[below], task.saliency[below])[0, 1] > 0.999
 
 
 # --- a real browser

@@ -457,6 +457,16 @@ def test_a_flag_that_only_knows_the_method_knows_nothing_within_it():
     assert (row.precision, row.recall, row.lift, row.within) == (1.0, 1.0, 0.5, 0.0)
 
 
+def test_hours_are_the_times_between_rows_without_pauses():
+    day = "2026-01-01T0"
+    one = pd.DataFrame({"model": "a", "made": [f"{day}0:00:00", f"{day}0:05:00", f"{day}0:05:00"]})
+    two = pd.DataFrame(
+        {"model": ["a", "b", "b"], "made": [f"{day}0:10:00", f"{day}0:00:00", f"{day}1:00:00"]}
+    )
+    hours = cost_tables.hours_taken(one, two, pd.DataFrame())
+    assert hours == pytest.approx({"a": 1 / 6, "b": 0.0, "all": 1 / 6})
+
+
 def test_cost_summary():
     tree = cost_tables.cost_summary(truth_frame())["mini/a"]["sprites"]
     assert finite(tree)

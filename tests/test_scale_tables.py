@@ -169,7 +169,11 @@ def test_the_ceiling_compares_settings_of_one_model():
     made = tables(LARGE)
     quiet = made.maps.assign(method="igos[noise=0]")
     made.maps = pd.concat([made.maps, quiet], ignore_index=True)
-    assert t.scale_summary(made)["ceiling"]["igos[noise=0]"]["value"] == pytest.approx(1)
+    tree = t.scale_summary(made)
+    assert tree["ceiling"]["igos[noise=0]"]["value"] == pytest.approx(1)
+    assert tree["ceiling_spans"] == pytest.approx({"least": 1, "most": 1})
+    assert t.spanned({}) == {}
+    assert t.spanned({"a": {"value": 0.2}, "b": {"value": 0.7}}) == {"least": 0.2, "most": 0.7}
 
 
 def test_trees_are_json_and_make_tables():

@@ -27,7 +27,7 @@ from .owl import train_owl
 from .tokenizer import train_tokenizer
 from .vision import TOWERS, train_tower
 
-SEEDED = ("llava-1.5", "llava-ov-s", "cambrian-s", "mini-gemini-m")  # each with three seeds
+SEEDED = ("llava-1.5", "llava-ov-s", "cambrian-s", "mini-gemini-l")  # each with three seeds
 DETECTION = {  # the second seed's models, with stages of their own
     "owl": train_owl,
     "joint": train_joint,
@@ -41,8 +41,8 @@ NAMES = (*RECIPES, *(f"{name}-seed{k}" for name in SEEDED for k in (1, 2)), *DET
 class Budget:
     """Scenes in the pool and steps of each stage.
 
-    The defaults made the committed weights, except that mini-gemini-l had 260 steps of its course
-    (`steps=260`): its card says so.
+    The defaults made the committed weights, except that the Mini-Geminis had 260 steps of their
+    course (`steps=260`): their cards say so.
     """
 
     pool: int = 24576
