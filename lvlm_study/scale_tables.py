@@ -16,6 +16,11 @@ from .stored import one_way
 MARGIN = 0.05  # insertion - deletion; a difference below it is called no difference
 METHOD = "igos"
 CEILING = ("igos[noise=0]", "igos[steps=20]", "igos[steps=5]")  # nearly the same settings
+APART = {  # differences in likeness that the pages quote, on items that have both
+    "size_architecture": ("other size", "other architecture"),
+    "training_architecture": ("other training", "other architecture"),
+    "size_training": ("other size", "other training"),
+}
 RANK = {"s": 0, "m": 1, "l": 2}
 SPREADS = {"item_sd": "items", "training_sd": "trainings", "residual_sd": "rest"}
 
@@ -43,6 +48,7 @@ def scale_summary(tables) -> dict:
         "relations": shared["relations"],
         "ceiling": shared["ceiling"],
         "ceiling_spans": spanned(shared["ceiling"]),
+        "apart": shared["apart"],
     }
 
 
@@ -70,6 +76,7 @@ def architecture_summary(tables) -> dict:
         "matrix": shared["matrix"],
         "ceiling": shared["ceiling"],
         "ceiling_spans": spanned(shared["ceiling"]),
+        "apart": shared["apart"],
     }
 
 
@@ -96,6 +103,10 @@ def shared_part(tables) -> dict:
         "pairs": pairs,
         "relations": {kind: plain(row) for kind, row in found.iterrows()},
         "matrix": {a: plain(row) for a, row in together.iterrows()},
+        "apart": {
+            key: likeness_apart(similarity.apart(pairs, one, other))
+            for key, (one, other) in APART.items()
+        },
         "ceiling": ceiling(table),
     }
 
@@ -113,6 +124,12 @@ def ceiling(table: pd.DataFrame) -> dict:
         if values and len(joined := pd.concat(values)):
             out[name] = {"n": len(joined)} | interval(joined)
     return out
+
+
+def likeness_apart(found) -> dict:
+    """An estimate as {"n", "value", "low", "high"}; null where there was nothing to compare."""
+    numbers = {name: number(getattr(found, name)) for name in ("value", "low", "high")}
+    return {"n": found.n} | numbers
 
 
 def spanned(ceiling: dict) -> dict:

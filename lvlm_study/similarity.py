@@ -15,7 +15,7 @@ import pandas as pd
 
 from .errors import StudyError, unknown
 from .plausibility import GRAIN, rank_correlation, soft_iou
-from .statistics import estimate
+from .statistics import Estimate, estimate
 from .stored import grid, one_way
 
 OTHER_SEED, OTHER_SIZE, OTHER_ARCHITECTURE = "other training", "other size", "other architecture"
@@ -177,6 +177,17 @@ def relations(pairs: pd.DataFrame) -> pd.DataFrame:
         rows.append(row)
     columns = ["relation", "pairs", "n", "value", "low", "high", "chance", "same_answer"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def apart(pairs: pd.DataFrame, one: str, other: str) -> Estimate:
+    """How much more alike maps are under relation `one` than under `other`, on the same items.
+
+    An item with pairs of both kinds counts once, with the mean of each; NaN without such items.
+    """
+    kinds = pairs.assign(kind=[relation(a, b) for a, b in zip(pairs.a, pairs.b, strict=True)])
+    means = kinds.pivot_table(index="item", columns="kind", values="value")
+    means = means.reindex(columns=[one, other])
+    return estimate((means[one] - means[other]).dropna())
 
 
 def matrix(pairs: pd.DataFrame) -> pd.DataFrame:

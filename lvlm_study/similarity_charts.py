@@ -82,9 +82,10 @@ def side_by_side(table: pd.DataFrame, items: dict, count: int = 3):
     if not chosen:
         raise StudyError("None of these maps belongs to an item that was given.")
     columns = len(models) + 1
-    high = 0.25 + (WIDTH / columns + 0.45) * len(chosen)
+    wide = WIDTH * max(1, columns / 6)
+    high = 0.25 + (wide / columns + 0.45) * len(chosen)
     figure, axes = plt.subplots(
-        len(chosen), columns, figsize=(WIDTH, high), squeeze=False, layout="constrained"
+        len(chosen), columns, figsize=(wide, high), squeeze=False, layout="constrained"
     )
     kept = table.set_index(["item", "model"]).saliency
     for row, name in zip(axes, chosen, strict=True):
@@ -97,7 +98,7 @@ def side_by_side(table: pd.DataFrame, items: dict, count: int = 3):
             if (name, model) in kept.index:
                 one = enlarged(kept[name, model], *rgb.shape[:2])
                 overlay(ax, rgb, one, 0, 1, bar=False)
-                ax.set_title(short(model), fontsize="x-small")
+                ax.set_title(short(model).replace("-seed", "\nseed "), fontsize="x-small")
         for ax in row:
             ax.set_axis_off()
     return figure

@@ -107,6 +107,19 @@ def test_relations_are_averaged_over_items():
     assert found.value.to_numpy() == pytest.approx(1) and len(found) == 3
 
 
+def test_likeness_is_set_apart_on_items_that_have_both_kinds():
+    rows = [
+        ("mini/a-l", "mini/a-s", "i", 0.9), ("mini/a-l", "mini/b-l", "i", 0.5),
+        ("mini/a-l", "mini/c-l", "i", 0.7), ("mini/a-l", "mini/a-s", "j", 0.6),
+        ("mini/a-l", "mini/b-l", "j", 0.4), ("mini/a-l", "mini/a-s", "k", 0.1),
+    ]  # fmt: skip
+    pairs = pd.DataFrame(rows, columns=["a", "b", "item", "value"])
+    found = s.apart(pairs, s.OTHER_SIZE, "other architecture")
+    assert found.n == 2 and found.value == pytest.approx((0.3 + 0.2) / 2)
+    nothing = s.apart(pairs, s.OTHER_SIZE, "other training")
+    assert nothing.n == 0 and np.isnan(nothing.value)
+
+
 def test_matrix_is_symmetric():
     got = s.matrix(s.pair_table(table(("a", "b", "c"))))
     assert got.shape == (3, 3) and np.allclose(got, got.T) and np.allclose(np.diag(got), 1)
