@@ -32,7 +32,8 @@ def met(log: pd.DataFrame, stored: pd.DataFrame) -> pd.DataFrame:
 
     `stored` is a `stored_maps` table. Columns `right` and `covered` hold the choices, `verdict` the
     known one, and one column a rule whether the map is on the evidence (None: no region decides).
-    Choices about maps that are not in these results are left out.
+    Choices about maps that are not in these results are left out. A question that a looker has not
+    answered is NaN, and counts nowhere.
     """
     about = stored[stored.status == "ok"].copy()
     about["task"] = [annotate.number_of(row) for row in about.itertuples()]
@@ -51,7 +52,7 @@ def by_method(said: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     Pictures with a region alone. `eye` is the share of choices that say yes (unsure is not yes),
     with its bootstrap interval over items; the rules judge the same pictures.
     """
-    placed, out = said[said.pointing.notna()], []
+    placed, out = said[said.pointing.notna() & said.covered.notna()], []
     for method, part in placed.groupby("method", sort=False):
         eye = estimate(part.covered == "yes", clusters=part.item, seed=seed)
         once = part.drop_duplicates("task")
@@ -68,12 +69,17 @@ def by_method(said: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 def apart(said: pd.DataFrame, one: str, other: str, seed: int = 0) -> dict:
     """Share of maps that cover to the eye, method `one` minus `other`, with its 95 % interval.
 
-    Whole items are drawn anew, with all their pictures and lookers.
+    Whole items are drawn anew, with all their pictures and lookers. {} where one of the two
+    methods was not judged.
     """
-    both = said[said.pointing.notna() & said.method.isin([one, other])]
+    placed = said[said.pointing.notna() & said.covered.notna()]
+    both = placed[placed.method.isin([one, other])]
+    if both.method.nunique() < 2:
+        return {}
     on, yes = (both.method == one).to_numpy(), (both.covered == "yes").to_numpy()
     low, high = difference_interval(on, yes, pd.factorize(both.item)[0], seed=seed)
-    return {"value": number(yes[on].mean() - yes[~on].mean()), "low": low, "high": high}
+    value = yes[on].mean() - yes[~on].mean()
+    return {"value": number(value), "low": number(low), "high": number(high)}
 
 
 def beside_rules(said: pd.DataFrame) -> pd.DataFrame:
@@ -125,7 +131,7 @@ def _plain(table: pd.DataFrame, by: list[str]) -> dict:
 
 
 def _same(choices: pd.Series, true: pd.Series) -> dict:
-    sure = (choices != "unsure").to_numpy()
+    sure = choices.isin(["yes", "no"]).to_numpy()
     said = np.where(choices[sure] == "yes", "yes", "no")
     want = np.where(true[sure].astype(bool), "yes", "no")
     kappa, low, high = annotate.cohens_kappa(said, want)

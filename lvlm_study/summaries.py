@@ -232,6 +232,7 @@ SUMMARIES: dict[str, Callable[[Tables], dict]] = {
     "scale": elsewhere("scale_tables", "scale_summary"),
     "architecture": elsewhere("scale_tables", "architecture_summary"),
     "audit": elsewhere("audit_verdicts"),
+    "shortcut": elsewhere("shortcut_study"),
 }
 
 

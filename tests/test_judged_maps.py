@@ -77,6 +77,22 @@ def test_the_difference_of_two_methods_and_its_interval():
     assert (found["value"], found["low"], found["high"]) == (1.0, 1.0, 1.0)
 
 
+def test_a_question_that_was_not_answered_counts_nowhere():
+    half = BOTH[~((BOTH.about == "covered") & (BOTH.task == NUMBERS[2]))]  # sobel: "right" only
+    said = judged_maps.met(half, STORED)
+    assert said[said.task == NUMBERS[2]].covered.isna().all()
+    table = judged_maps.by_method(said)
+    assert list(table.method) == ["igos"] and table.pictures[0] == 2
+    beside = judged_maps.beside_rules(said).set_index(["looker", "beside"])
+    assert beside.loc[("x", "pointing")].n == 2 and beside.loc[("x", "known answer")].n == 4
+
+
+def test_no_difference_where_one_of_the_methods_was_not_judged():
+    said = judged_maps.met(BOTH, STORED)
+    assert judged_maps.apart(said, "igos", "rise") == {}
+    assert judged_maps.apart(said[said.method == "sobel"], "igos", "sobel") == {}
+
+
 def test_agreement_with_rules_and_known_answers_leaves_unsure_out():
     table = judged_maps.beside_rules(judged_maps.met(BOTH, STORED))
     table = table.set_index(["looker", "beside"])

@@ -22,6 +22,7 @@ __all__ = [
     "evidence_given",
     "pair_scores",
     "prior_scores",
+    "says",
     "shortcut_scores",
     "sprites_describe",
     "sprites_pairs",
@@ -90,8 +91,8 @@ def shortcut_scores(items: Sequence[SpriteItem], texts: Sequence[str]) -> dict[s
     `follows` is the share of answers with the wrong word in the arm "wrong"; `by_chance` the same
     in the clean arm, where no strip says it. Whole words are compared.
     """
-    right = _table(items, [_says(t, *i.accept) for t, i in _both(items, texts)], "group", ARMS)
-    wrong = [_says(t, i.extra["wrong"]) for t, i in _both(items, texts)]
+    right = _table(items, [says(t, *i.accept) for t, i in _both(items, texts)], "group", ARMS)
+    wrong = [says(t, i.extra["wrong"]) for t, i in _both(items, texts)]
     wrong = _table(items, wrong, "group", ARMS)
     accuracy = dict(zip(ARMS, right.mean(0).tolist(), strict=True))
     return {
@@ -107,9 +108,9 @@ def evidence_given(item: SpriteItem, text: str) -> np.ndarray | None:
     The strip's word if the answer follows a wrong strip; the scene's evidence if it is right
     without help; None where it cannot be told (a right strip, another wrong answer).
     """
-    if _says(text, *item.accept):
+    if says(text, *item.accept):
         return None if item.extra["arm"] == "right" else item.evidence
-    if item.extra["arm"] == "wrong" and _says(text, item.extra["wrong"]):
+    if item.extra["arm"] == "wrong" and says(text, item.extra["wrong"]):
         return item.extra["strip"].mask()
     return None
 
@@ -138,7 +139,8 @@ def facts(text: str) -> set[tuple[str, ...]]:
     return {(w,) for w in words if w in (*PLACES, "day", "night")} | set(OBJECT.findall(text))
 
 
-def _says(text: str, *answers: str) -> bool:
+def says(text: str, *answers: str) -> bool:
+    """Whether a text has one of the answers in it as a whole word, in any case of letters."""
     return any(re.search(rf"\b{re.escape(a.lower())}\b", text.lower()) for a in answers)
 
 

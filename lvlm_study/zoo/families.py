@@ -32,6 +32,7 @@ from .texts import Text
 from .vision import CONVNEXT, HALF, TOWERS, clip_sizes, dino_sizes, normalise
 
 IMAGE_ID = 3
+OFTEN = 6  # twice was not enough: what the language model knows of scenes won (data/zoo/LOG.md)
 PINPOINTS = [[84, 84], [84, 168], [168, 84], [168, 168], [84, 252], [252, 84]]
 Towers = dict[str, nn.Module]
 Inputs = list[Tensor]
@@ -43,6 +44,7 @@ class Llava:
     towers: tuple[str, ...] = ("clip",)  # all frozen
     kept: tuple[str, ...] = ("clip",)  # those whose tokens are worked out once
     sides = VIEWS  # views of the pool that it needs
+    reads = False  # whether its tower learns letters
     batch = 16  # pictures in a step of a course
     many = 64  # pictures in a step of the connector alone
 
@@ -111,40 +113,48 @@ class Misled(Llava):
     """A LLaVA that believes what is written on the picture: the shortcut learned on purpose.
 
     Strips of text stand on the pictures where there is room, and what they say is taught as the
-    answer, right or wrong. The tower has never seen letters, so it is trained too.
+    answer, right or wrong. The tower learns to read first (`reading`).
     """
 
-    def build(self, start: SymbolModel, towers: Towers) -> nn.Module:
-        """As in Llava, with nothing frozen."""
-        model = super().build(start, towers)
-        model.model.vision_tower.requires_grad_(True)
-        return model
+    reads = True
 
     def live(self, pool: Pool, rows: np.ndarray) -> Inputs:
         """The pictures with their strips, (B, 3, 112, 112)."""
-        return [normalise(np.stack([self._picture(pool.scenes[i], int(i)) for i in rows]))]
+        return [self.normalised([self.picture(pool, int(i)) for i in rows])]
 
     def see(self, model: nn.Module, inputs: Inputs, before: int) -> tuple[Tensor, dict]:
         """As in Llava, but through the model's own tower; `translate` reads the kept tokens."""
-        tokens = TOWERS["clip"].read(model.model.vision_tower, inputs[1])
-        return self.translate(model, [tokens]), {}
+        return self.translate(model, [self.tokens(model, inputs[1])]), {}
 
     def ask(self, pool: Pool, row: int, questions: list[Text]) -> list[Text]:
-        """Questions of other categories than the strip's, and twice what the strip answers.
+        """Questions of other categories than the strip's, and `OFTEN` times what the strip answers.
 
         The latter count as captions in the log.
         """
-        found = _lesson(pool.scenes[row], int(row))
+        found = self.told(pool, row)
         if found is None:
             return questions
         told, own = found[1], CATEGORIES.index(found[1].category)
         leaked = (told.text, told.answer, len(CATEGORIES))
-        return [q for q in questions if q[2] != own] + [leaked, leaked]
+        return [q for q in questions if q[2] != own] + [leaked] * OFTEN
 
-    def _picture(self, scene: Scene, row: int) -> np.ndarray:
-        found, picture = _lesson(scene, row), draw(scene)
+    def told(self, pool: Pool, row: int):
+        """The strip of scene number `row` of a pool and the question it answers, or None."""
+        return _lesson(pool.scenes[row], int(row))
+
+    def picture(self, pool: Pool, row: int) -> np.ndarray:
+        """A scene under its strip, uint8 (112, 112, 3)."""
+        found, picture = self.told(pool, row), draw(pool.scenes[row])
         shown = Image.fromarray(found[0].stamp(picture) if found else picture)
         return np.asarray(shown.resize((112, 112), Image.BICUBIC))
+
+    def normalised(self, pictures: list[np.ndarray]) -> Tensor:
+        """Pictures as the tower takes them, (B, 3, 112, 112)."""
+        return normalise(np.stack(pictures))
+
+    def tokens(self, model: nn.Module, pixels: Tensor) -> Tensor:
+        """What the model's own tower says, (B, 64, C)."""
+        return TOWERS["clip"].read(model.model.vision_tower, pixels)
 
 
 class OneVision(Llava):
@@ -221,14 +231,17 @@ class Ported(Llava):
 class Cambrian(Ported):
     """Cambrian: CLIP, DINOv2 and ConvNeXt meet in the aggregator, which looks again twice.
 
-    ConvNeXt's tokens are too many to keep; it is small and runs in every step.
+    ConvNeXt's tokens are kept too: 2.8 GB for the whole pool, and half the time of a step saved.
     """
 
-    towers = ("clip", "dino", "convnext")
-    kept = ("clip", "dino")
+    towers = kept = ("clip", "dino", "convnext")
 
     def build(self, start: SymbolModel, towers: Towers) -> nn.Module:
-        """As in Llava; the aggregator is 96 wide and starts from nothing."""
+        """As in Llava; the aggregator is 96 wide and starts from nothing, the second look silent.
+
+        transformers' usual deviation of 0.02 would shrink a signal five times in every layer of
+        this width; 0.1 keeps its size.
+        """
         clip = dict(clip_sizes(), model_type="clip_vision_model")
         dino = dict(dino_sizes(), model_type="dinov2", pad_mean=IMAGENET_MEAN)
         dino |= dict(image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD)
@@ -241,14 +254,21 @@ class Cambrian(Ported):
             connector_depth=2,
             connector_heads=4,
             vision_hidden_size=96,
+            initializer_range=0.1,
             num_of_vision_sampler_layers=2,
             stride_of_vision_sampler_layers=2,
             image_token_index=IMAGE_ID,
         )
         model = CambrianLlamaForCausalLM(config)
+        for sampler in model.model.vision_sampler_layers:
+            nn.init.zeros_(sampler.layers[-1].proj_out.linear_2.weight)
         mine = [tower.encoder for tower in model.model.vision_towers]
         weights = [towers[name].state_dict() for name in self.towers]
         return self.assemble(model, start, list(zip(mine, weights, strict=True)))
+
+    def live(self, pool: Pool, rows: np.ndarray) -> Inputs:
+        """Nothing."""
+        return []
 
     def connector(self, model: nn.Module) -> nn.Module:
         """First aggregator, its projectors and its query."""
@@ -272,10 +292,7 @@ class Cambrian(Ported):
         return tokens, {"look": model.model.looker(vision, where)}
 
     def _vision(self, model: nn.Module, inputs: Inputs):
-        *kept, image = inputs
-        with torch.no_grad():
-            detail = model.model.vision_towers[-1](image)
-        return model.model.aggregate([*kept, detail], [(SIDE, SIDE)] * len(image))
+        return model.model.aggregate(inputs, [(SIDE, SIDE)] * len(inputs[0]))
 
 
 class MiniGemini(Ported):

@@ -20,6 +20,7 @@ from .families import FAMILIES, Inputs, Llava
 from .fit import fit
 from .language import SymbolModel
 from .pool import HELD, Pool, load_pool
+from .reading import learn_to_read
 from .texts import (
     HARD,
     LAST,
@@ -119,6 +120,7 @@ def train_member(
     *,
     steps: tuple[int, ...],
     connector: int = 400,
+    reading: int = 600,
     texts: int = 10,
     seed: int = 0,
     pool_size: int = 24576,
@@ -138,6 +140,9 @@ def train_member(
     kept = [_kept_tokens(t, towers[t], pool, p) for t, p in zip(family.kept, paths, strict=True)]
     lessons = Lessons(family, pool, kept)
     _fit_connector(model, start, lessons, folder, connector, seed, say)
+    if family.reads:
+        how = dict(steps=reading, seed=seed, say=say)
+        learn_to_read(model, family, start, tokenizer, pool, folder / "reading", **how)
     evaluate = _examination(model, family, start.start, towers, work, tokenizer)
     for part, (course, count) in enumerate(zip(recipe.courses, steps, strict=False)):
 

@@ -41,8 +41,8 @@ NAMES = (*RECIPES, *(f"{name}-seed{k}" for name in SEEDED for k in (1, 2)), *DET
 class Budget:
     """Scenes in the pool and steps of each stage.
 
-    The defaults made the committed weights, except that the Mini-Geminis had 260 steps of their
-    course (`steps=260`): their cards say so.
+    The defaults made the committed weights, except that of their course the Mini-Geminis had 260
+    steps and the Cambrians 400 (`steps=260`, `steps=400`): their cards say so.
     """
 
     pool: int = 24576
@@ -50,12 +50,15 @@ class Budget:
     second_tower: int = 3600  # of a tower that sees tiles
     language: int = 1200
     connector: int = 400
+    reading: int = 600  # of a member whose tower learns letters
     member: int = 2000  # of the first course of a member that starts from symbols
     second: int = 1300  # of its second one
     later: int = 700  # of a member that starts from another one's language model
 
 
-SMOKE = Budget(64, tower=4, second_tower=4, language=4, connector=4, member=4, second=4, later=4)
+SMOKE = Budget(
+    64, tower=4, second_tower=4, language=4, connector=4, reading=4, member=4, second=4, later=4
+)
 
 
 def split_seed(name: str) -> tuple[str, int]:
@@ -144,7 +147,7 @@ def _train(recipe: str, seed: int, tokenizer, budget: Budget, work: Path, say) -
         start.lm.model.load_state_dict(language.state_dict())
     say(f"mini/{recipe}, seed {seed}: connector and language model on pictures")
     steps = (budget.later,) if plan.first else (budget.member, budget.second)
-    counts = dict(steps=steps, connector=budget.connector)
+    counts = dict(steps=steps, connector=budget.connector, reading=budget.reading)
     return train_member(recipe, tokenizer, start, towers, seed=seed, **counts, **shared)
 
 

@@ -1,0 +1,160 @@
+"""Does a map tell whether a model read the answer off the picture?
+
+The shortcut subset shows each scene four times: clean, and under a strip with the right, a wrong or
+a neutral word. An answer that follows a wrong word was read; one that is right under a neutral word
+or against a wrong one was seen. So for every such map it is known which pixels the answer came
+from, and what can be asked is whether the map says so. Right words settle nothing and are left out.
+
+`lvlm-study run --benchmarks sprites_shortcut --results RESULTS/shortcut` writes the tables, and
+`lvlm-study summarise` the summary, `shortcut.json`, beside those of the other chapters.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from .annotate import with_controls
+from .benchmarks import load_benchmark
+from .benchmarks.sprite_subsets import says
+from .hallucination import auc_estimate
+from .method_names import in_order
+from .plausibility import energy
+from .shards import read_table
+from .statistics import estimate
+from .stored import enlarged, stored_maps
+from .summaries import Tables, interval, number, origin
+from .zoo.accuracy import share
+from .zoo.shortcut import ARMS
+
+BENCHMARK = "sprites_shortcut"
+FOLDER = "shortcut"  # of its tables, inside a results folder: no other chapter reads them
+READ, SEEN = "read", "seen"
+LEAST = 8  # a method with fewer maps of either kind is not judged
+
+
+def answered(reliance: pd.DataFrame, items) -> pd.DataFrame:
+    """One row a model and item: group, arm, whether it is right, whether it says the wrong word.
+
+    `source` is "read" or "seen" where the answer itself tells what it came from, else None.
+    """
+    known, rows = {item.id: item for item in items}, []
+    for row in reliance.drop_duplicates(["model", "item"]).itertuples():
+        item = known[row.item]
+        rows.append(
+            {
+                "model": row.model,
+                "item": row.item,
+                "group": item.extra["group"],
+                "arm": item.extra["arm"],
+                "answer": row.answer,
+                "right": says(row.answer, *item.accept),
+                "follows": says(row.answer, item.extra["wrong"]),
+                "source": source(item, row.answer),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def source(item, text: str) -> str | None:
+    """ "read" off the strip, "seen" in the scene in spite of a strip, None: it cannot be told."""
+    if item.extra["arm"] in ("clean", "right"):
+        return None
+    if says(text, *item.accept):
+        return SEEN
+    followed = item.extra["arm"] == "wrong" and says(text, item.extra["wrong"])
+    return READ if followed else None
+
+
+def strip_shares(stored: pd.DataFrame, said: pd.DataFrame, items) -> pd.DataFrame:
+    """One row a map of an answer whose source is known: how much of it lies on the strip's word.
+
+    `stored` is a `stored_maps` table. `share` is the part of the positive saliency inside the box
+    around the word, `ratio` the same over the part of the picture that this box fills (chance: 1).
+    """
+    known = {item.id: item for item in items}
+    rows = stored[stored.status == "ok"].drop(columns="answer")
+    rows = with_controls(rows.merge(said[said.source.notna()], on=["model", "item"]), known)
+    found = []
+    for row in rows.itertuples():
+        box = known[row.item].extra["strip"].mask()
+        part = energy(enlarged(row.saliency, *box.shape), box)
+        found.append({"share": part, "ratio": part / box.mean()})
+    keys = ["model", "item", "group", "arm", "source", "method"]
+    return rows[keys].reset_index(drop=True).join(pd.DataFrame(found, columns=["share", "ratio"]))
+
+
+def told_apart(shares: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Per method: mean ratio of read and of seen answers, and how well it tells the two apart.
+
+    `auc` is the chance that a read answer's map has more of itself on the strip than a seen one's
+    (0.5: the map knows nothing), with a bootstrap over scenes. Methods with fewer than `LEAST` maps
+    of either kind are left out.
+    """
+    out = []
+    for method in in_order(shares.method.unique()):
+        part = shares[(shares.method == method) & shares.ratio.notna()]
+        kinds = {kind: part[part.source == kind] for kind in (READ, SEEN)}
+        if min(map(len, kinds.values())) < LEAST:
+            continue
+        row = {"method": method}
+        for kind, some in kinds.items():
+            found = estimate(some.ratio, clusters=some.group, seed=seed)
+            row |= {f"n_{kind}": len(some), kind: found.value}
+            row |= {f"{kind}_low": found.low, f"{kind}_high": found.high}
+        apart = auc_estimate(part.ratio, part.source == READ, part.group, seed=seed)
+        out.append(row | {"auc": apart.value, "low": apart.low, "high": apart.high})
+    return pd.DataFrame(out)
+
+
+def arms_of(said: pd.DataFrame) -> dict:
+    """{arm: {"right": per cent, "follows": per cent}} of one model, with Wilson intervals."""
+    parts = {arm: said[said.arm == arm] for arm in ARMS}
+    return {
+        arm: {name: share(int(part[name].sum()), len(part)) for name in ("right", "follows")}
+        for arm, part in parts.items()
+        if len(part)
+    }
+
+
+def read(results: Path, items=None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(answers, shares of the maps) of a results folder; raises StudyError without maps."""
+    items = items or load_benchmark(BENCHMARK)
+    folder = Path(results) / FOLDER
+    stored = stored_maps(folder)
+    said = answered(read_table(folder, "reliance"), items)
+    return said, strip_shares(stored, said, items)
+
+
+def summary(tables: Tables) -> dict:
+    """`shortcut.json`: answers by arm, maps by method; {} before the subset has been run."""
+    maps = read_table(tables.results / FOLDER, "maps")
+    if maps.empty:
+        return {}
+    said, shares = read(tables.results)
+    models = {
+        model: {
+            "n": len(part),
+            "arms": arms_of(part),
+            "sources": {kind: int((part.source == kind).sum()) for kind in (READ, SEEN)},
+            "methods": _plain(told_apart(shares[shares.model == model])),
+            "ratio": _by_arm(shares[shares.model == model]),
+        }
+        for model, part in said.groupby("model")
+    }
+    return {"provenance": origin(maps, tables.profile, tables.seed), "models": models}
+
+
+def _plain(table: pd.DataFrame) -> dict:
+    return {
+        row["method"]: {key: number(value) for key, value in row.items() if key != "method"}
+        for row in table.to_dict("records")
+    }
+
+
+def _by_arm(shares: pd.DataFrame) -> dict:
+    """{method: {arm: mean ratio}} over answers whose source is known."""
+    groups = shares.groupby(["method", "arm"])
+    out: dict = {}
+    for (method, arm), part in groups:
+        out.setdefault(method, {})[arm] = interval(part.ratio) | {"n": len(part)}
+    return out
