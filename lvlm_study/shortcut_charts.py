@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from .errors import StudyError
 from .figures import WIDTH, overlay, scale_bar
 from .method_names import in_order, title
 from .stored import enlarged, scales
@@ -34,32 +35,41 @@ def _told(cell: dict) -> str:
 
 
 def example_figure(stored: pd.DataFrame, said: pd.DataFrame, items, model: str, methods):
-    """One scene under its strips, a column an arm, a row a method; answers above the columns.
+    """One scene under two strips, a row a method: the wrong word was read, the neutral one not.
 
-    The scene is the first of which all arms with a strip have a map and a known source.
+    The scene is the first with maps of both, of a question about an attribute if there is one.
+    Raises StudyError when there is none.
     """
-    known = {item.id: item for item in items}
-    arms = [arm for arm in ARMS if arm not in ("clean", "right")]
-    mine = said[(said.model == model) & said.arm.isin(arms) & said.source.notna()]
+    known, arms = {item.id: item for item in items}, {"wrong": "read", "neutral": "seen"}
+    mine = said[(said.model == model) & (said.arm.map(arms) == said.source)]
     own = stored[(stored.model == model) & (stored.status == "ok")]
     rows = own[own.method.isin(methods)].drop(columns="answer").merge(mine, on=["model", "item"])
-    full = rows.groupby("group").size()
-    group = next(g for g in rows.group.unique() if full[g] == len(arms) * len(methods))
-    rows, top = rows[rows.group == group].set_index(["method", "arm"]), scales(own)
-    size = (WIDTH, 0.5 * WIDTH * len(methods))
+    full = rows.groupby("group", sort=False).size() == len(arms) * len(methods)
+    if not full.any():
+        raise StudyError(f"{model} has no scene with maps under both strips; run more items.")
+    found = sorted(full.index[full], key=lambda name: not name.startswith("attribute"))
+    rows = rows[rows.group == found[0]].set_index(["method", "arm"])
     figure, axes = plt.subplots(
-        len(methods), len(arms), figsize=size, squeeze=False, layout="constrained"
+        len(methods),
+        len(arms),
+        figsize=(WIDTH, 0.5 * WIDTH * len(methods)),
+        squeeze=False,
+        layout="constrained",
     )
+    top = scales(own)
     for line, method in zip(axes, methods, strict=True):
         for ax, arm in zip(line, arms, strict=True):
             row = rows.loc[(method, arm)]
-            rgb = known[row["item"]].rgb
-            big = enlarged(row.saliency, *rgb.shape[:2]) / top[method]
-            overlay(ax, rgb, big, 0, 1, bar=False)
-            ax.set_title(f"{title(method)}: {row.answer}\n({row.source})", fontsize="small")
+            _one(ax, row, known[row["item"]].rgb, method, top[method])
     scale_bar(list(axes.ravel()), 0, 1, "saliency, part of the method's scale")
     figure.suptitle(rows.question.iloc[0], fontsize="medium")
     return figure
+
+
+def _one(ax, row, rgb: np.ndarray, method: str, top: float) -> None:
+    big = enlarged(row.saliency, *rgb.shape[:2]) / top
+    overlay(ax, rgb, big, 0, 1, bar=False)
+    ax.set_title(f"{title(method)}: {row.answer}\n({row.source})", fontsize="small")
 
 
 def ratio_figure(methods: dict):

@@ -1,9 +1,10 @@
 """Does a map tell whether a model read the answer off the picture?
 
 The shortcut subset shows each scene four times: clean, and under a strip with the right, a wrong or
-a neutral word. An answer that follows a wrong word was read; one that is right under a neutral word
-or against a wrong one was seen. So for every such map it is known which pixels the answer came
-from, and what can be asked is whether the map says so. Right words settle nothing and are left out.
+a neutral word. An answer that says the wrong word, and does not without the strip, was read; one
+that is right under a neutral word or against a wrong one was seen. So for every such map it is
+known which pixels the answer came from, and what can be asked is whether the map says so. Right
+words settle nothing and are left out.
 
 `lvlm-study run --benchmarks sprites_shortcut --results RESULTS/shortcut` writes the tables, and
 `lvlm-study summarise` the summary, `shortcut.json`, beside those of the other chapters.
@@ -11,18 +12,19 @@ from, and what can be asked is whether the map says so. Right words settle nothi
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from .annotate import with_controls
 from .benchmarks import load_benchmark
 from .benchmarks.sprite_subsets import says
 from .hallucination import auc_estimate
-from .method_names import in_order
+from .method_names import CONTROLS, in_order, listed, title
 from .plausibility import energy
 from .shards import read_table
 from .statistics import estimate
 from .stored import enlarged, stored_maps
-from .summaries import Tables, interval, number, origin
+from .summaries import Tables, number, origin
 from .zoo.accuracy import share
 from .zoo.shortcut import ARMS
 
@@ -35,7 +37,8 @@ LEAST = 8  # a method with fewer maps of either kind is not judged
 def answered(reliance: pd.DataFrame, items) -> pd.DataFrame:
     """One row a model and item: group, arm, whether it is right, whether it says the wrong word.
 
-    `source` is "read" or "seen" where the answer itself tells what it came from, else None.
+    `source` is "read" or "seen" where the answer itself tells what it came from, else None; a wrong
+    word that the model says of the clean picture too is a slip, and was not read.
     """
     known, rows = {item.id: item for item in items}, []
     for row in reliance.drop_duplicates(["model", "item"]).itertuples():
@@ -52,7 +55,10 @@ def answered(reliance: pd.DataFrame, items) -> pd.DataFrame:
                 "source": source(item, row.answer),
             }
         )
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    clean = frame[frame.arm == "clean"].set_index(["model", "group"]).follows
+    slips = np.array([clean.get(key, False) for key in zip(frame.model, frame.group, strict=True)])
+    return frame.assign(source=frame.source.mask((frame.source == READ) & slips.astype(bool), None))
 
 
 def source(item, text: str) -> str | None:
@@ -136,25 +142,35 @@ def summary(tables: Tables) -> dict:
             "n": len(part),
             "arms": arms_of(part),
             "sources": {kind: int((part.source == kind).sum()) for kind in (READ, SEEN)},
-            "methods": _plain(told_apart(shares[shares.model == model])),
-            "ratio": _by_arm(shares[shares.model == model]),
         }
+        | _of_maps(told_apart(shares[shares.model == model]))
         for model, part in said.groupby("model")
     }
     return {"provenance": origin(maps, tables.profile, tables.seed), "models": models}
 
 
-def _plain(table: pd.DataFrame) -> dict:
-    return {
-        row["method"]: {key: number(value) for key, value in row.items() if key != "method"}
-        for row in table.to_dict("records")
+def _of_maps(table: pd.DataFrame) -> dict:
+    """{"methods": ..., "verdicts": ...} of a `told_apart` table; {} without maps."""
+    if table.empty:
+        return {}
+    rows = table.set_index("method").to_dict("index")
+    plain = {name: {key: number(value) for key, value in row.items()} for name, row in rows.items()}
+    return {"methods": plain, "verdicts": verdicts(table)}
+
+
+def verdicts(table: pd.DataFrame) -> dict:
+    """Which methods tell read from seen: clearly, not clearly, and clearly the wrong way round.
+
+    "Clearly" means that the 95 % interval of the AUC leaves out 0.5. Controls are not counted.
+    """
+    own = table[~table.method.isin(CONTROLS)]
+    kinds = {
+        "clear": own[own.low > 0.5],
+        "unclear": own[(own.low <= 0.5) & (own.high >= 0.5)],
+        "inverted": own[own.high < 0.5],
     }
-
-
-def _by_arm(shares: pd.DataFrame) -> dict:
-    """{method: {arm: mean ratio}} over answers whose source is known."""
-    groups = shares.groupby(["method", "arm"])
-    out: dict = {}
-    for (method, arm), part in groups:
-        out.setdefault(method, {})[arm] = interval(part.ratio) | {"n": len(part)}
-    return out
+    found = {
+        name: {"count": len(part), "titles": listed(part.method)} for name, part in kinds.items()
+    }
+    best = own.loc[own.auc.idxmax()]
+    return {"methods": len(own), "best": title(best.method), "best_auc": number(best.auc)} | found

@@ -1,4 +1,4 @@
-"""The five findings of the first page still follow from the results they are read from."""
+"""What the first page says still follows from the results that it is read from."""
 
 from lvlm_study.results import read
 
@@ -39,3 +39,12 @@ def test_the_papers_p_needs_another_unit():
     assert value("audit.table4.vision.del.smallest") > paper
     assert value("audit.table4.vision.ins.smallest") > paper
     assert value("audit.table1.flipped_largest") <= 0.05 + 1e-9
+
+
+def test_maps_give_the_shortcut_away_and_edges_do_not():
+    model = "shortcut.models[mini/llava-1.5-shortcut]"
+    assert value(f"{model}.methods.igos.low") > 0.5
+    assert value(f"{model}.verdicts.clear.count") > value(f"{model}.verdicts.methods") / 2
+    assert value(f"{model}.methods.sobel.low") < 0.5 < value(f"{model}.methods.sobel.high")
+    plain = "shortcut.models[mini/llava-1.5]"
+    assert value(f"{plain}.arms.wrong.follows.percent") < 10  # who cannot read is not misled

@@ -58,6 +58,8 @@ def test_where_an_answer_came_from():
     assert said[said.arm.isin(["clean", "right"])].source.isna().all()
     stubborn = shortcut_study.answered(table(truth), ITEMS)
     assert (stubborn[stubborn.arm == "wrong"].source == SEEN).all()
+    slip = shortcut_study.answered(table(wrong), ITEMS)  # says it of the clean picture too
+    assert slip.source.isna().all() and slip.follows.all()
     lost = shortcut_study.answered(table(lambda i: "nonsense"), ITEMS)
     assert lost.source.isna().all() and not lost.right.any() and not lost.follows.any()
 
@@ -93,6 +95,18 @@ def test_a_map_that_knows_tells_the_two_apart_and_edges_are_drawn_again():
     edges = shares[shares.method == "sobel"].groupby("source").ratio.mean()
     assert (edges > 2).all()  # letters are edges, whoever reads them
     assert abs(found.loc["sobel", "auc"] - 0.5) < 0.3
+
+
+def test_verdicts_by_hand():
+    table = pd.DataFrame(
+        [("igos", 0.9, 0.8, 1.0), ("occlusion", 0.95, 0.9, 1.0), ("grad_cam", 0.2, 0.1, 0.4),
+         ("gae", 0.55, 0.4, 0.7), ("sobel", 0.99, 0.9, 1.0)],
+        columns=["method", "auc", "low", "high"],
+    )  # fmt: skip
+    found = shortcut_study.verdicts(table)
+    assert found["methods"] == 4 and found["best"] == "Occlusion"  # edges are no method
+    assert found["clear"] == {"count": 2, "titles": "iGOS and Occlusion"}
+    assert found["unclear"]["titles"] == "T-MM" and found["inverted"]["titles"] == "Grad-CAM"
 
 
 def test_too_few_maps_of_a_kind_are_not_judged():
