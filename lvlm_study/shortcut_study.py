@@ -31,6 +31,7 @@ from .zoo.shortcut import ARMS
 BENCHMARK = "sprites_shortcut"
 FOLDER = "shortcut"  # of its tables, inside a results folder: no other chapter reads them
 READ, SEEN = "read", "seen"
+COUNTS = (f"n_{READ}", f"n_{SEEN}")
 LEAST = 8  # a method with fewer maps of either kind is not judged
 
 
@@ -154,7 +155,10 @@ def _of_maps(table: pd.DataFrame) -> dict:
     if table.empty:
         return {}
     rows = table.set_index("method").to_dict("index")
-    plain = {name: {key: number(value) for key, value in row.items()} for name, row in rows.items()}
+    plain = {
+        name: {key: value if key in COUNTS else number(value) for key, value in row.items()}
+        for name, row in rows.items()
+    }
     return {"methods": plain, "verdicts": verdicts(table)}
 
 
