@@ -27,6 +27,7 @@ from .models import load_model, models
 from .runner import ROUGH_STEPS, STEPS, Sweep
 from .zoo.planted import planted, planted_scene
 
+USUAL = "mini/llava-1.5"  # whose numbers the book and the changelog give
 JOINT = "mini/joint"  # the model of the zoo that `ga` works on
 BATCH, SCORE_BATCH = 20, 32  # the defaults of `igos` and `deletion_insertion`
 BAR_IGOS, BAR_SCORES = 1.3, 1.2
@@ -134,12 +135,18 @@ def plain_pass(target: Target, batch: int, whole: bool = True) -> None:
         return
     with torch.no_grad():
         inputs = target.bound.pixels(images)
-    leaf = inputs["pixel_values"].requires_grad_()
+    leaves = encoder_inputs(inputs)
     ids = target.answer.token_ids[: int(target.crucial.nonzero()[-1]) + 1]
     output = target.bound._forward(inputs, batch, ids, {})
     table = output.logits.float().log_softmax(-1)  # (B, A, V)
     score = table.gather(-1, ids.to(table.device).expand(batch, -1)[..., None])
-    torch.autograd.grad(score.sum(), leaf)
+    torch.autograd.grad(score.sum(), leaves)
+
+
+def encoder_inputs(inputs: dict) -> list[torch.Tensor]:
+    """The pixels that enter a model, one tensor for each of its encoders, as gradient leaves."""
+    pixels = inputs["pixel_values"]
+    return [x.requires_grad_() for x in (pixels if isinstance(pixels, list) else [pixels])]
 
 
 def counted(target: Target, work: Callable) -> tuple[int, int]:
@@ -269,12 +276,11 @@ def scoring_passes(ways: int = len(Sweep.units) + len(Sweep.fills) - 1) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Print the races and the memory; the exit code is 0 whatever the times are."""
     p = argparse.ArgumentParser("python -m lvlm_study.bench", description=__doc__.splitlines()[0])
-    p.add_argument("--model", help="default: the first of the zoo")
+    p.add_argument("--model", default=USUAL, help=f"default: {USUAL}")
     p.add_argument("--rounds", type=int, default=3)
     options = p.parse_args(argv)
     try:
-        name = options.model or next(iter(models()), "mini/llava-1.5")
-        model, item = load_model(name), load_benchmark("sprites")[0]
+        model, item = load_model(options.model), load_benchmark("sprites")[0]
     except StudyError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2

@@ -28,6 +28,24 @@ def test_igos_races_as_many_passes(target, whole):
     assert race.seconds > 0 and race.ratio == race.seconds / race.floor
 
 
+@pytest.mark.parametrize(
+    ("name", "encoders"), [("llava-1.5", 1), ("llava-ov", 1), ("mini-gemini-l", 1), ("cambrian-l", 3)]
+)
+def test_a_plain_pass_knows_every_family(name, encoders):
+    """Cambrian gives each of its encoders a picture of its own; the others have one tensor."""
+    target = bench.target_of(models.load_model(f"mini/{name}"), load_benchmark("sprites")[0])
+    for whole in (True, False):
+        assert bench.counted(target, lambda w=whole: bench.plain_pass(target, 1, w)) == (1, 1)
+    leaves = bench.encoder_inputs(target.bound.pixels(target.image))
+    assert len(leaves) == encoders and all(leaf.requires_grad and leaf.is_leaf for leaf in leaves)
+
+
+def test_the_benchmark_times_the_model_that_the_book_names(monkeypatch):
+    asked = []
+    monkeypatch.setattr(bench, "print_bench", lambda model, item, rounds: asked.append(model.name))
+    assert bench.main([]) == 0 and asked == [bench.USUAL]
+
+
 def test_scores_race_as_many_passes(adapters):
     model, item = adapters("llava"), load_benchmark("sprites")[0]
     ex = explain(model, item.rgb, item.question, method="center", tokens="all")
