@@ -48,6 +48,7 @@ class Race:
 
     @property
     def ratio(self) -> float:
+        """How many times as long as its floor."""
         return self.seconds / self.floor
 
     def __str__(self) -> str:

@@ -86,6 +86,7 @@ def local_judge(generate: Callable[[str], str]) -> Judge:
     """
 
     def judge(system: str, user: str, image) -> str:
+        """The continuation of both prompts; StudyError for a picture."""
         if image is not None:
             raise StudyError("A local text model sees no pictures; give truths instead of images.")
         return generate(f"{system}\n\n{user}\n")
@@ -106,6 +107,7 @@ def endpoint_judge(address: str, model: str, key_variable: str | None = None) ->
     url = address.rstrip("/") + "/chat/completions"
 
     def judge(system: str, user: str, image) -> str:
+        """The server's reply to one question."""
         parts = [{"type": "text", "text": user}]
         if image is not None:
             parts.append({"type": "image_url", "image_url": {"url": _data_url(image)}})
@@ -130,6 +132,7 @@ class _Stay(urllib.request.HTTPRedirectHandler):
     """Follows no redirect: picture and key go to the address that the user named."""
 
     def redirect_request(self, *args):
+        """None: no second request is made."""
         return None
 
 

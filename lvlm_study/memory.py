@@ -128,6 +128,7 @@ def _two_stage(target, around: Callable) -> Callable:
     ids = target.answer.token_ids[: int(crucial[-1]) + 1]
 
     def staged(images: Tensor, *columns) -> Tensor:
+        """Gradient of the summed score at (B, 3, H, W), one graph at a time."""
         images = images.detach().requires_grad_()
         with around(*columns):
             with torch.no_grad():
@@ -154,6 +155,7 @@ class _Entering:
         return getattr(self._bound, name)
 
     def pixels(self, x: Tensor) -> dict:
+        """The model's inputs after its hooks."""
         inputs, model = self._bound.pixels(x), self._bound.adapter.model
         for key, hook in model._forward_pre_hooks.items():
             if key in model._forward_pre_hooks_with_kwargs:

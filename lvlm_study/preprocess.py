@@ -211,6 +211,7 @@ class _Pass(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, axis, dim, colour):
+        """x (B, C, h, w) resized along `dim`, rounded to whole grey levels."""
         y = axis.forward(x, dim)
         if axis.share is not None:
             share = axis.share.to(y)
@@ -222,6 +223,7 @@ class _Pass(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g):
+        """The pass transposed, and zero where the pipeline clips."""
         (inside,) = ctx.saved_tensors
         return ctx.axis.adjoint(g * inside, ctx.dim), None, None, None
 
@@ -231,11 +233,13 @@ class _Levels(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, snap):
+        """x in [0, 1] to [0, 255]; whole numbers if `snap`."""
         y = x.float() * 255
         return y.round_().clamp_(0, 255) if snap else y
 
     @staticmethod
     def backward(ctx, g):
+        """As if nothing had been rounded."""
         return g * 255, None
 
 

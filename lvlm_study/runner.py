@@ -222,10 +222,12 @@ class Asked:
 
     @cached_property
     def rgb(self) -> np.ndarray:
+        """The picture, uint8 (h, w, 3)."""
         return self.item.rgb
 
     @cached_property
     def answer(self):
+        """What the model says, greedily."""
         return self.model.answer(self.rgb, self.item.question, self.sweep.max_new_tokens)
 
     @cached_property

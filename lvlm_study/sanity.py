@@ -317,11 +317,13 @@ class _Run:
         return grid.double().numpy()
 
     def compare(self, others) -> Comparison:
+        """The first map beside every other one, with the worst status."""
         first, others = self.map(), tuple(others)
         alike = tuple(likeness(first, other) for other in others)
         return Comparison(first, others, alike, _worst(alike))
 
     def nothing(self) -> Comparison:
+        """No map: the answer has no target, and the status says why."""
         return Comparison(None, (), (), self.status)
 
 

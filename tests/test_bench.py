@@ -29,7 +29,8 @@ def test_igos_races_as_many_passes(target, whole):
 
 
 @pytest.mark.parametrize(
-    ("name", "encoders"), [("llava-1.5", 1), ("llava-ov", 1), ("mini-gemini-l", 1), ("cambrian-l", 3)]
+    ("name", "encoders"),
+    [("llava-1.5", 1), ("llava-ov", 1), ("mini-gemini-l", 1), ("cambrian-l", 3)],
 )
 def test_a_plain_pass_knows_every_family(name, encoders):
     """Cambrian gives each of its encoders a picture of its own; the others have one tensor."""

@@ -71,6 +71,7 @@ class _Rows(Listener):
         self.at, self.heads, self.rows = at, heads, []
 
     def forward(self, call: Call) -> None:
+        """Pool one layer's rows over its heads."""
         found = torch.cat([call.weights(int(p), int(p) + 1)[0] for p in self.at], 1)  # (H, K, S)
         self.rows.append((found.mean(0) if self.heads == "mean" else found.amax(0)).cpu())
 
@@ -83,6 +84,7 @@ class _Kept(Listener):
         self.calls = []
 
     def forward(self, call: Call) -> None:
+        """Keep one layer's call."""
         self.calls.append(call)
 
 

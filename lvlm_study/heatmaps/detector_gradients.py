@@ -133,6 +133,7 @@ def _jacobians(detector: Detector, layer, after: Tensor, queries: Tensor) -> tup
     owl = detector.model
 
     def of_patch(own: Tensor, first: Tensor, bias: Tensor) -> Tensor:
+        """Logits and box of one patch, from its own token and the class token."""
         two = torch.stack([first, own])
         two = two + layer.mlp(layer.layer_norm2(two))
         read = merge(owl, detector.vision.post_layernorm(two)[None])[0]  # (1, C)

@@ -141,6 +141,7 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, query, key, value, call, listener):
+        """Ordinary attention, (B, H, S, d)."""
         ctx.call, ctx.listener = call, listener
         ctx.save_for_backward(value)
         shared = [call.shared(x) for x in (key, value)]
@@ -150,6 +151,7 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g):  # g (B, H, S, d)
+        """Show each block of weights to the listener; g and the gradients are (B, H, S, d)."""
         call, (value,) = ctx.call, ctx.saved_tensors
         query, key = call.query.float(), call.shared(call.key).float()
         value, g = call.shared(value).float(), g.float()

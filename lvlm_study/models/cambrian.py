@@ -264,6 +264,7 @@ class CambrianVision:
         )
 
         def look(index: int, hidden: Tensor) -> Tensor:
+            """Hidden states (B, S, D) after the layer's second aggregation, if it has one."""
             if index not in samplers:
                 return hidden
             flat = hidden.flatten(0, 1)

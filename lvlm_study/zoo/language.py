@@ -108,6 +108,7 @@ def train_language(
     test = encode([short_texts(held.scenes[i], rng, 12) for i in test_rows], tokenizer)
 
     def loss_at(step):
+        """Loss of one step on symbols."""
         rng = np.random.default_rng([seed, step])
         rows = rng.integers(0, len(pool.scenes), batch)
         pack = [pool.scenes[i] for i in rows]
@@ -118,6 +119,7 @@ def train_language(
         return answer_loss(net.lm.model, net.lm.lm_head, prefix, batches), {}
 
     def evaluate():
+        """Share of exact answers by category."""
         with torch.no_grad():
             prefix = net.prefix(*symbols(held, test_rows))
         return exact_answers(net.lm.model, net.lm.lm_head, prefix, test)

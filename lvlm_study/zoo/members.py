@@ -147,6 +147,7 @@ def train_member(
     for part, (course, count) in enumerate(zip(recipe.courses, steps, strict=False)):
 
         def loss_at(step, course=course, part=part):
+            """Loss of one step: its scenes and questions depend on seed and step alone."""
             rng = np.random.default_rng([seed, 1 + part, step])
             rows = rng.integers(0, len(pool.scenes), family.batch)
             asked = [_texts(lessons, int(i), rng, texts, course, step) for i in rows]
@@ -181,6 +182,7 @@ def _examination(model, family, begin, towers, work: Path, tokenizer) -> Callabl
     lessons = Lessons(family, held, tokens)
 
     def evaluate() -> dict[str, float]:
+        """Share of exact answers by category."""
         with torch.no_grad():
             seen, more = prefix(model, family, begin, lessons.inputs(rows))
             return exact_answers(family.language(model), model.lm_head, seen, test, **more)
@@ -201,6 +203,7 @@ def _fit_connector(model, start, lessons: Lessons, folder, steps, seed, say) -> 
     family, pool = lessons.family, lessons.pool
 
     def loss_at(step):
+        """Squared error as a share of the symbols' variance."""
         rows = np.random.default_rng([seed, 0, step]).integers(0, len(pool.scenes), family.many)
         with torch.no_grad():
             wanted = family.targets(start, pool, rows)

@@ -132,9 +132,11 @@ class _SameWords:
     text: str
 
     def integers(self, n: int) -> int:
+        """`which`, whatever `n` is."""
         return self.which
 
     def permutation(self, values: list[str]) -> np.ndarray:
+        """The words of `text` first, otherwise in their order."""
         words = re.findall(r"\w+", self.text)
         return np.array(sorted(values, key=lambda v: v not in words))
 

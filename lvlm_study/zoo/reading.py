@@ -76,6 +76,7 @@ def learn_to_read(model, family, start, tokenizer, pool: Pool, folder: Path, **o
     tower.requires_grad_(True)
 
     def loss_at(step):
+        """Which word stands on a strip's patches, and symbols as before on all others."""
         some = np.random.default_rng([seed, 9, step]).choice(strips.rows, BATCH)
         pixels = family.normalised([strips.pictures[i] for i in some])
         seen = family.translate(model, [family.tokens(model, pixels)]).float()  # (B, T, D)

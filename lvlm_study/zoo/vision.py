@@ -114,6 +114,7 @@ def _whole(side: int, mean=CLIP_MEAN, std=CLIP_STD) -> Callable:
 
 def _whole_labels(grid: int) -> Callable:
     def labels(pool: Pool, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Labels of every patch, and globals."""
         return _long(pool.labels[grid][rows]), _globals(pool, rows)
 
     return labels
@@ -135,6 +136,7 @@ def _mined_views(grid: int) -> Callable:
     """The CLIP views that Mini-Gemini shrinks from its 256-pixel square, the whole one last."""
 
     def pixels(pool: Pool, rows: np.ndarray) -> torch.Tensor:
+        """Views of some scenes, one after the other."""
         square = normalise(pool.views[256][rows])
         return mined_views(square, 112, grid, grid > 1).flatten(0, 1)
 
@@ -292,10 +294,12 @@ def train_tower(
     test = np.arange(HELD)
 
     def loss_at(step):
+        """Loss of one step on dense labels."""
         rows = np.random.default_rng([seed, step]).integers(0, len(pool.scenes), batch)
         return dense_loss(reader(kind.pixels(pool, rows)), *kind.labels(pool, rows)), {}
 
     def evaluate():
+        """How much of the labels is right on held-out scenes."""
         with torch.no_grad():
             return dense_accuracy(reader(kind.pixels(held, test)), *kind.labels(held, test))
 
