@@ -225,6 +225,7 @@ def of_model(part: pd.DataFrame) -> dict:
         "count": len(found),
         "clear": len(clear),
         "within_noise": len(found) - len(clear),
+        "leaning": int((~found.clear.astype(bool) & (found.low * found.high > 0)).sum()),
         "better": {"count": len(better), "titles": _titles(better, ascending=False)},
         "worse": {"count": len(worse), "titles": _titles(worse, ascending=True)},
         "largest_loss": _extreme(found, "idxmin"),

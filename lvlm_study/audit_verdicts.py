@@ -14,7 +14,7 @@ import pandas as pd
 
 from . import audit
 from .paths import data_dir
-from .similarity import APART, FEWEST, comparable, member, studied
+from .similarity import FEWEST, comparable, meant_to_compare, member, studied
 from .statistics import estimate, paired_test
 from .stored import one_way
 
@@ -58,7 +58,7 @@ def default_rows(maps: pd.DataFrame) -> pd.DataFrame:
 def blurred(reliance: pd.DataFrame) -> pd.DataFrame:
     """Rows under blur that could be scored, of the models that are compared."""
     rows = studied(reliance)
-    rows = rows[~rows.model.isin([f"mini/{name}" for name in APART])]
+    rows = meant_to_compare(rows)
     return rows[(rows.baseline == "blur") & rows.total_drop.notna()]
 
 

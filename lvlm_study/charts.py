@@ -66,17 +66,28 @@ def reliance_table(frame: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     ours = band_shares(frame[frame.baseline == "blur"], ["model", "benchmark"])
     rows = [
         {"model": r.model, "source": "ours, mini", "data": r.benchmark, "n": r.n}
-        | {BANDS["lt30"]: r.lt30, BANDS["30_70"]: r["30_70"]}
+        | {label: r[band] for band, label in BANDS.items()}
         for _, r in ours.iterrows()
     ]
     names = {"cv": "CV-Bench", "mmstar": "MMStar", "mmvp": "MMVP"}
     rows += [
         {"model": r.model, "source": "the paper", "data": label, "n": None}
-        | {BANDS["lt30"]: r[f"{key}_lt30"], BANDS["30_70"]: r[f"{key}_30_70"]}
+        | _paper_bands(r[f"{key}_lt30"], r[f"{key}_30_70"])
         for _, r in paper.iterrows()
         for key, label in names.items()
     ]
     return pd.DataFrame(rows).assign(n=pd.Series([row["n"] for row in rows], dtype=object))
+
+
+def _paper_bands(low: float, middle: float) -> dict[str, float]:
+    """The paper prints two shares; the third is what is left of 100."""
+    return dict(zip(BANDS.values(), (low, middle, 100 - low - middle), strict=True))
+
+
+def range_of(table: pd.DataFrame, column: str) -> tuple[float, float]:
+    """Least and most of a column of `reliance_table`, over our models."""
+    ours = table[table.source != "the paper"][column]
+    return ours.min(), ours.max()
 
 
 def drop_bands(frame: pd.DataFrame):

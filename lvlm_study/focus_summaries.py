@@ -47,12 +47,14 @@ def focus_summary(tables: Tables) -> dict:
     }
     chosen = rows[rows.method == METHOD]
     overall = {name: over_models(part) for name, part in chosen.groupby("category")}
+    differences = between(rows)
     return {
         "provenance": tables.origin(chosen),
         "models": models,
         "categories": overall,
         "pairs": pairs,
-        "between": between(rows),
+        "between": differences,
+        "between_all": between_all(differences),
     }
 
 
@@ -63,6 +65,23 @@ def between(rows: pd.DataFrame) -> dict:
     return {
         f"{row['a']} - {row['b']}": {"n": int(row["n"])} | {k: number(row[k]) for k in names}
         for row in table.to_dict("records")
+    }
+
+
+def between_all(between: dict, level: float = 0.05) -> dict:
+    """How many pairs differ clearly, and for how many n the test could not have said so.
+
+    Where all of n differences point one way a sign-flip test gives p = 2 / 2^n.
+    """
+    if not between:
+        return {"pairs": 0, "clear": 0, "least": None, "hopeless": 0}
+    corrected = [pair["p_holm"] for pair in between.values() if pair["p_holm"] is not None]
+    smallest = [len(between) * 2.0 ** (1 - pair["n"]) for pair in between.values()]
+    return {
+        "pairs": len(between),
+        "clear": sum(p < level for p in corrected),
+        "least": min(corrected, default=None),
+        "hopeless": sum(p >= level for p in smallest),
     }
 
 

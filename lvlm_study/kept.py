@@ -55,7 +55,7 @@ def kept_ids(frame: pd.DataFrame, least: float = LEAST, baseline: str = "blur") 
 
 
 def kept_shares(frame: pd.DataFrame, baseline: str = "blur") -> dict:
-    """{benchmark: {"n", "complete", "models", "kept": {"0.3": per cent, ...}}}.
+    """{benchmark: {"n", "complete", "models", "count", "kept": {"0.3": per cent, ...}}}.
 
     `n` counts the items of the table, `complete` those with a number from every model; kept items
     are a percentage of `n`, as the paper's 35, 47 and 34 are of 300, 1500 and 2638.
@@ -67,6 +67,7 @@ def kept_shares(frame: pd.DataFrame, baseline: str = "blur") -> dict:
             "n": len(weakest),
             "complete": int(weakest.notna().sum()),
             "models": sorted(rows.model.unique()),
+            "count": rows.model.nunique(),
             "kept": {str(t): 100 * float((weakest >= t).mean()) for t in THRESHOLDS},
         }
     return out

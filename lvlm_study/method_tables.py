@@ -25,7 +25,7 @@ COLUMNS = [*GROUP, "item", "method", "units", "fill", "category", "status", *SCO
 LEAST = 8  # a model with fewer items that could be scored is not shown beside others
 ENOUGH = 0.75  # a method takes part in a ranking with this share of the usual number of items
 LEVEL = 0.05
-CLEAR, UNCLEAR = "more than chance explains", "no more than chance explains"
+CLEAR, UNCLEAR = "more than chance explains", "not clear after correction"
 
 
 def rows_of(maps: pd.DataFrame, test=TEST, variants: bool = False) -> pd.DataFrame:
@@ -372,6 +372,7 @@ def overall(models: dict) -> dict:
     wins = [f"{p['winner']['title']} ({model}, n = {p['winner']['n']})" for model, p in parts]
     clear = [m for m, part in parts if part["winner"]["not_clearly_worse"] == NOBODY]
     ahead = [m for m, part in parts if part["winner"]["best"] == REFERENCE]
+    beaten = [m for m, p in parts if _edges_first(p["winner"]["same"])]
     close = [m for m, p in parts if title(REFERENCE) in _names(p["winner"]["not_clearly_worse"])]
     above = [m for m, part in parts if title(REFERENCE) not in _names(_below(part))]
     return {
@@ -381,7 +382,13 @@ def overall(models: dict) -> dict:
         "reference_first": len(ahead),
         "reference_not_clearly_worse": len(ahead) + len(close),
         "reference_above_sobel": len(above),
+        "edges_first": {"count": len(beaten), "models": ", ".join(beaten) or NOBODY},
     }
+
+
+def _edges_first(same: dict) -> bool:
+    """Whether the edges have the highest mean on the items that all share."""
+    return "sobel" in same and max(same, key=lambda name: same[name]["value"]) == "sobel"
 
 
 def _names(titles: str) -> list[str]:

@@ -65,8 +65,12 @@ def relation(one: str, other: str) -> str:
 def comparable(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of models that take part in comparisons: enough items, and made for this purpose."""
     items = rows.groupby("model").item.nunique()
-    apart = [f"mini/{name}" for name in APART]
-    return rows[rows.model.isin(items.index[items >= FEWEST]) & ~rows.model.isin(apart)]
+    return meant_to_compare(rows[rows.model.isin(items.index[items >= FEWEST])])
+
+
+def meant_to_compare(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of models that were not made for another question."""
+    return rows[~rows.model.isin([f"mini/{name}" for name in APART])]
 
 
 # --- two maps

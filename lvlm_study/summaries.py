@@ -30,6 +30,7 @@ from . import provenance
 from .kept import kept_shares
 from .results import beside
 from .shards import read_table, unwritable
+from .similarity import meant_to_compare
 from .statistics import estimate
 from .stored import with_fill
 
@@ -195,10 +196,11 @@ def faithfulness_file(tables: Tables) -> dict:
 
 
 def filter_file(tables: Tables) -> dict:
-    """`filter.json`."""
+    """`filter.json`, over the models that take part in comparisons."""
     frame = tables.reliance
     if frame.empty or "blur" not in set(frame.baseline):
         return {}
+    frame = meant_to_compare(frame)
     return {"provenance": tables.origin(frame), "benchmarks": kept_shares(frame)}
 
 

@@ -98,5 +98,7 @@ def test_reliance_table_puts_ours_before_the_papers(frame):
     )  # fmt: skip
     table = charts.reliance_table(frame.assign(benchmark="sprites"), paper)
     assert table["below 30 %"].tolist() == [25.0, 8.9, 7.5, 25.3]
+    assert table["above 70 %"].tolist() == pytest.approx([50.0, 72.6, 82.1, 58.4])
     assert table["n"].tolist() == [4, None, None, None]
+    assert charts.range_of(table, "below 30 %") == (25.0, 25.0)
     assert table["data"].tolist() == ["sprites", "CV-Bench", "MMStar", "MMVP"]

@@ -47,6 +47,18 @@ def test_shares_by_hand():
     assert kept_shares(table({"one": DROPS["one"]}))["toy"]["kept"]["0.3"] == 80
 
 
+def test_members_made_for_other_questions_have_no_say():
+    """The misled model needs no picture of the scene; it must not empty the filter."""
+    misled = table().assign(model="mini/llava-1.5-shortcut", total_drop=0.0)
+    frame = pd.concat([table(), misled])
+    tables = summaries.Tables("unused")
+    tables.__dict__["reliance"] = frame
+    tables.origin = lambda rows: {}
+    found = summaries.filter_file(tables)["benchmarks"]["toy"]
+    assert found == kept_shares(table())["toy"] and found["count"] == 2
+    assert kept_shares(frame)["toy"]["kept"]["0.3"] == 0
+
+
 def test_a_baseline_that_was_not_run_is_named():
     with pytest.raises(StudyError, match="no baseline 'noise', only blur"):
         weakest_drop(table(), "noise")

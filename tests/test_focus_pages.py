@@ -130,6 +130,14 @@ def test_the_paper_s_rows_stand_below_ours():
     assert table["to"].iloc[1] == pytest.approx(-0.1) and table.n.tolist() == [2, None]
 
 
+def test_pairs_that_no_test_could_tell_apart_are_counted():
+    """Three pairs: 2 / 2^n times three is 0.012 for n = 9, and 0.38 for n = 4."""
+    pairs = {k: {"n": n, "p_holm": p} for k, n, p in zip("abc", (9, 4, 9), (0.012, 0.4, 1.0))}
+    told = focus_summaries.between_all(pairs)
+    assert told == {"pairs": 3, "clear": 1, "least": 0.012, "hopeless": 1}
+    assert focus_summaries.between_all({})["pairs"] == 0
+
+
 def test_index_of_maps_against_that_of_random_maps():
     rows = pd.DataFrame(
         {"item": list("abc") * 2, "method": ["igos"] * 3 + ["random"] * 3}

@@ -184,6 +184,10 @@ def test_over_all_models():
     assert found["winners"] == "iGOS (mini/a, n = 8), T-MM (mini/b, n = 8)"
     assert (found["clear_leads"], found["reference_first"]) == (2, 1)
     assert found["reference_not_clearly_worse"] == 1  # on mini/b it is
+    assert found["edges_first"] == {"count": 0, "models": "none"}
+    edges = frames.maps(GAPS | {"sobel": [g + 0.1 for g in EIGHT]})
+    found = method_tables.overall(method_tables.methods_summary(edges))
+    assert found["edges_first"] == {"count": 1, "models": "mini/a"}
 
 
 def test_not_above_a_control():
@@ -330,6 +334,7 @@ def test_ablations_summary(variants):
     assert tree["variants"]["l2=1,gamma=0.2"]["difference"] == pytest.approx(-0.5)
     assert {"default", "igos++", "tokens=all"} <= tree["variants"].keys()
     assert tree["count"] == 5 and tree["clear"] == 4 and tree["within_noise"] == 1
+    assert tree["leaning"] == 0  # the one that is not clear is the default again
     assert ablation_tables.ablations_summary(frames.maps(GAPS)) == {}
 
 
