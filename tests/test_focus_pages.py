@@ -132,7 +132,8 @@ def test_the_paper_s_rows_stand_below_ours():
 
 def test_pairs_that_no_test_could_tell_apart_are_counted():
     """Three pairs: 2 / 2^n times three is 0.012 for n = 9, and 0.38 for n = 4."""
-    pairs = {k: {"n": n, "p_holm": p} for k, n, p in zip("abc", (9, 4, 9), (0.012, 0.4, 1.0))}
+    found = {"a": (9, 0.012), "b": (4, 0.4), "c": (9, 1.0)}
+    pairs = {name: {"n": n, "p_holm": p} for name, (n, p) in found.items()}
     told = focus_summaries.between_all(pairs)
     assert told == {"pairs": 3, "clear": 1, "least": 0.012, "hopeless": 1}
     assert focus_summaries.between_all({})["pairs"] == 0

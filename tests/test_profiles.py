@@ -62,6 +62,13 @@ def test_a_notebook_runs_on_another_profile_unchanged(tool, study):
     assert page.read_bytes() == before and not page.with_suffix(".ipynb").exists()
 
 
+def test_a_page_that_fails_is_named_and_the_others_go_on(tool, study):
+    page, out = study / "notebooks/00_page.md", study / "_build/mini"
+    page.write_text(SOURCE.replace("print(", "raise KeyError("))
+    assert tool.run_profile(page, "mini", out, study) == "failed: KeyError: 'from mini'"
+    assert not out.exists()
+
+
 def test_a_notebook_without_parameters_is_named(tool, study):
     page = study / "notebooks/00_page.md"
     page.write_text(SOURCE.replace(":tags: [parameters]\n\n", ""))

@@ -170,6 +170,8 @@ def with_profile(notebook, profile: str) -> bool:
 
 def run_profile(source: Path, profile: str, out: Path, root: Path = ROOT) -> str:
     """Execute one notebook on a profile and write it into `out`; says how that went."""
+    from nbclient.exceptions import CellExecutionError
+
     notebook = make(source)
     if not with_profile(notebook, profile):
         return "has no cell tagged 'parameters', so it knows no profile"
@@ -177,6 +179,8 @@ def run_profile(source: Path, profile: str, out: Path, root: Path = ROOT) -> str
         execute(notebook, root)
     except FileNotFoundError as error:
         return f"not yet run: {error}; first run 'lvlm-study run --profile {profile}'"
+    except CellExecutionError as error:  # what one page cannot do must not stop the others
+        return f"failed: {error.ename}: {error.evalue}"
     out.mkdir(parents=True, exist_ok=True)
     write(notebook, out / source.with_suffix(".ipynb").name)
     return f"written to {out / source.stem}.ipynb"
