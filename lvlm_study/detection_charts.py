@@ -31,7 +31,7 @@ def kinds_table(tree: dict, paper: pd.DataFrame) -> pd.DataFrame:
                 "object precision (%)": cells["precision"],
                 "object recall (%)": cells["recall"],
                 "answers right (%)": cells["answers"],
-                "seed: judge's score": row.gpt4v_score,
+                "the authors' judge (1 to 10)": row.gpt4v_score,
             }
         )
     return pd.DataFrame(rows)

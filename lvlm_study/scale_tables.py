@@ -350,9 +350,9 @@ def answer_rows(tree: dict) -> pd.DataFrame:
             "right, smaller": "–" if one["right"] is None else shown(one["right"]["small"]),
             "right, larger": "–" if one["right"] is None else shown(one["right"]["large"]),
             "lost under blur, smaller": shown(one["drop"]["small"]),
-            "larger": shown(one["drop"]["large"]),
-            "difference": shown(one["drop"]["difference"]),
-            "verdict": one["drop"]["verdict"],
+            "lost under blur, larger": shown(one["drop"]["large"]),
+            "its difference": shown(one["drop"]["difference"]),
+            "its verdict": one["drop"]["verdict"],
         }
         for family, sizes in tree.get("answers", {}).items()
         for key, one in sizes.items()

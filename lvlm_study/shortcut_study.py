@@ -32,6 +32,7 @@ BENCHMARK = "sprites_shortcut"
 FOLDER = "shortcut"  # of its tables, inside a results folder: no other chapter reads them
 READ, SEEN = "read", "seen"
 COUNTS = (f"n_{READ}", f"n_{SEEN}")
+GLOBAL = "global"  # questions about the whole place: no answer that was seen is among them
 LEAST = 8  # a method with fewer maps of either kind is not judged
 
 
@@ -86,7 +87,8 @@ def strip_shares(stored: pd.DataFrame, said: pd.DataFrame, items) -> pd.DataFram
         box = known[row.item].extra["strip"].mask()
         part = energy(enlarged(row.saliency, *box.shape), box)
         found.append({"share": part, "ratio": part / box.mean()})
-    keys = ["model", "item", "group", "arm", "source", "method"]
+    keys = ["model", "item", "group", "arm", "source", "method", "category"]
+    rows = rows.assign(category=[known[name].category for name in rows["item"]])
     return rows[keys].reset_index(drop=True).join(pd.DataFrame(found, columns=["share", "ratio"]))
 
 
@@ -144,10 +146,29 @@ def summary(tables: Tables) -> dict:
             "arms": arms_of(part),
             "sources": {kind: int((part.source == kind).sum()) for kind in (READ, SEEN)},
         }
-        | _of_maps(told_apart(shares[shares.model == model]))
+        | _of_model(shares[shares.model == model])
         for model, part in said.groupby("model")
     }
     return {"provenance": origin(maps, tables.profile, tables.seed), "models": models}
+
+
+def _of_model(mine: pd.DataFrame) -> dict:
+    """Methods and verdicts over all maps, and again without questions about the whole place.
+
+    `mapped` counts answers that have a map: read, seen, read and global, seen under a neutral word.
+    """
+    every = _of_maps(told_apart(mine))
+    if not every:
+        return {}
+    items = mine.drop_duplicates("item")
+    read, seen = items[items.source == READ], items[items.source == SEEN]
+    mapped = {READ: len(read), SEEN: len(seen), "neutral": int((seen.arm == "neutral").sum())}
+    mapped |= {
+        f"{kind}_{GLOBAL}": int((part.category == GLOBAL).sum())
+        for kind, part in ((READ, read), (SEEN, seen))
+    }
+    local = _of_maps(told_apart(mine[mine.category != GLOBAL]))
+    return every | {"mapped": mapped, "local": local}
 
 
 def _of_maps(table: pd.DataFrame) -> dict:

@@ -45,11 +45,14 @@ def who(zoo: dict) -> pd.DataFrame:
             "parameters (millions)": round(about["parameters"] / 1e6, 1),
             "starts from": about["first"],
             "steps": about["steps"],
+            "pictures a step": about["pictures"],
             "minutes": None if about["minutes"] is None else round(about["minutes"]),
         }
         for name, about in zoo["about"].items()
     ]
-    return pd.DataFrame(rows).astype({"steps": object, "minutes": object})
+    return pd.DataFrame(rows).astype(
+        {"steps": object, "pictures a step": object, "minutes": object}
+    )
 
 
 def sees(name: str) -> str | None:

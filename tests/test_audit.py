@@ -198,13 +198,30 @@ def of(tree, claim: str) -> str:
 
 def test_verdicts_follow_the_numbers():
     tree = v.audit_summary(maps(), reliance())
-    assert of(tree, "maps beat") == v.ZOO and of(tree, "rank the methods") == v.HOLDS
+    assert of(tree, "maps beat") == v.ZOO and of(tree, "released sum") == v.HOLDS
     assert of(tree, "T-MM misleads") == of(tree, "LLaVA-OV") == v.NOT
     assert of(tree, "Grad-CAM misleads") == v.OPEN  # not run
     behind = v.audit_summary(maps(igos=0.2), reliance())
     assert of(behind, "maps beat") == v.NOT
     below = v.audit_summary(maps(gae=-0.5), reliance())
     assert of(below, "T-MM misleads") == v.ZOO and of(below, "LLaVA-OV") == v.OPEN
+
+
+def found(tree, claim: str) -> str:
+    table = v.verdicts(tree)
+    return table["what we found"][table.claim.str.contains(claim)].item()
+
+
+def test_what_was_found_is_told_with_its_n():
+    tree = v.audit_summary(maps(), reliance())
+    told = found(tree, "maps beat")
+    assert "4 of 4 pairs" in told and "2 of 2 T-MM, 2 of 2 IIA" in told and "n = 20 to 20" in told
+    assert found(tree, "rest on the picture").endswith("llava-1.5 0 (0) % (n = 4 each)")
+    assert found(tree, "people do not").endswith(
+        "llava-1.5 0.40 [0.40, 0.40], n = 20; llava-ov 0.40 [0.40, 0.40], n = 20"
+    )
+    smaller = v.audit_summary(maps(models=("mini/llava-1.5", "mini/llava-1.5-m")), reliance())
+    assert "llava-1.5-m" not in found(smaller, "people do not")
 
 
 def test_grad_cam_below_chance_is_told():
@@ -233,6 +250,9 @@ def test_the_l2_rule_reads_variants():
     assert of(same, "L2") == v.OPEN
     worse = v.audit_summary(pd.concat([frame, large.assign(gap=0.1)]), reliance())
     assert of(worse, "L2") == v.ZOO
+    assert "loss in 2 of 2 settings, n = 20: weight 10, decay 0.2 0.72 [0.71, 0.73]" in found(
+        worse, "L2"
+    )
     assert worse["steps"]["mini/llava-1.5"]["igos[l2=10,gamma=0.2]"]["difference"] > 0.6
 
 

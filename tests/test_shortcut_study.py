@@ -97,6 +97,22 @@ def test_a_map_that_knows_tells_the_two_apart_and_edges_are_drawn_again():
     assert abs(found.loc["sobel", "auc"] - 0.5) < 0.3
 
 
+def test_questions_about_the_whole_place_are_also_left_out():
+    """Ten read and ten seen answers; every read map knows, so what is left is as clear."""
+    said = shortcut_study.answered(table(believer), ITEMS)
+    shares = shortcut_study.strip_shares(stored(on_the_word), said, ITEMS)
+    shares.loc[shares.group == shares.group.iloc[0], "category"] = "global"
+    found = shortcut_study._of_model(shares)
+    kinds = shares.category.eq("global").groupby(shares.source).sum()
+    assert found["mapped"] == {
+        "read": 10, "seen": 10, "neutral": 10,
+        "read_global": kinds["read"], "seen_global": kinds["seen"],
+    }  # fmt: skip
+    own = found["local"]["methods"]["igos"]
+    assert (own["n_read"], own["n_seen"]) == (10 - kinds["read"], 10 - kinds["seen"])
+    assert own["auc"] == 1.0 and kinds["read"] >= 1
+
+
 def test_verdicts_by_hand():
     table = pd.DataFrame(
         [("igos", 0.9, 0.8, 1.0), ("occlusion", 0.95, 0.9, 1.0), ("grad_cam", 0.2, 0.1, 0.4),

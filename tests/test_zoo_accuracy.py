@@ -60,8 +60,9 @@ def test_a_detector_answers_no_questions(data):
 
 def test_a_card_is_amended_once_and_again(data):
     folder = data / "zoo" / "tiny"
-    curve = [{"step": 100, "seconds_per_step": 3.0}, {"step": 300, "seconds_per_step": 1.5}]
-    (folder / "curve.json").write_text(json.dumps(curve))
+    stages = {f"member-tiny-0/{k}": {"steps": 9, "minutes": 5.0} for k in ("connector", "course-1")}
+    others = {"tower-a-0": {"steps": 9, "minutes": 7}, "member-tiny-1/course-1": {"minutes": 7}}
+    (data / "zoo" / times.NAME).write_text(json.dumps(stages | others))
     accuracy.write(data)
     first = (folder / "README.md").read_text()
     assert "about 10 minutes" in first and first.startswith("# mini/tiny\n\n" + card.LATER)
@@ -69,6 +70,16 @@ def test_a_card_is_amended_once_and_again(data):
     assert (folder / "README.md").read_text() == first
     card.amend(folder, "Other words.")
     assert (folder / "README.md").read_text() == f"# mini/tiny\n\n{card.LATER}\n\nOther words.\n"
+
+
+def test_a_card_says_what_a_member_starts_from(data):
+    folder = (data / "zoo" / "tiny").rename(data / "zoo" / "cambrian-m-seed2")
+    (folder / "curve.json").write_text('[{"step": 400, "spatial": 0.5, "seconds_per_step": 1.0}]')
+    accuracy.write(data)
+    told = (folder / "README.md").read_text()
+    assert "the language model of mini/llava-1.5-m." in told and "Seed 2." in told
+    assert "400, of 16 pictures each" in told and "| global | 4 | 25 [5, 70] | - | - |" in told
+    assert told.count(card.LATER) == 1
 
 
 # --- time

@@ -9,10 +9,8 @@ reliance are there, `small` and `mistakes`.
 """
 
 import json
-import math
 from pathlib import Path
 
-from safetensors import safe_open
 from statsmodels.stats.proportion import proportion_confint
 
 from .. import provenance
@@ -21,7 +19,8 @@ from ..errors import StudyError
 from ..paths import data_dir
 from ..shards import read_table
 from . import mistakes, small, times
-from .card import VIEWS, amend
+from .card import VIEWS, amend, parameters, tell
+from .families import FAMILIES
 from .members import RECIPES
 
 
@@ -64,25 +63,25 @@ def extremes(models: dict) -> dict:
     return ends | {"members": len(models)}
 
 
-def facts(folder: Path) -> dict:
-    """What a member is: architecture, parameters, size of its language model, training, curve."""
-    curve_file, name = folder / "curve.json", folder.name.partition("-seed")[0]
+def facts(folder: Path, stages: dict) -> dict:
+    """What a member is: architecture, parameters, size of its language model, training, curve.
+
+    `minutes` are of all its own stages: reading where it has one, connector, courses.
+    """
+    curve_file, (name, _, seed) = folder / "curve.json", folder.name.partition("-seed")
     curve = json.loads(curve_file.read_text()) if curve_file.is_file() else []
-    config = json.loads((folder / "config.json").read_text())
+    config, plan = json.loads((folder / "config.json").read_text()), RECIPES.get(name)
+    own = [s for stage, s in stages.items() if stage.startswith(f"member-{name}-{seed or 0}/")]
     return {
         "architecture": config["architectures"][0],
-        "parameters": _parameters(folder / "model.safetensors"),
-        "size": RECIPES[name].size if name in RECIPES else None,
-        "first": RECIPES[name].first if name in RECIPES else None,
+        "parameters": parameters(folder),
+        "size": plan and plan.size,
+        "first": plan and plan.first,
         "steps": curve[-1]["step"] if curve else None,
-        "minutes": times.minutes(curve) if curve else None,
+        "pictures": plan and FAMILIES[plan.family].batch,
+        "minutes": sum(s["minutes"] for s in own) if own else None,
         "curve": curve,
     }
-
-
-def _parameters(weights: Path) -> int:
-    with safe_open(weights, "pt") as file:
-        return sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())
 
 
 def write(data: Path | None = None) -> Path:
@@ -101,8 +100,9 @@ def write(data: Path | None = None) -> Path:
         "versions": provenance.versions(),
         "date": provenance.now()[:10],
     }
-    about = {name: facts(zoo / name.removeprefix("mini/")) for name in models}
-    table = {"provenance": origin, "models": models, "about": about, "stages": times.read(zoo)}
+    stages = times.read(zoo)
+    about = {name: facts(zoo / name.removeprefix("mini/"), stages) for name in models}
+    table = {"provenance": origin, "models": models, "about": about, "stages": stages}
     table["range"] = extremes(models)
     rows = read_table(path.parent, "reliance")
     rows = rows[rows.model.isin(list(models))] if len(rows) else rows
@@ -110,7 +110,10 @@ def write(data: Path | None = None) -> Path:
         table["small"] = small.compare(rows)
         table["mistakes"] = mistakes.summary(mistakes.wrong(rows, sprites()))
     for name in models:
-        amend(zoo / name.removeprefix("mini/"), told(name, table))
+        short = name.removeprefix("mini/")
+        if about[name]["size"]:
+            tell(short, zoo / short)
+        amend(zoo / short, told(name, table))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(table, indent=1) + "\n")
     return path
@@ -122,8 +125,8 @@ def told(name: str, table: dict) -> str:
     parts = []
     if spent is not None:
         parts.append(
-            f"Wall time: its courses took about {spent:.0f} minutes on one CPU core; towers and "
-            "starting language model are shared with other members and not counted."
+            f"Wall time: what was trained for it alone took about {spent:.0f} minutes on one CPU "
+            "core; towers and language model that it shares with others are not counted."
         )
     if "small" in table:
         parts.append(small.sentence(name, table["small"]))

@@ -1,16 +1,20 @@
 """The model card of a zoo member: what it is, how it was made, what it can and cannot answer."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 from huggingface_hub import ModelCard, ModelCardData
+from safetensors import safe_open
 from statsmodels.stats.proportion import proportion_confint
 
 from ..baselines import make_baseline
 from ..benchmarks.sprites import sprites
 from ..images import to_tensor, to_uint8
 from ..models import load_model
+from .families import FAMILIES
+from .members import RECIPES
 from .questions import CATEGORIES
 
 VIEWS = ("picture", "blurred", "mean colour")
@@ -53,31 +57,44 @@ def _percent(hits: list[bool]) -> str:
     return f"{100 * np.mean(hits):.0f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
-def write_card(name: str, folder: Path, log: Path, seed: int = 0) -> None:
+def write_card(name: str, folder: Path, log: Path) -> None:
     """Measure the checkpoint on the whole test set; write README.md and accuracy.json beside it.
 
     `log` is the folder with the logs of its training.
     """
-    model = load_model(folder)
-    right = measure(model)
+    right = measure(load_model(folder))
     counts = {v: {c: [sum(h), len(h)] for c, h in by.items()} for v, by in right.items()}
     (folder / "accuracy.json").write_text(json.dumps(counts, indent=1) + "\n")
-    curve = _curve(log)
-    (folder / "curve.json").write_text(json.dumps(curve) + "\n")
+    (folder / "curve.json").write_text(json.dumps(_curve(log)) + "\n")
+    tell(name, folder)
+
+
+def tell(name: str, folder: Path) -> None:
+    """Write README.md from what lies in a member's folder; nothing is measured again."""
+    recipe, _, seed = name.partition("-seed")
+    config, plan = json.loads((folder / "config.json").read_text()), RECIPES[recipe]
+    counts = json.loads((folder / "accuracy.json").read_text())
+    curve = json.loads((folder / "curve.json").read_text())
+    right = {
+        view: {c: _hits(*by.get(c, (0, 0))) for c in CATEGORIES} for view, by in counts.items()
+    }
     data = ModelCardData(license="apache-2.0", pipeline_tag="image-text-to-text", language="en")
-    parameters = sum(p.numel() for p in model.model.parameters())
+    steps, batch = curve[-1]["step"] if curve else "few", FAMILIES[plan.family].batch
+    begun = f" and the language model of mini/{plan.first}" if plan.first else ""
     text = f"""---
 {data.to_yaml()}
 ---
 # mini/{name}
 
-A {type(model.model).__name__} of {parameters / 1e6:.1f} million parameters, trained from nothing on
-two CPU cores by `lvlm-study train mini/{name}`. It knows drawn sprite scenes and nothing else; it
-exists so that explanations can be judged against evidence that is known to the pixel.
+A {config["architectures"][0]} of {parameters(folder) / 1e6:.1f} million parameters, trained here on
+two CPU cores, from no released weights. It starts from the zoo's own vision towers{begun}.
+`lvlm-study train mini/{name}` is its recipe; where the run that made these weights differed from
+it, `data/zoo/LOG.md` says so. It knows drawn sprite scenes and nothing else, and exists so that
+explanations can be judged against evidence that is known to the pixel.
 
 Data: scenes from seed 1000 (training) and 1001 (curves); the test set is drawn from seed 7 and was
-never trained on. Seed {seed}. Steps of the last stage: {curve[-1]["step"] if curve else "few"}.
-Learning curves per category are in `curve.json`; what was tried is in `data/zoo/LOG.md`.
+never trained on. Seed {seed or 0}. Steps of its courses:
+{steps}, of {batch} pictures each. Learning curves per category are in `curve.json`.
 
 Whole answer right, word for word, under greedy decoding, in per cent with 95 % Wilson intervals,
 on the test picture, on the blurred picture (the paper's baseline), and on its mean colour (blind):
@@ -85,6 +102,16 @@ on the test picture, on the blurred picture (the paper's baseline), and on its m
 {table(right)}
 """
     ModelCard(text, ignore_metadata_errors=False).save(folder / "README.md")
+
+
+def _hits(right: int, n: int) -> list[bool]:
+    return [True] * right + [False] * (n - right)
+
+
+def parameters(folder: Path) -> int:
+    """Numbers in a checkpoint; tied weights count once."""
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        return sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())
 
 
 def amend(folder: Path, text: str) -> None:

@@ -169,7 +169,7 @@ def _finish(model, tokenizer, short: str, work: Path, folder: Path, say) -> Path
     recipe, seed = split_seed(short)
     save_member(model, tokenizer, recipe, beside)
     say("measuring on the test set")
-    write_card(short, beside, work / f"member-{recipe}-{seed}", seed)
+    write_card(short, beside, work / f"member-{recipe}-{seed}")
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
     return folder
