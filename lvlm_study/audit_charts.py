@@ -71,7 +71,8 @@ def rivals_figure(tree: dict):
     """Our own gaps of Table 1's methods and the controls, one panel a model, with intervals."""
     names = ["igos", "grad_cam", "gae", "iia", "sobel", "center", "random"]
     models = [m for m, of in tree["rivals"].items() if "igos" in of]
-    columns = max(1, min(len(models), 4))
+    models = [m for m in models if set(names[1:4]) & set(tree["rivals"][m])] or models
+    columns = max(1, min(len(models), 3))
     lines = max(1, -(-len(models) // columns))
     figure, axes = plt.subplots(
         lines, columns, figsize=(WIDTH, 0.36 * WIDTH * lines), sharex=True, sharey=True,
@@ -85,7 +86,7 @@ def rivals_figure(tree: dict):
             _point(ax, tree["rivals"][model].get(name, {}).get("gap"), place)
         ax.set(title=model.removeprefix("mini/"), yticks=range(len(names)))
         ax.set_yticklabels([title(name) for name in names])
-        ax.set_xlabel("insertion − deletion")
+    figure.supxlabel("insertion − deletion")
     axes[0, 0].invert_yaxis()
     return figure
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from . import audit
 from .paths import data_dir
-from .similarity import FEWEST, comparable, meant_to_compare, member, studied
+from .similarity import FEWEST, comparable, meant_to_compare, member, one_each, studied
 from .statistics import estimate, paired_test
 from .stored import one_way
 
@@ -258,7 +258,7 @@ def bias(tree: dict) -> tuple:
 
 def length(tree: dict) -> tuple:
     """Table 2: nobody can tell reliance from verbosity by the total drop."""
-    rows = sorted(_one_size(tree["length"]).items(), key=lambda row: row[1]["pale"]["once"])
+    rows = sorted(_one_each(tree["length"]).items(), key=lambda row: row[1]["pale"]["once"])
     found = "answers that lose less than 30 % under blur, in brackets if they were twice as long: "
     found += ", ".join(
         f"{m.removeprefix('mini/')} {r['pale']['once']:.0f} ({r['pale']['twice']:.0f}) %"
@@ -290,18 +290,14 @@ def _in_words(variant: str) -> str:
     return variant[5:-1].replace("l2=", "weight ").replace(",gamma=", ", decay ")
 
 
-def _one_size(by_model: dict) -> dict:
-    """One model an architecture, of the largest size and first training; released ones all."""
-    kept = {}
-    for name, found in by_model.items():
-        if not name.startswith("mini/") or (member(name).size == "l" and not member(name).seed):
-            kept[name] = found
-    return kept
+def _one_each(by_model: dict) -> dict:
+    names = one_each(pd.DataFrame({"model": list(by_model)}, dtype=str)).model
+    return {name: by_model[name] for name in names}
 
 
 def people(tree: dict) -> tuple:
     """Table 6: no people here; the sign with the evidence in their place."""
-    rows = [(m, v["igos"]) for m, v in _one_size(tree["people"]).items() if "igos" in v]
+    rows = [(m, v["igos"]) for m, v in _one_each(tree["people"]).items() if "igos" in v]
     said = "; ".join(f"{m.removeprefix('mini/')} {shown(v)}, n = {v['n']}" for m, v in rows)
     found = f"rank correlation with the evidence, all kinds of question: {said}"
     found = found if rows else "not run"

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import fisher_exact
 
+from .similarity import first_trainings
+
 RULES = {
     "pointing": "the map's highest point lies on the evidence, or within 15 pixels of it",
     "mass": "the evidence gets at least twice its share of the map",
@@ -22,8 +24,8 @@ METHODS = ("igos", "sobel", "center", "random")  # the paper's, and those that k
 
 
 def compared(maps: pd.DataFrame, benchmark: str) -> pd.DataFrame:
-    """The rows of one benchmark and of `METHODS`."""
-    return maps[(maps.benchmark == benchmark) & maps.method.isin(METHODS)]
+    """The rows of one benchmark and of `METHODS`; a model's further trainings do not count."""
+    return first_trainings(maps[(maps.benchmark == benchmark) & maps.method.isin(METHODS)])
 
 
 def sorted_rows(maps: pd.DataFrame, rule: str = "pointing") -> pd.DataFrame:

@@ -12,6 +12,7 @@ import pandas as pd
 from . import correctness, focus, judged_maps
 from .benchmarks import load_benchmark
 from .human_attention import attention_rows, placed_elsewhere
+from .similarity import first_trainings, one_each
 from .statistics import estimate
 from .stored import stored_maps
 from .summaries import Tables, correlation, interval, number
@@ -21,12 +22,15 @@ CONTROLS = ("random", "center", "sobel")
 MEASURES = ("spread", "regions", "needed", "enough", "composition")
 
 
-def frames(tables: Tables, benchmark: str = "sprites") -> pd.DataFrame:
-    """Stored maps of the tables on grid units and blur, joined with their answers."""
+def frames(tables: Tables, keep=one_each, benchmark: str = "sprites") -> pd.DataFrame:
+    """Stored maps of the tables on grid units and blur, joined with their answers.
+
+    `keep` chooses the models: one an architecture, unless said otherwise.
+    """
     if tables.maps.empty or tables.reliance.empty:
         return pd.DataFrame()
     maps = stored_maps(tables.results)
-    return maps[(maps.benchmark == benchmark) & maps.method.isin((METHOD, *CONTROLS))]
+    return keep(maps[(maps.benchmark == benchmark) & maps.method.isin((METHOD, *CONTROLS))])
 
 
 def focus_summary(tables: Tables) -> dict:
@@ -112,7 +116,7 @@ def against_random(rows: pd.DataFrame) -> dict:
 
 def correctness_summary(tables: Tables) -> dict:
     """Quadrants and their difference by model and rule, and over all models."""
-    maps = frames(tables)
+    maps = frames(tables, first_trainings)
     if maps.empty:
         return {}
     chosen = maps[maps.method == METHOD]

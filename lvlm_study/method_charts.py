@@ -125,7 +125,7 @@ def by_reading_order(frame: pd.DataFrame, value: str = "gap") -> list[str]:
 def gap_figure(maps: pd.DataFrame):
     """Insertion - deletion by method, a panel a model; small rings are the maps turned over."""
     frame = rows_of(maps)
-    order, parts = by_reading_order(frame), list(groups(frame, LEAST))
+    order, parts = by_reading_order(frame), with_rivals(frame)
     if not parts:
         return None
     figure, axes = panels(len(parts), len(order))
@@ -142,10 +142,17 @@ def gap_figure(maps: pd.DataFrame):
     return figure
 
 
+def with_rivals(frame: pd.DataFrame) -> list:
+    """`groups` that have a method beside iGOS and the controls; all of them if none has."""
+    parts = list(groups(frame, LEAST))
+    rivals = [p for p in parts if set(p[1].method) - {REFERENCE, *CONTROLS}]
+    return rivals or parts
+
+
 @when_run
 def difference_figure(maps: pd.DataFrame):
     """iGOS minus every other method, item by item, a panel a model; right of 0 iGOS is better."""
-    parts = [(keys, against(part)) for keys, part in groups(rows_of(maps), LEAST)]
+    parts = [(keys, against(part)) for keys, part in with_rivals(rows_of(maps))]
     parts = [(keys, table) for keys, table in parts if len(table)]
     if not parts:
         return None

@@ -73,6 +73,19 @@ def meant_to_compare(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[~rows.model.isin([f"mini/{name}" for name in APART])]
 
 
+def first_trainings(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of every model that is compared, without its further trainings."""
+    rows = meant_to_compare(rows)
+    return rows[np.array([member(name).seed == 0 for name in rows.model], bool)]
+
+
+def one_each(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one model an architecture of the zoo, the largest size; all of released models."""
+    rows = first_trainings(rows)
+    zoo = rows.model.str.startswith("mini/").to_numpy()
+    return rows[~zoo | np.array([member(name).size == "l" for name in rows.model], bool)]
+
+
 # --- two maps
 
 

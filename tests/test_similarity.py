@@ -40,6 +40,16 @@ def test_every_zoo_recipe_is_understood():
             assert (found.family, found.size) == (recipe.family, recipe.size)
 
 
+def test_which_models_take_part():
+    names = ["mini/llava-1.5", "mini/llava-1.5-m", "mini/mini-gemini-l-seed1", "mini/joint"]
+    names += ["mini/llava-1.5-shortcut", "llava-hf/llava-1.5-7b-hf", "mini/cambrian-l"]
+    rows = pd.DataFrame({"model": names})
+    first = ["mini/llava-1.5", "mini/llava-1.5-m", "llava-hf/llava-1.5-7b-hf", "mini/cambrian-l"]
+    assert s.first_trainings(rows).model.tolist() == first
+    assert s.one_each(rows).model.tolist() == [first[0], *first[2:]]
+    assert s.one_each(rows[:0]).empty
+
+
 def test_relations():
     assert s.relation("mini/llava-1.5", "mini/llava-1.5-seed1") == s.OTHER_SEED
     assert s.relation("mini/llava-1.5", "mini/llava-1.5-s") == s.OTHER_SIZE
