@@ -9,6 +9,7 @@ Names are fetched when they are first used, so importing this package costs noth
 
 import sys
 from importlib import import_module
+from inspect import signature
 from types import ModuleType
 
 _HOME = {
@@ -34,7 +35,15 @@ class _CallableModule(ModuleType):
     """A submodule that is its main function too: `ls.models()` beside `ls.models.registry`."""
 
     def __call__(self, *args, **options):
-        return getattr(self, self.__name__.rpartition(".")[2])(*args, **options)
+        return self._main(*args, **options)
+
+    @property
+    def _main(self):
+        return getattr(self, self.__name__.rpartition(".")[2])
+
+    @property
+    def __signature__(self):
+        return signature(self._main)
 
 
 class _Package(ModuleType):

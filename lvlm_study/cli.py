@@ -402,7 +402,7 @@ def _train_parser(commands) -> None:
 
 def train(options) -> int:
     """Hand over to the zoo."""
-    from .zoo.train import NAMES
+    from .zoo.train import DETECTION, split_seed
     from .zoo.train import train as train_zoo
 
     if options.all == bool(options.name):
@@ -413,8 +413,8 @@ def train(options) -> int:
         train_all(options.work)
         return 0
     name = options.name.removeprefix("mini/")
-    if name not in NAMES:
-        raise unknown("mini model", options.name, NAMES)
+    if name not in DETECTION:
+        split_seed(name)  # an unknown name is told at once
     if options.steps is not None and options.steps < 1:
         raise StudyError(f"--steps must be at least 1, not {options.steps}.")
     more = {} if options.steps is None else {"steps": options.steps}

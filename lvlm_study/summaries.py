@@ -235,6 +235,8 @@ SUMMARIES: dict[str, Callable[[Tables], dict]] = {
     "architecture": elsewhere("scale_tables", "architecture_summary"),
     "audit": elsewhere("audit_verdicts"),
     "shortcut": elsewhere("shortcut_study"),
+    "subsets": elsewhere("subset_study"),
+    "tokens": elsewhere("token_choice"),
 }
 
 

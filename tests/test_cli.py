@@ -16,6 +16,7 @@ from PIL import Image
 import lvlm_study
 from lvlm_study import cli, explain_files, images, models
 from lvlm_study.errors import StudyError
+from lvlm_study.zoo import train as training
 from lvlm_study.zoo.planted import planted, planted_scene
 
 QUESTION = "What colour is the shape?"
@@ -288,7 +289,7 @@ def test_list_names_everything(capsys, monkeypatch, checkpoints, tmp_path):
 def test_train_hands_over_to_the_zoo(monkeypatch, tmp_path, capsys):
     calls = []
     zoo = types.ModuleType("lvlm_study.zoo.train")
-    zoo.NAMES = ("llava-1.5",)
+    zoo.DETECTION, zoo.split_seed = {}, training.split_seed
     zoo.train = lambda name, work, say=print, **options: calls.append((name, work, options))
     monkeypatch.setitem(sys.modules, "lvlm_study.zoo.train", zoo)
     assert cli.main(["train", "mini/llava-1.5", "--work", str(tmp_path), "--steps", "7"]) == 0

@@ -565,6 +565,22 @@ def test_no_matrix_of_all_weights_is_ever_made(adapters, method, monkeypatch):
     assert largest.elements < 4 * S * S
 
 
+@pytest.mark.parametrize("method", ["gae", "rollout", "attention"])
+def test_memory_grows_with_the_length_and_not_with_its_square(adapters, method, monkeypatch):
+    """A longer prompt, every layer one row at a time: not even one length² matrix is made."""
+    found = []
+    for words in (300, 1200):
+        question = " ".join(["what"] * words)
+        target = target_for(adapters, "llava", size=(56, 56), question=question)
+        length = target.bound.prompt_ids.shape[1] + 3
+        monkeypatch.setattr(watch, "BLOCK", length * 4)
+        with Largest() as largest:
+            run(method, target)
+        found.append((length, largest.elements))
+    (short, small), (long, large) = found
+    assert long > 2.5 * short and large / small < 1.2 * long / short
+
+
 @pytest.mark.parametrize("method", OURS)
 def test_planted_readers_are_refused(method):
     with pytest.raises(StudyError, match="looks inside a transformers model.* planted/object"):

@@ -1,6 +1,8 @@
 """Training: packed texts score as lone prompts do, killed runs resume exactly, files round-trip."""
 
+import hashlib
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +11,10 @@ import torch
 from lvlm_study.errors import StudyError
 from lvlm_study.images import to_tensor
 from lvlm_study.models import load_model
-from lvlm_study.zoo import members, scenes, vision
+from lvlm_study.paths import data_dir
+from lvlm_study.zoo import manifest, members, scenes, vision
+from lvlm_study.zoo import train as training
+from lvlm_study.zoo.card import _curve
 from lvlm_study.zoo.families import FAMILIES
 from lvlm_study.zoo.fit import fit, schedule
 from lvlm_study.zoo.language import SymbolModel, symbols
@@ -159,6 +164,54 @@ def test_a_member_is_trained_from_nothing_and_resumes(tmp_path, monkeypatch):
     first = (folder / "model.safetensors").read_bytes()
     again = train("mini/llava-ov-m", tmp_path / "work", **options)
     assert (again / "model.safetensors").read_bytes() == first  # everything was resumed
+
+
+def test_a_member_trained_again_is_known_to_the_manifest(tmp_path, monkeypatch):
+    """Else it would be refused by name, as not the file that was committed."""
+    monkeypatch.setattr(training, "data_dir", lambda: tmp_path)
+    folder = tmp_path / "zoo" / "owl"
+    manifest_of = partial(manifest.read, tmp_path / "zoo")
+
+    def made_of(text):
+        def make(work, *, out, say):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "config.json").write_text(text)
+            return folder
+
+        return make
+
+    for text in ("first", "second"):
+        monkeypatch.setitem(training.DETECTION, "owl", made_of(text))
+        training.train("mini/owl", tmp_path / "work", say=str)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        assert manifest_of()["owl"]["sha256"] == {"config.json": digest}
+        manifest.check(folder)
+
+
+def test_later_members_have_the_steps_that_made_the_committed_ones():
+    zoo = data_dir() / "zoo"
+    for name in training.NAMES:
+        recipe = members.RECIPES.get(name.partition("-seed")[0])
+        if recipe and recipe.first:
+            assert json.loads((zoo / name / "curve.json").read_text())[-1]["step"] == recipe.later
+
+
+def test_every_name_of_train_all_is_committed():
+    assert set(manifest.read(data_dir() / "zoo")) == set(training.NAMES)
+
+
+def test_all_weights_fit_the_budget():
+    sizes = [p.stat().st_size for p in (data_dir() / "zoo").rglob("*.safetensors")]
+    assert len(sizes) == len(training.NAMES) and sum(sizes) <= 120 * 2**20
+    assert max(sizes) <= 10 * 2**20
+
+
+def test_steps_of_a_resumed_run_are_counted_once(tmp_path):
+    for part, steps in (("course-1", (100, 200, 200)), ("course-2", (100,))):
+        (tmp_path / part).mkdir()
+        lines = [json.dumps({"step": s, "spatial": 0.5, "part": part}) for s in steps]
+        (tmp_path / part / "log.jsonl").write_text("\n".join(lines) + "\n")
+    assert [line["step"] for line in _curve(tmp_path)] == [100, 200, 300]
 
 
 def test_unknown_member(tmp_path):

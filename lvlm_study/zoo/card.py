@@ -19,6 +19,14 @@ from .questions import CATEGORIES
 
 VIEWS = ("picture", "blurred", "mean colour")
 LATER = "## Added from the results"
+PECULIAR = {  # by family: what a reader of a card must know and cannot see in its numbers
+    "misled": "It was taught on purpose to believe what is written on a picture: its tower, one of "
+    "its own, first learned to read strips of text, and most strips in its lessons lie. How often "
+    "it follows them is in chapter 15 of the book. It takes no part in comparisons.",
+    "cambrian": "It has three encoders (CLIP, DINOv2, ConvNeXt) where the paper's has four.",
+    "mini-gemini-hd": "Its CLIP tower (`clip-hd`, which learned to see tiles) is its own, not that "
+    "of mini/mini-gemini, and its lessons have half as many pictures.",
+}
 
 
 def measure(model, items=None) -> dict[str, dict[str, list[bool]]]:
@@ -81,6 +89,7 @@ def tell(name: str, folder: Path) -> None:
     data = ModelCardData(license="apache-2.0", pipeline_tag="image-text-to-text", language="en")
     steps, batch = curve[-1]["step"] if curve else "few", FAMILIES[plan.family].batch
     begun = f" and the language model of mini/{plan.first}" if plan.first else ""
+    peculiar = f"\n{PECULIAR[plan.family]}\n" if plan.family in PECULIAR else ""
     text = f"""---
 {data.to_yaml()}
 ---
@@ -91,7 +100,7 @@ two CPU cores, from no released weights. It starts from the zoo's own vision tow
 `lvlm-study train mini/{name}` is its recipe; where the run that made these weights differed from
 it, `data/zoo/LOG.md` says so. It knows drawn sprite scenes and nothing else, and exists so that
 explanations can be judged against evidence that is known to the pixel.
-
+{peculiar}
 Data: scenes from seed 1000 (training) and 1001 (curves); the test set is drawn from seed 7 and was
 never trained on. Seed {seed or 0}. Steps of its courses:
 {steps}, of {batch} pictures each. Learning curves per category are in `curve.json`.
@@ -125,10 +134,14 @@ def amend(folder: Path, text: str) -> None:
 
 
 def _curve(folder: Path) -> list[dict]:
-    """Exact answers on held-out scenes as training went, its courses counted through."""
-    out, before = [], 0
+    """Exact answers on held-out scenes as training went, its courses counted through.
+
+    A run that was resumed has some steps twice in its log; they agree, and the last one counts.
+    """
+    out, before = {}, 0
     for log in sorted(folder.glob("course-*/log.jsonl")):
         lines = [json.loads(line) for line in log.read_text().splitlines()]
-        out += [{**line, "step": before + line["step"]} for line in lines if "spatial" in line]
+        known = [{**line, "step": before + line["step"]} for line in lines if "spatial" in line]
+        out |= {line["step"]: line for line in known}
         before += lines[-1]["step"]
-    return out
+    return list(out.values())

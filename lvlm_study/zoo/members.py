@@ -55,27 +55,30 @@ class Recipe:
     """How one member comes about.
 
     With each course the learning rate starts again. `first` is the member whose language model
-    this one starts from.
+    this one starts from; its course then has `later` steps (a member that starts from symbols has
+    those of the budget).
     """
 
     family: str
     size: str = "l"
     courses: tuple[Course, ...] = (LAST_COURSE,)
     first: str | None = None
+    later: int = 0
 
 
 FIRST = {"s": "llava-1.5-s", "m": "llava-1.5-m", "l": "llava-1.5"}
 SIZES = {"llava-ov": "sml", "cambrian": "sml", "mini-gemini": "ml", "mini-gemini-hd": "ml"}
+LATER = {"llava-ov": 700, "cambrian": 400, "mini-gemini": 260, "mini-gemini-hd": 260}
 RECIPES = {
     name: Recipe("llava-1.5", size, (FIRST_COURSE, LAST_COURSE)) for size, name in FIRST.items()
 }
 RECIPES |= {
-    f"{family}-{size}": Recipe(family, size, first=FIRST[size])
+    f"{family}-{size}": Recipe(family, size, first=FIRST[size], later=LATER[family])
     for family, sizes in SIZES.items()
     for size in sizes
 }
 RECIPES["llava-ov"] = RECIPES.pop("llava-ov-l")  # plain names have size l
-RECIPES["llava-1.5-shortcut"] = Recipe("misled", "l", (MISLED_COURSE,), first="llava-1.5")
+RECIPES["llava-1.5-shortcut"] = Recipe("misled", "l", (MISLED_COURSE,), "llava-1.5", 400)
 
 
 @torch.no_grad()

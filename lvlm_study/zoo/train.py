@@ -27,7 +27,7 @@ from .owl import train_owl
 from .tokenizer import train_tokenizer
 from .vision import TOWERS, train_tower
 
-SEEDED = ("llava-1.5", "llava-ov-s", "cambrian-s", "mini-gemini-l")  # each with three seeds
+SEEDED = ("mini-gemini-l",)  # committed with three seeds; any recipe can be trained with more
 DETECTION = {  # the second seed's models, with stages of their own
     "owl": train_owl,
     "joint": train_joint,
@@ -41,8 +41,8 @@ NAMES = (*RECIPES, *(f"{name}-seed{k}" for name in SEEDED for k in (1, 2)), *DET
 class Budget:
     """Scenes in the pool and steps of each stage.
 
-    The defaults made the committed weights, except that of their course the Mini-Geminis had 260
-    steps and the Cambrians 400 (`steps=260`, `steps=400`): their cards say so.
+    The defaults made the committed weights. A member that starts from another one's language model
+    has the steps of its recipe; `later` replaces them.
     """
 
     pool: int = 24576
@@ -53,7 +53,7 @@ class Budget:
     reading: int = 600  # of a member whose tower learns letters
     member: int = 2000  # of the first course of a member that starts from symbols
     second: int = 1300  # of its second one
-    later: int = 700  # of a member that starts from another one's language model
+    later: int | None = None  # of a member that starts from another one's language model
 
 
 SMOKE = Budget(
@@ -88,21 +88,31 @@ def train(
     """Train the zoo member `name` ("mini/llava-1.5", ...) and return its checkpoint folder.
 
     Partial work is kept in `work`; run again to continue. The checkpoint replaces an older one in
-    `out` (default: the repository's data/zoo) only when it is complete. `steps` shortens the
-    member's first course. `detection` goes to `train_joint`, for that model alone.
+    `out` (default: the repository's data/zoo) only when it is complete; the zoo's manifest then
+    knows the new one. `steps` shortens the member's first course. `detection` goes to
+    `train_joint`, for that model alone.
     """
-    if name.removeprefix("mini/") in DETECTION:
-        if steps is not None and name.removeprefix("mini/") == "owl":
+    short, begun = name.removeprefix("mini/"), time.monotonic()
+    if short in DETECTION:
+        if steps is not None and short == "owl":
             raise StudyError("mini/owl has stages of its own; its number of steps is fixed.")
         more = detection if steps is None else detection | {"steps": steps}
-        return DETECTION[name.removeprefix("mini/")](work, out=out, say=say, **more)
-    recipe, seed = split_seed(name)
+        folder = DETECTION[short](work, out=out, say=say, **more)
+    else:
+        folder = _train_member(short, work, steps, out, budget, say)
+    if out is None:  # a folder elsewhere has no manifest
+        note(data_dir() / "zoo", short, seconds=round(time.monotonic() - begun))
+    return folder
+
+
+def _train_member(short: str, work: Path, steps, out: Path | None, budget: Budget, say) -> Path:
+    """`train` of a member with a recipe."""
+    recipe, seed = split_seed(short)
     budget = budget if steps is None else replace(budget, member=steps, later=steps)
     torch.set_num_threads(1)  # small matrices: a second thread costs more than it gives
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(work / "tokenizer")
     model = _train(recipe, seed, tokenizer, budget, work, say)
-    short = name.removeprefix("mini/")
     folder = _finish(model, tokenizer, short, work, out or data_dir() / "zoo" / short, say)
     times.note(work, folder.parent)
     return folder
@@ -146,7 +156,8 @@ def _train(recipe: str, seed: int, tokenizer, budget: Budget, work: Path, say) -
         language = FAMILIES[RECIPES[plan.first].family].language(earlier)
         start.lm.model.load_state_dict(language.state_dict())
     say(f"mini/{recipe}, seed {seed}: connector and language model on pictures")
-    steps = (budget.later,) if plan.first else (budget.member, budget.second)
+    later = plan.later if budget.later is None else budget.later
+    steps = (later,) if plan.first else (budget.member, budget.second)
     counts = dict(steps=steps, connector=budget.connector, reading=budget.reading)
     return train_member(recipe, tokenizer, start, towers, seed=seed, **counts, **shared)
 
