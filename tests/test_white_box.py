@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from white_box import FAMILIES, PORTS, SIZE, adapter_of, target_for, target_of
+from white_box import FAMILIES, IDS, PORTS, SIZE, adapter_of, target_for, target_of
 
 from lvlm_study.answers import make_target
 from lvlm_study.benchmarks import load_benchmark
@@ -567,12 +567,11 @@ def test_no_matrix_of_all_weights_is_ever_made(adapters, method, monkeypatch):
 
 @pytest.mark.parametrize("method", ["gae", "rollout", "attention"])
 def test_memory_grows_with_the_length_and_not_with_its_square(adapters, method, monkeypatch):
-    """A longer prompt, every layer one row at a time: not even one length² matrix is made."""
+    """A longer answer, every layer one row at a time: not even one length² matrix is made."""
     found = []
-    for words in (300, 1200):
-        question = " ".join(["what"] * words)
-        target = target_for(adapters, "llava", size=(56, 56), question=question)
-        length = target.bound.prompt_ids.shape[1] + 3
+    for times in (100, 400):
+        target = target_for(adapters, "llava", size=(56, 56), ids=IDS * times)
+        length = target.bound.prompt_ids.shape[1] + len(IDS) * times
         monkeypatch.setattr(watch, "BLOCK", length * 4)
         with Largest() as largest:
             run(method, target)
