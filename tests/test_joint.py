@@ -53,7 +53,8 @@ def test_detections_are_those_of_the_whole_detector(folder, joint, bound, pictur
         shared = joint.shared(bound, picture)
         logits, boxes = joint.detector.predict(shared, joint.detector.queries(NAMES))
     assert shared.shape == (1, 17, WIDTH)
-    assert torch.allclose(logits, want.logits, atol=1e-5)
+    largest = float(want.logits.abs().max())  # random weights: rounding goes with the largest
+    assert torch.allclose(logits, want.logits, rtol=0, atol=1e-5 * largest)
     assert torch.allclose(boxes, want.pred_boxes, atol=1e-6)
     assert logits.std() > 1e-3 and boxes.std() > 1e-2  # not trivially equal
 
