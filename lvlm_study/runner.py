@@ -99,6 +99,7 @@ MAPS = pa.schema(
         ("evidence_area", pa.float64()),
         ("mass", _FLOATS),
         ("heatmap", pa.list_(pa.float16())),
+        ("heatmap_scale", pa.float64()),
         ("heatmap_shape", pa.list_(pa.int32())),
         ("forward", pa.int64()),
         ("backward", pa.int64()),
@@ -541,13 +542,19 @@ ROWS = {"reliance": reliance_rows, "effects": effect_rows, "maps": map_rows}
 
 
 def stored_map(ex) -> dict:
-    """The map as float16, averaged to at most `MAP_CELLS` a side; nothing for a control."""
+    """The map averaged to at most `MAP_CELLS` a side; nothing for a control.
+
+    `heatmap` is float16 in [-1, 1] and `heatmap_scale` what it was divided by: some methods give
+    numbers of 1e-9, which float16 alone would round to nothing.
+    """
     if ex.method in CONTROLS or ex.target is None:
         return {}
     shape = [min(n, MAP_CELLS) for n in ex.grid.shape]
     grid = torch.from_numpy(ex.grid)[None, None]
-    small = torch.nn.functional.adaptive_avg_pool2d(grid, shape)[0, 0]
-    return {"heatmap": small.numpy().astype(np.float16).ravel(), "heatmap_shape": shape}
+    small = torch.nn.functional.adaptive_avg_pool2d(grid, shape)[0, 0].double().numpy().ravel()
+    scale = float(np.nan_to_num(abs(small)).max()) or 1.0
+    kept = (small / scale).astype(np.float16)
+    return {"heatmap": kept, "heatmap_scale": scale, "heatmap_shape": shape}
 
 
 def open_shards(sweep, model: str, benchmark: str, number: int, chunk, settings, say) -> list:

@@ -16,7 +16,7 @@ import pandas as pd
 from .errors import StudyError, unknown
 from .plausibility import GRAIN, rank_correlation, soft_iou
 from .statistics import Estimate, estimate
-from .stored import grid, one_way
+from .stored import grids, one_way
 
 OTHER_SEED, OTHER_SIZE, OTHER_ARCHITECTURE = "other training", "other size", "other architecture"
 BOTH = "other size and architecture"
@@ -136,8 +136,7 @@ def map_table(maps: pd.DataFrame, methods=("igos",)) -> pd.DataFrame:
     rows = studied(one_way(maps))
     rows = rows[rows.method.isin(methods)]
     rows = rows[rows.status.isin(["ok", "no_gap"])].drop_duplicates(["model", "item", "method"])
-    saliency = [grid(*pair) for pair in zip(rows.heatmap, rows.heatmap_shape, strict=True)]
-    rows = rows.assign(saliency=saliency)
+    rows = rows.assign(saliency=grids(rows))
     rows = rows.loc[rows.saliency.notna(), ["model", "item", "method", "category", "saliency"]]
     return comparable(rows)
 

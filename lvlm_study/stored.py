@@ -38,10 +38,8 @@ def stored_maps(
         maps = maps[~maps.method.map(is_variant)]
     answers = answers[answers.baseline == "blur"].drop_duplicates(KEYS)
     frame = maps.merge(answers[KEYS + SAID], on=KEYS, how="left", validate="many_to_one")
-    frame["saliency"] = [
-        grid(*pair) for pair in zip(frame.heatmap, frame.heatmap_shape, strict=True)
-    ]
-    return frame.drop(columns=["heatmap", "heatmap_shape"])
+    frame["saliency"] = grids(frame)
+    return frame.drop(columns=["heatmap", "heatmap_shape", "heatmap_scale"], errors="ignore")
 
 
 def one_way(maps: pd.DataFrame, units: str = "grid", fill: str = "blur") -> pd.DataFrame:
@@ -59,11 +57,17 @@ def with_fill(maps: pd.DataFrame) -> pd.DataFrame:
     return maps.assign(fill=maps.fill.astype(object).mask(old, "blur"))
 
 
-def grid(values, shape) -> np.ndarray | None:
+def grids(frame: pd.DataFrame) -> list[np.ndarray | None]:
+    """The maps of stored rows; rows from before the scale was kept hold the values themselves."""
+    scale = frame["heatmap_scale"].fillna(1.0) if "heatmap_scale" in frame else [1.0] * len(frame)
+    return [grid(*row) for row in zip(frame.heatmap, frame.heatmap_shape, scale, strict=True)]
+
+
+def grid(values, shape, scale: float = 1.0) -> np.ndarray | None:
     """A stored map as float32 (h, w); None where there is none."""
     if not isinstance(values, np.ndarray) or not isinstance(shape, np.ndarray):
         return None
-    return values.astype(np.float32).reshape(shape.tolist())
+    return (values.astype(np.float32) * np.float32(scale)).reshape(shape.tolist())
 
 
 def scales(frame: pd.DataFrame, share: float = 0.995) -> dict[str, float]:

@@ -17,6 +17,22 @@ from lvlm_study.models import load_model  # noqa: E402
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def committed_data():
+    """No test may change what is committed: a notebook's freshness is judged by these files."""
+    data = Path(__file__).resolve().parents[1] / "data"
+
+    def state():
+        ours = (p for p in data.rglob("*") if "results" not in p.parts)  # a sweep may be running
+        seen = {p: p.stat() for p in ours if p.is_file()}
+        return {p: (s.st_size, s.st_mtime_ns) for p, s in seen.items()}
+
+    before = state()
+    yield
+    changed = sorted(str(p) for p, _ in before.items() ^ state().items())
+    assert not changed, f"the tests changed {', '.join(changed[:5])}"
+
+
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory):
     """`checkpoints(family) -> Path` of a tiny checkpoint, written once. Do not change it."""

@@ -105,14 +105,40 @@ def test_rise_is_unbiased_on_a_linear_score(monkeypatch):
     assert (found - blocks).mean().abs() < spread
 
 
+class OnePixel(PlantedBound):
+    """f(x) = the red of one pixel: RISE's slope there is what that pixel adds, whatever the masks."""
+
+    at = (0, 0)
+
+    def log_probs(self, x, answer_ids):
+        return x[:, 0, self.at[0], self.at[1]][:, None].expand(-1, len(answer_ids))
+
+
+@pytest.mark.parametrize("at", [(0, 0), (24, 32), (47, 63), (0, 40)])
+def test_rise_of_one_pixel_is_exact_everywhere(at):
+    """With the variance of a hard mask, 1/4, in the place of what varied it was off by half."""
+    target, _ = make_target(planted("object"), SCENE, "?", baseline="black")
+    bound = OnePixel(target.bound.adapter, target.bound.size, target.bound.question)
+    bound.at = at
+    target = replace(target, bound=bound)
+    image = torch.full_like(target.image, 0.7)
+    target = replace(target, image=image, baseline=torch.zeros_like(image))
+    found = rise(target, masks=60)
+    assert found[at].item() == pytest.approx(0.7, abs=1e-5)
+    far = ((at[0] + 24) % 48, (at[1] + 32) % 64)
+    assert abs(found[far].item()) < 0.35
+
+
 def test_rise_masks():
-    grids, shifts = torch.ones(2, 1, 8, 8), torch.tensor([[0.0, 0.0], [0.99, 0.99]])
+    grids, shifts = torch.ones(2, 1, 9, 9), torch.tensor([[0.0, 0.0], [0.99, 0.99]])
     assert torch.equal(place(grids, shifts, (48, 64), 7), torch.ones(2, 1, 48, 64))
     generator = torch.Generator().manual_seed(0)
-    grids = (torch.rand(400, 1, 8, 8, generator=generator) < 0.5).float()
-    shown = place(grids, torch.rand(400, 2, generator=generator), (48, 64), 7)
-    assert shown.mean() == pytest.approx(0.5, abs=0.02)
-    assert shown.mean((0, 1)).std() < 0.05  # no place is shown more often
+    grids = (torch.rand(4000, 1, 9, 9, generator=generator) < 0.5).float()
+    shown = place(grids, torch.rand(4000, 2, generator=generator), (48, 64), 7)
+    assert shown.mean() == pytest.approx(0.5, abs=0.01)
+    assert shown.mean((0, 1)).std() < 0.015  # no place is shown more often
+    varied = (shown - 0.5).square().mean((0, 1))  # 1/4 (2/3)^2, at an edge as in the middle
+    assert (varied - 1 / 9).abs().max() < 0.012
 
 
 def test_smoothgrad_without_noise_is_the_gradient():

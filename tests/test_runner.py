@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lvlm_study import cli, results, runner, shards, summaries
+from lvlm_study import cli, results, runner, shards, stored, summaries
 from lvlm_study.benchmarks.base import Item
 from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import explain
@@ -89,7 +89,8 @@ def test_rows_hold_what_a_single_call_gives(study):
     item = items[1]
     row = maps[maps.item == item.id].iloc[0]
     ex = explain(planted("object"), item.rgb, item.question, seed=int(row.item_seed))
-    assert np.array_equal(row.heatmap, ex.grid.astype(np.float16).ravel())
+    assert row.heatmap_scale == pytest.approx(abs(ex.grid).max())
+    assert np.array_equal(row.heatmap, (ex.grid / row.heatmap_scale).astype(np.float16).ravel())
     assert list(row.heatmap_shape) == [32, 32] and row.heatmap.dtype == np.float16
     assert row["gap"] == pytest.approx(row.insertion - row.deletion)
     assert len(row.area) == len(row.deletion_curve) == 26 and row.area[-1] == 1
@@ -107,7 +108,26 @@ def test_full_size_maps_are_stored_small_and_controls_not_at_all():
     stored = runner.stored_map(replace(ex, method="grad_cam"))
     assert stored["heatmap_shape"] == [32, 32]
     blocks = ex.grid.reshape(32, 3, 32, 4).mean((1, 3))
-    assert np.allclose(stored["heatmap"].reshape(32, 32), blocks, atol=1e-3)
+    kept = stored["heatmap"].reshape(32, 32).astype(float) * stored["heatmap_scale"]
+    assert np.allclose(kept, blocks, atol=1e-3) and abs(stored["heatmap"]).max() == 1
+
+
+def test_a_map_of_tiny_numbers_is_stored_with_all_its_levels():
+    """float16 alone keeps nothing below 6e-8; maps of LLaVA-CAM are smaller."""
+    reader = planted("object")
+    ex = explain(reader, planted_scene((96, 128)), "Which colour?", method="occlusion")
+    tiny = runner.stored_map(replace(ex, grid=1e-9 * ex.grid))
+    usual = runner.stored_map(ex)
+    assert len(np.unique(tiny["heatmap"])) == len(np.unique(usual["heatmap"])) > 10
+    assert tiny["heatmap_scale"] == pytest.approx(1e-9 * usual["heatmap_scale"])
+    rows = [
+        {k: np.asarray(v) if k.endswith("shape") else v for k, v in row.items()}
+        for row in (tiny, usual)
+    ]
+    small, large = stored.grids(pd.DataFrame(rows))
+    assert np.allclose(1e9 * small, large, rtol=1e-5) and small.max() > 0
+    before = pd.DataFrame(rows).drop(columns="heatmap_scale")  # tables from before the scale
+    assert np.array_equal(stored.grids(before)[1], usual["heatmap"].reshape(32, 32))
 
 
 def test_random_maps_differ_between_items_but_not_between_runs():
