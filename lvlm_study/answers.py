@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from operator import index
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -91,6 +92,18 @@ class Target:
     baseline: Tensor = field(repr=False)  # (1, 3, h, w)
     answer: Answer
     crucial: Tensor  # (A,) bool
+    original: np.ndarray | None = field(default=None, repr=False)  # (H, W, 3) where it was reduced
+
+    def fill(self, kind: str | Tensor, seed: int = 0) -> Tensor:
+        """Another baseline (1, 3, h, w) of the same picture, as `make_baseline`.
+
+        It is made at full size and then reduced, as `baseline` was: a blur of a reduced picture
+        would take a kernel for its smaller width and keep more.
+        """
+        if self.original is None or isinstance(kind, Tensor):
+            return make_baseline(self.image, kind, seed)
+        full = make_baseline(to_tensor(self.original), kind, seed)
+        return self.bound.reduced(full).to(self.image.device)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -169,11 +182,13 @@ def make_target(
     tokens = _check_choice(tokens, word)
     parts = _prepare(model, image, question, answer, baseline, seed)
     bound, picture, empty, answer = parts
+    exact = tuple(picture.shape[-2:]) == tuple(bound.size)
     chosen = _named_tokens(answer, tokens, word)
     reliance = _reliance(*parts, threshold=threshold, exclude=exclude, chosen=chosen)
     if reliance.status != "ok":
         return None, reliance
-    return Target(bound, picture, empty, answer, reliance.crucial), reliance
+    original = None if exact else load_image(image)
+    return Target(bound, picture, empty, answer, reliance.crucial, original), reliance
 
 
 def retarget(target: Target, reliance: Reliance, crucial: Tensor) -> tuple[Target, Reliance]:

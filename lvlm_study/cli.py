@@ -92,7 +92,7 @@ def _explain_parser(commands) -> None:
     p.add_argument("--seed", type=_seed, default=0)
     p.add_argument("--tokens", default="llr", choices=("llr", "all", "keywords", "word"))
     p.add_argument("--word", help="the word to explain; implies --tokens word")
-    p.add_argument("--threshold", type=float, default=1.0, help="nats that make a token crucial")
+    p.add_argument("--threshold", type=_nats, default=1.0, help="nats that make a token crucial")
     _model_options(p)
 
 
@@ -382,7 +382,10 @@ def summarise(options) -> int:
     from .summaries import report, write_summaries
 
     results = options.results or data_dir() / "results" / options.profile
-    print(report(write_summaries(results, options.profile, options.seed)))
+    trees = write_summaries(results, options.profile, options.seed)
+    if not trees:
+        raise StudyError(f"There are no tables in {results}; make some with 'lvlm-study run'.")
+    print(report(trees))
     return 0
 
 
@@ -605,6 +608,16 @@ def _seed(text: str) -> int:
     if not text.isdigit() or int(text) >= 2**31:
         raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 on, not {text!r}")
     return int(text)
+
+
+def _nats(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not abs(value) <= 700:  # e to the 709 is the largest number that there is
+        raise argparse.ArgumentTypeError(f"a threshold is a number of nats up to 700, not {text!r}")
+    return value
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from .answers import Target
-from .baselines import make_baseline
 from .errors import StudyError, unknown
 from .heatmaps.base import MIN_GAP, Explanation
 from .heatmaps.controls import center, random
@@ -111,8 +110,8 @@ def deletion_insertion(
         status = "no_crucial_tokens" if target is None else "diverged"
         return _empty(status, steps, name, fill_name)
     labels = unit_labels(target, units)
-    ranked = removal_order(unit_means(_fit(explanation.saliency, target.size), labels), seed)
-    empty = target.baseline if fill is None else make_baseline(target.image, fill, seed)
+    ranked = removal_order(unit_means(_fit(explanation.saliency, target), labels), seed)
+    empty = target.baseline if fill is None else target.fill(fill, seed)
     counts = step_counts(len(ranked), steps, compat)
     curves = perturbation_curves(target, labels, ranked, counts, empty, batch)
     return _score(*curves, steps, name, fill_name, min_gap, compat)
@@ -345,10 +344,13 @@ def _nearest(labels: np.ndarray, target: Target) -> np.ndarray:
     return labels[np.ix_(rows, columns)]
 
 
-def _fit(saliency: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _fit(saliency: np.ndarray, target: Target) -> np.ndarray:
     """The map in the target's working size; an image worked on at full size is left as it is."""
-    if saliency.shape == tuple(size):
+    size, full = target.size, tuple(target.bound.size)
+    if saliency.shape == size:
         return saliency
+    if saliency.shape != full:
+        raise StudyError(f"The map must have the image's shape {full}, not {saliency.shape}.")
     values = torch.from_numpy(np.ascontiguousarray(saliency))[None, None].double()
     return torch.nn.functional.adaptive_avg_pool2d(values, size)[0, 0].numpy()
 

@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 from .benchmarks.base import Item
 from .heatmaps import controls
 from .images import to_tensor
-from .plausibility import GRAIN, area_means, rank_correlation, soft_iou
+from .plausibility import GRAIN, area_means, rank_correlation, settled, soft_iou
 
 LARGE = 0.5  # evidence above this share of the picture is the whole place: no place to look at
 ORIENTATIONS = ("high is important", "turned over")
@@ -35,7 +35,7 @@ def compared(saliency: np.ndarray, reference: np.ndarray) -> dict:
     """
     small, aim = (area_means(np.asarray(x, float), GRAIN) for x in (saliency, reference))
     return {
-        "correlation": rank_correlation(small.round(12), aim.round(12), cells=None),
+        "correlation": rank_correlation(settled(small), settled(aim), cells=None),
         "iou_sum": soft_iou(small, aim, "sum"),
         "iou_max": soft_iou(small, aim, "max"),
         "iou_bytes": bytes_iou(small, aim),
@@ -148,7 +148,7 @@ def built(reference: np.ndarray, correlation: float, seed: int = 0) -> np.ndarra
     Ranks of the reference are added to, or taken from, uniform noise; the weight is found by
     bisection. The reachable end is returned when the correlation is out of reach.
     """
-    aim = area_means(np.asarray(reference, float), GRAIN).round(12)
+    aim = settled(area_means(np.asarray(reference, float), GRAIN))
     ranks = rankdata(aim.ravel()).reshape(aim.shape) / aim.size
     noise = np.random.default_rng(seed).random(aim.shape)
     low, high = -1.0, 1.0

@@ -76,6 +76,14 @@ class Study:
         """Where a table of single answers is kept."""
         return self.results / "detection" / f"{name}.parquet"
 
+    def kept(self, name: str, weights: str, columns: tuple[str, ...]) -> pd.DataFrame:
+        """Rows of an earlier run with these weights and this seed; others are made again."""
+        path = self.table(name)
+        frame = pd.read_parquet(path) if path.is_file() else pd.DataFrame()
+        if not {"weights", "seed"} <= set(frame):
+            return pd.DataFrame(columns=[*columns, "weights", "seed"])
+        return frame[(frame.weights == weights) & (frame.seed == self.seed)]
+
     def write(self, part: str, n: int, tree: dict) -> None:
         """One results file, whole or not at all."""
         about = {"profile": self.profile, "model": self.name, "n": n, "seed": self.seed}
@@ -190,17 +198,18 @@ def presence(mine: Study) -> None:
 
 def pairs(mine: Study) -> None:
     """Two questions about two objects of one scene, and their maps, by every method."""
-    path = mine.table("pairs")
-    frame = pd.read_parquet(path) if path.is_file() else pd.DataFrame({"pair": [], "method": []})
+    weights = provenance.weights_checksum(mine.model)
+    frame = mine.kept("pairs", weights, ("pair", "method"))
     known = set(zip(frame.pair, frame.method, strict=True))
     items = dealt(load_benchmark("sprites"), None)
     chosen = [(item, two) for item in items if (two := two_objects(item.extra["scene"]))]
     for item, two in chosen[: mine.count("pairs")]:
         fresh = [m for m in METHODS if (item.id, m) not in known]
         rows = pair_rows(mine, item, two, fresh) if fresh else []
-        frame = pd.concat([frame, pd.DataFrame(rows)], ignore_index=True) if rows else frame
         if rows:
-            save(path, frame)
+            made = pd.DataFrame(rows).assign(weights=weights, seed=mine.seed)
+            frame = pd.concat([frame, made], ignore_index=True) if len(frame) else made
+            save(mine.table("pairs"), frame)
     mine.write("pairs", frame.pair.nunique(), {"methods": pairs_summary(frame)})
 
 
@@ -333,18 +342,21 @@ def _against_ga(frame: pd.DataFrame, method: str) -> dict:
 
 def bias(mine: Study) -> None:
     """Shifts of both twins: towards what was planted, and between names that mean nothing."""
-    path, parts = mine.table("bias"), []
-    known = pd.read_parquet(path) if path.is_file() else pd.DataFrame({"twin": [], "pair": []})
+    parts = []
     for high, low in ((bias_study.MORE, bias_study.LESS), bias_study.UNRELATED):
         some = bias_study.cases(mine.count("bias"), high, low)
         for twin in KINDS:
-            done = known[(known.twin == twin) & (known.pair == f"{high}-{low}")]
-            if not len(done) or done["case"].nunique() != len(some):
-                model = load_model(f"{mine.name}/{twin}")
-                done = bias_study.shifts(model, some).assign(twin=twin, pair=f"{high}-{low}")
+            model = load_model(f"{mine.name}/{twin}")
+            which = {"twin": twin, "pair": f"{high}-{low}"}
+            weights = provenance.weights_checksum(model)
+            known = mine.kept("bias", weights, ("twin", "pair", "case"))
+            done = known[(known.twin == twin) & (known.pair == which["pair"])]
+            if done["case"].nunique() != len(some):
+                shifts = bias_study.shifts(model, some)
+                done = shifts.assign(**which, weights=weights, seed=mine.seed)
             parts.append(done)
     frame = pd.concat(parts, ignore_index=True)
-    save(path, frame)
+    save(mine.table("bias"), frame)
     mine.write("bias", mine.count("bias"), {"pairs": bias_study.bias_summary(frame)})
 
 

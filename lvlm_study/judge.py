@@ -193,9 +193,15 @@ def _numbers(words: Tokens) -> list[tuple[str, str]]:
             found += [("0", before)] if not (found or bare or _negated(words, i)) else []
         elif word in {"single", "pair", "couple", "dozen"} and not found:
             found.append(({"single": "1", "dozen": "12"}.get(word, "2"), before))
-        elif word[0].isdigit() and words[i + 1 : i + 2] != ["of"] and not _negated(words, i):
+        elif word[0].isdigit() and not _of_many(words, i) and not _negated(words, i):
             found.append((word, before))
     return found
+
+
+def _of_many(words: Tokens, i: int) -> bool:
+    """Whether a number only picks out some ("one of them is red"); not in "3 of the 5"."""
+    whole = words[i + 2 : i + 4]
+    return words[i + 1 : i + 2] == ["of"] and not any(word[0].isdigit() for word in whole)
 
 
 # --- options --------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from .method_names import CONTROLS, NOBODY, REFERENCE, in_order, listed, title
 from .results import NOT_YET
-from .statistics import estimate, holm, paired_test
+from .statistics import compare, estimate, holm, paired_test
 from .stored import one_way
 from .variants import is_variant
 
@@ -111,11 +111,12 @@ def method_scores(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def both_ways(table: pd.DataFrame) -> pd.DataFrame:
-    """The same rows for the maps turned over: deletion and insertion change places, exactly.
+    """The same rows for the maps turned over: deletion and insertion change places.
 
     An image that keeps the k least important units of a map keeps the k most important ones of the
     map turned over, so one curve is the other read backwards (`faithfulness.step_counts` is
-    symmetric, and a test holds the identity to 1e-6).
+    symmetric, and a test holds the identity to 1e-6). Units of equal saliency are the exception:
+    their order is drawn, and a map turned over would have them drawn anew.
     """
     swapped = {"deletion": "insertion", "insertion": "deletion"}
     ends = {f"{a}_{end}": f"{b}_{end}" for a, b in swapped.items() for end in ("low", "high")}
@@ -229,13 +230,15 @@ def ranked(frame: pd.DataFrame, controls: bool = False, value: str = "gap") -> l
 def best_of(frame: pd.DataFrame, value: str = "gap") -> dict:
     """The best method, its lead over the second, and which others are not clearly worse.
 
-    Everything on the same items; `apart` tells of methods that have too few of them.
+    Everything on the same items; `apart` tells of methods that have too few of them. The best is
+    found on the items that it is tested on, so p-values are corrected for every pair of methods
+    and not for the pairs with the best alone: any of them might have come out on top.
     """
     names = ranked(frame, value=value)
     if len(names) < 2:
         return {}
     good = same_items(frame, value)
-    rest = against(good[good.method.isin(names)], names[0], value).set_index("method")
+    rest = _against_best(good, names, value)
     second = rest.loc[names[1]]
     close = [name for name in names[1:] if not _clear(rest.loc[name])]
     lead = {k: number(second[k]) for k in ("difference", "low", "high", "p_holm")}
@@ -251,6 +254,13 @@ def best_of(frame: pd.DataFrame, value: str = "gap") -> dict:
         "not_clearly_worse": listed(close),
         "apart": apart(frame, names, value),
     }
+
+
+def _against_best(good: pd.DataFrame, names: list[str], value: str) -> pd.DataFrame:
+    """The first of `names` minus every other, as `against`, corrected over all pairs of them."""
+    long = wide(good[good.method.isin(names)], value)[names].melt(ignore_index=False).reset_index()
+    table = compare(long.dropna(), "value", by="method", item="item")
+    return table[table.a == names[0]].rename(columns={"b": "method"}).set_index("method")
 
 
 def apart(frame: pd.DataFrame, names: list[str], value: str = "gap") -> str:

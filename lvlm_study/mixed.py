@@ -150,32 +150,14 @@ def exact_p(values, labels, blocks=None) -> tuple[float, float]:
     return label_test(between, labels, blocks=blocks)
 
 
-def alike_p(similar, labels) -> tuple[float, float]:
-    """(p, smallest possible p): are models of one group more alike than models of different ones?
-
-    `similar` (n, n) is a symmetric table; the statistic is the mean within groups minus the mean
-    across. (NaN, NaN) when no group has two models.
-    """
-    similar, labels = np.asarray(similar, float), np.asarray(labels)
-    upper = np.triu(np.ones_like(similar, bool), 1)
-    if not (upper & (labels[:, None] == labels)).any():
-        return math.nan, math.nan
-
-    def apart(dealt):
-        same = dealt[:, None] == dealt
-        across = similar[upper & ~same]
-        return similar[upper & same].mean() - (across.mean() if len(across) else 0.0)
-
-    return label_test(apart, labels)
-
-
 def label_test(
     statistic: Callable, labels, draws: int = 20_000, seed: int = 0, blocks=None
 ) -> tuple[float, float]:
     """(p, smallest possible p) of a statistic of labels, under every way of dealing them.
 
     Each different way counts once; with more than `EXACT` labels `draws` random ways stand for
-    all. The smallest p is the share of ways that tie with the most extreme one.
+    all. The smallest p is the share of ways that tie with the most extreme one. Both are NaN where
+    the statistic is, for any way of dealing.
     """
     labels = np.asarray(labels)
     blocks = np.zeros(len(labels), int) if blocks is None else pd.factorize(np.asarray(blocks))[0]
@@ -184,7 +166,9 @@ def label_test(
     else:
         random = np.random.default_rng(seed)
         dealt = [labels, *(_random_way(labels, blocks, random) for _ in range(draws - 1))]
-    found = np.array([statistic(way) for way in dealt])
+    found = np.array([statistic(way) for way in dealt], float)
+    if np.isnan(found).any():
+        return np.nan, np.nan
     slack = 1e-12 + 1e-9 * np.abs(found).max()
     p = float((found >= statistic(labels) - slack).mean())
     return p, float((found >= found.max() - slack).mean())

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -143,8 +142,3 @@ def portraits(folder: str | Path) -> dict[str, list[Path]]:
             f"{root} must hold at least two sub-folders with pictures, one for each group."
         )
     return groups
-
-
-def mean_nats(found: Sequence[Shift]) -> Estimate:
-    """Mean change of the answers' log-probability over several shifts."""
-    return estimate(np.array([s.nats for s in found]))

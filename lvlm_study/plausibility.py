@@ -124,11 +124,20 @@ def rank_correlation(one: np.ndarray, other: np.ndarray, cells: int | None = GRA
     one, other = np.asarray(one, float), np.asarray(other, float)
     _same_shape(one, other)
     if cells is not None:
-        one, other = (area_means(x, cells).round(12) for x in (one, other))  # ties stay ties
+        one, other = (settled(area_means(x, cells)) for x in (one, other))
     a, b = (rankdata(x.ravel()) for x in (one, other))
     if a.std() == 0 or b.std() == 0 or not (np.isfinite(one).all() and np.isfinite(other).all()):
         return np.nan
     return float(np.corrcoef(a, b)[0, 1])
+
+
+def settled(values: np.ndarray) -> np.ndarray:
+    """Values relative to the largest, to 12 decimals: what is equal up to rounding is a tie.
+
+    Some methods' maps are of the order of 1e-9, where 12 decimals of the values would keep nothing.
+    """
+    largest = np.abs(values).max()
+    return (values / largest).round(12) if largest > 0 else values
 
 
 def area_means(values: np.ndarray, cells: int) -> np.ndarray:

@@ -31,7 +31,6 @@ from tqdm import tqdm
 from . import provenance, variants
 from .answers import make_target, visual_reliance
 from .baselines import baselines as known_baselines
-from .baselines import make_baseline
 from .benchmarks import benchmarks as known_benchmarks
 from .benchmarks import load_benchmark
 from .counterfactual import object_effects, object_mass
@@ -257,7 +256,7 @@ class Asked:
         where = (self.model, self.rgb, self.item.question, BASELINE, self.answer)
         target, reliance = make_target(*where, seed=self.seed, **choice)
         if target is not None and baseline != BASELINE:
-            target = replace(target, baseline=make_baseline(target.image, baseline, self.seed))
+            target = replace(target, baseline=target.fill(baseline, self.seed))
         return target, reliance
 
     def explain(self, name: str) -> Explanation:

@@ -79,6 +79,17 @@ def read_table(results: Path, kind: str) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
+def made_with(results: Path, kinds=("reliance", "maps", "effects")) -> dict[str, str]:
+    """Package versions that the tables of a folder were made with, several where runs differed."""
+    found: dict[str, set[str]] = {}
+    for kind in kinds:
+        for path in sorted((Path(results) / kind).rglob("*.parquet")):
+            about = (pq.read_schema(path).metadata or {}).get(META, b"{}")
+            for name, version in json.loads(about).get("versions", {}).items():
+                found.setdefault(name, set()).add(version)
+    return {name: ", ".join(sorted(versions)) for name, versions in found.items()}
+
+
 @contextmanager
 def chunk_lock(results: Path, name: str, wait: bool = False):
     """Hold a chunk; yields False when another run holds it (and `wait` is not asked for).

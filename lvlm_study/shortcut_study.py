@@ -24,7 +24,7 @@ from .plausibility import energy
 from .shards import read_table
 from .statistics import estimate
 from .stored import enlarged, stored_maps
-from .summaries import Tables, number, origin
+from .summaries import Tables, number
 from .zoo.accuracy import share
 from .zoo.shortcut import ARMS
 
@@ -149,7 +149,8 @@ def summary(tables: Tables) -> dict:
         | _of_model(shares[shares.model == model])
         for model, part in said.groupby("model")
     }
-    return {"provenance": origin(maps, tables.profile, tables.seed), "models": models}
+    own = Tables(tables.results / FOLDER, tables.profile, tables.seed)
+    return {"provenance": own.origin(maps), "models": models}
 
 
 def _of_model(mine: pd.DataFrame) -> dict:

@@ -61,6 +61,9 @@ def estimate(
         return Estimate(np.nan, np.nan, np.nan, 0, len(values))
     value = float(statistic(kept))
     groups = None if clusters is None else np.asarray(clusters).ravel()[keep]
+    if groups is not None and pd.isna(groups).any():
+        count = int(pd.isna(groups).sum())
+        raise StudyError(f"{count} of {len(kept)} values have no cluster; give every value one.")
     low, high = _interval(kept, statistic, confidence, draws, seed, groups)
     return Estimate(value, low, high, len(kept), int((~keep).sum()))
 
@@ -86,7 +89,7 @@ def paired_test(a, b, confidence: float = 0.95, draws: int = 10_000, seed: int =
 
     `a[i]` and `b[i]` belong to the same item. Under the null hypothesis each difference is as
     likely to have the other sign; all 2^n signings are used up to n = 13, `draws` random ones
-    beyond. The smallest p-value possible is 1 / draws.
+    beyond. The smallest p-value possible is 2 / 2^n up to n = 13, 1 / draws beyond.
     """
     a, b = (np.asarray(x, dtype=float).ravel() for x in (a, b))
     if len(a) != len(b):
@@ -125,11 +128,14 @@ def compare(
 
 
 def holm(p_values) -> np.ndarray:
-    """p-values adjusted for how many were looked at (Holm's step-down method)."""
+    """p-values adjusted for how many were looked at (Holm's step-down method).
+
+    NaN, a test that could not be made, stays NaN and does not count.
+    """
     p = np.asarray(p_values, dtype=float)
-    order = np.argsort(p)
-    stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
-    adjusted = np.empty_like(p)
+    order = np.argsort(p)[: np.isfinite(p).sum()]  # NaN is sorted last
+    stepped = np.maximum.accumulate(p[order] * (len(order) - np.arange(len(order))))
+    adjusted = np.full_like(p, np.nan)
     adjusted[order] = np.minimum(stepped, 1)
     return adjusted
 

@@ -12,7 +12,7 @@ from .benchmarks import load_benchmark
 from .benchmarks.sprite_subsets import PRIOR_ARMS, prior_scores
 from .shards import read_table
 from .statistics import estimate
-from .summaries import Tables, interval, origin
+from .summaries import Tables, interval
 from .zoo.accuracy import share
 from .zoo_page import told
 
@@ -36,7 +36,7 @@ def answered(reliance: pd.DataFrame, benchmark: str) -> pd.DataFrame:
             "ratio": float(sum(row.llr)),
         }
         | {k: known[row.item].extra.get(k) for k in ("pair", "triple", "arm")}
-        for row in rows[rows.answer.notna()].itertuples()
+        for row in rows[rows.llr.notna()].itertuples()  # an empty answer has no ratio
     )
 
 
@@ -85,7 +85,8 @@ def summary(tables: Tables) -> dict:
         for model, part in _by_model(both[both.model.isin(list(models))], benchmark):
             found = share(int(part.right.sum()), len(part))
             models[model].setdefault("styles", {})[style] = found
-    return {"provenance": origin(rows, tables.profile, tables.seed), "models": models}
+    own = Tables(tables.results / FOLDER, tables.profile, tables.seed)
+    return {"provenance": own.origin(rows), "models": models}
 
 
 def _by_model(rows: pd.DataFrame, benchmark: str):

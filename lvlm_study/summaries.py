@@ -26,10 +26,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import provenance
 from .kept import kept_shares
+from .method_tables import as_chance
 from .results import beside
-from .shards import read_table, unwritable
+from .shards import made_with, read_table, unwritable
 from .similarity import meant_to_compare
 from .statistics import estimate
 from .stored import with_fill
@@ -112,11 +112,12 @@ def way(units: str, fill: str) -> str:
 
 
 def of_evidence(frame: pd.DataFrame) -> dict:
-    """How well a method's maps find the evidence: each map that could be scored under blur, once.
+    """How well a method's maps find the evidence: each map under blur, once.
 
-    Null where no item has evidence that is known.
+    Constant maps count as chance. Null where no item has evidence that is known.
     """
-    maps = frame[(frame.status == "ok") & (frame.fill == "blur")].drop_duplicates("item")
+    maps = as_chance(frame[frame.status.isin(["ok", "constant"]) & (frame.fill == "blur")])
+    maps = maps.drop_duplicates("item")
     maps = maps.reindex(columns=PLAUSIBLE)
     return {
         "n": int(maps.auc.notna().sum()),
@@ -125,8 +126,11 @@ def of_evidence(frame: pd.DataFrame) -> dict:
 
 
 def of_method(frame: pd.DataFrame, errors: int = 0) -> dict:
-    """Scores of one method over the items that could be scored, and the count of the others."""
-    scored = frame[frame.status == "ok"]
+    """Scores of one method over the items that could be scored, and the count of the others.
+
+    Constant maps are among the scored ones, with the gap of chance (`as_chance`), and counted.
+    """
+    scored = as_chance(frame[frame.status.isin(["ok", "constant"])])
     skipped = frame.status.value_counts()
     return {
         "n": len(scored),
@@ -182,7 +186,12 @@ class Tables:
 
     def origin(self, frame: pd.DataFrame) -> dict:
         """The "provenance" of a summary of these rows."""
-        return origin(frame, self.profile, self.seed)
+        return origin(frame, self.profile, self.seed, self.versions)
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """What the tables were made with, which need not be what summarises them."""
+        return made_with(self.results)
 
 
 def reliance_file(tables: Tables) -> dict:
@@ -287,7 +296,7 @@ def table2_beside_the_paper() -> list[dict[str, str]]:
     return beside(rows)
 
 
-def origin(frame: pd.DataFrame, profile: str, seed: int) -> dict:
+def origin(frame: pd.DataFrame, profile: str, seed: int, versions: dict[str, str]) -> dict:
     """The provenance that `results.load` asks for; n counts different items, not rows."""
     commits = sorted(c for c in frame["commit"].dropna().unique() if c)
     return {
@@ -296,7 +305,7 @@ def origin(frame: pd.DataFrame, profile: str, seed: int) -> dict:
         "n": int(frame.groupby("benchmark").item.nunique().sum()),
         "seed": seed,
         "commit": ", ".join(commits),
-        "versions": provenance.versions(),
+        "versions": versions,
         "date": str(frame.made.max())[:10],
     }
 

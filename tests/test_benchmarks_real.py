@@ -465,7 +465,7 @@ def test_nlvr_evidence_by_hand(tmp_path):
     first, second = nlvr(tmp_path)
     assert (first.reference, second.reference) == ("Yes", "No")
     assert first.question == "Is the following statement correct: There is a blue square?"
-    mask = first.evidence()
+    mask = first.evidence
     assert mask.shape == (100, 400) and mask.sum() == 400 and mask[20:40, 10:30].all()
     objects = first.extra["objects"]
     assert objects[1]["box"] == (150, 70, 180, 100)

@@ -192,6 +192,23 @@ def test_an_empty_question_is_refused(scene, question, capsys):
     assert "question is empty" in refused(capsys, "explain", scene, question)
 
 
+@pytest.mark.parametrize("threshold", ["1000", "nan", "inf", "much"])
+def test_a_threshold_that_is_none(threshold, scene, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["explain", str(scene), "What?", "--threshold", threshold])
+    assert "a number of nats up to 700" in capsys.readouterr().err
+
+
+def test_a_question_that_is_no_text(checkpoints, scene, capsys):
+    """The shell hands over whatever bytes it was given."""
+    told = refused(capsys, "explain", scene, "What\udcff?", "--model", checkpoints("llava"))
+    assert "no UTF-8 text" in told
+
+
+def test_a_summary_of_nothing(tmp_path, capsys):
+    assert "no tables" in refused(capsys, "summarise", "--results", tmp_path / "nowhere")
+
+
 def test_an_output_folder_that_cannot_be_written_to(reader, scene, tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     for place in ("file", "file/below"):

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from lvlm_study.answers import make_target
+from lvlm_study.baselines import make_baseline
 from lvlm_study.errors import StudyError
 from lvlm_study.faithfulness import (
     Curve,
@@ -162,6 +164,23 @@ def test_every_unit_with_every_fill(found):
     assert table[0].gap == pytest.approx(table[2].gap)  # black is this target's own baseline
     assert table[1].fill_score > table[0].fill_score  # the mean colour of this scene is reddish
     assert all(score.gap > 0.3 for score in table)
+
+
+def test_a_map_of_another_shape_is_refused(found):
+    with pytest.raises(StudyError, match="the image's shape"):
+        deletion_insertion(None, replace(found, saliency=found.saliency[:-1]))
+
+
+def test_a_fill_of_a_large_picture_is_made_at_full_size(adapters):
+    """By name it is the target's own baseline; a blur of the reduced picture would be weaker."""
+    model = adapters("llava")
+    picture = np.random.default_rng(0).integers(0, 256, (1200, 1600, 3), dtype=np.uint8)
+    target, _ = make_target(model, picture, "Which?", tokens="all")
+    assert not target.exact and target.original.shape == picture.shape
+    assert torch.equal(target.fill("blur"), target.baseline)
+    assert (make_baseline(target.image, "blur") - target.baseline).abs().max() > 1 / 255
+    small, _ = make_target(model, picture[:60, :80], "Which?", tokens="all")
+    assert small.original is None and torch.equal(small.fill("blur"), small.baseline)
 
 
 def test_no_gap_is_a_status_with_raw_scores_left(found):

@@ -73,8 +73,15 @@ def test_pairs_of_a_tiny_model_are_kept_and_not_made_again(folder, tmp_path, mon
     assert (alike.score == 0.5).all(), "the same map twice explains nothing"
     n = read("joint_pairs.provenance.n", tmp_path).value
     assert n == 2
-    monkeypatch.setattr(joint_study, "pair_rows", lambda *a: pytest.fail("made already"))
+    again = []
+    monkeypatch.setattr(joint_study, "pair_rows", lambda *a: again.append(a[1].id) or [])
     joint_study.study(str(folder), results, ["pairs"], 2, say=quiet)
+    assert again == []
+    joint_study.study(str(folder), results, ["pairs"], 2, seed=1, say=quiet)
+    assert len(again) == 2  # another seed, or other weights, are another table
+    frame.assign(weights="of another model").to_parquet(results / "detection" / "pairs.parquet")
+    joint_study.study(str(folder), results, ["pairs"], 2, say=quiet)
+    assert len(again) == 4
 
 
 def test_pairs_become_tasks_for_people(tmp_path):

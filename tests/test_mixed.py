@@ -129,16 +129,8 @@ def test_drawn_ways_agree_with_all_of_them(monkeypatch):
     assert mixed.label_test(first, labels, draws=3000) == pytest.approx(exact, abs=0.02)
 
 
-def test_alike_p_by_hand():
-    """Pairs (0, 1) and (2, 3) are alike: of the 3 ways to pair four models, theirs is the best."""
-    similar = np.full((4, 4), 0.2)
-    similar[0, 1] = similar[1, 0] = similar[2, 3] = similar[3, 2] = 0.8
-    assert mixed.alike_p(similar, list("aabb")) == pytest.approx((1 / 3, 1 / 3))
-    assert mixed.alike_p(similar, list("abab"))[0] == 1
-
-
-def test_alike_p_needs_two_of_a_kind():
-    assert all(math.isnan(p) for p in mixed.alike_p(np.eye(3), list("abc")))
+def test_a_statistic_that_is_no_number_has_no_p():
+    assert all(math.isnan(p) for p in mixed.label_test(lambda dealt: np.nan, list("aabb")))
 
 
 # --- equivalence

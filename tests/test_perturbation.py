@@ -106,7 +106,7 @@ def test_rise_is_unbiased_on_a_linear_score(monkeypatch):
 
 
 class OnePixel(PlantedBound):
-    """f(x) = the red of one pixel: RISE's slope there is what that pixel adds, whatever the masks."""
+    """f(x) = the red of one pixel: the slope there is what that pixel adds, whatever the masks."""
 
     at = (0, 0)
 

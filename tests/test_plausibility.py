@@ -93,6 +93,17 @@ def test_auc_and_correlation_agree_with_scipy():
     assert rank_correlation(saliency, -saliency) == pytest.approx(-1)
 
 
+@pytest.mark.parametrize("scale", [1e-13, 1e-9, 1e9])
+def test_the_scale_of_a_map_does_not_matter(scale):
+    """Rounded to 12 decimals of its own, a map of 1e-13 was all ties."""
+    random = np.random.default_rng(3)
+    one, other = random.random((2, 56, 70))
+    kept = rank_correlation(one, other)
+    assert rank_correlation(scale * one, other) == pytest.approx(kept, abs=1e-9)
+    tied = one + 1e-14 * random.random(one.shape)
+    assert rank_correlation(tied, one) == pytest.approx(1, abs=1e-12)
+
+
 def test_area_means_share_border_pixels():
     assert area_means(np.array([[1.0, 2.0, 6.0]] * 3), 2) == pytest.approx(
         np.array([[4 / 3, 14 / 3]] * 2)

@@ -97,6 +97,16 @@ def test_holm_by_hand():
     assert holm([0.5, 0.9]) == pytest.approx([1, 1])
 
 
+def test_a_test_that_could_not_be_made_does_not_count():
+    assert holm([0.01, np.nan, 0.04])[[0, 2]] == pytest.approx([0.02, 0.04])
+    assert np.isnan(holm([0.01, np.nan])[1]) and np.isnan(holm([np.nan])).all()
+
+
+def test_a_value_without_a_cluster_is_told():
+    with pytest.raises(StudyError, match="1 of 2 values have no cluster"):
+        estimate([1.0, np.nan, 2.0], clusters=["a", "b", None])
+
+
 def test_every_pair_of_methods_is_compared_and_corrected():
     rows = [("a", i, v) for i, v in enumerate([3.0, 4, 5, np.nan])]
     rows += [("b", i, v) for i, v in enumerate([1.0, 1, 1, 7])]

@@ -7,7 +7,6 @@ is used.
 """
 
 import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +100,7 @@ def _item(row: Row, table: Path, pictures: dict[str, Path], src: Source) -> Item
         category="counting"
         if re.search(r"\b(exactly|least|most|one|two|three|\d)\b", statement)
         else "",
-        evidence=partial(object_mask, objects, named),
+        evidence=object_mask(objects, named),
         options=("Yes", "No"),
         benchmark="nlvr",
         extra={

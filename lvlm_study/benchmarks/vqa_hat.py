@@ -23,6 +23,7 @@ from torch.nn.functional import interpolate
 
 from ..errors import StudyError, unknown
 from ..images import load_image
+from ..plausibility import settled
 from .base import Item
 from .sources import Row, open_source, read_table
 
@@ -68,7 +69,7 @@ def rank_correlation_14(a: np.ndarray, b: np.ndarray) -> float:
     constant. In [-1, 1]; two people reach 0.623 on VQA-HAT, a centred blob 0.56-0.69 on free
     viewing, so never show a model's value without those rows.
     """
-    ranks = [rankdata(np.round(to_grid(m).ravel(), 12)) for m in (a, b)]
+    ranks = [rankdata(settled(to_grid(m).ravel())) for m in (a, b)]
     x, y = (r - r.mean() for r in ranks)
     norm = float(np.sqrt((x * x).sum() * (y * y).sum()))
     return float((x * y).sum() / norm) if norm > 0 else float("nan")

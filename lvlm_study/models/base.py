@@ -366,6 +366,8 @@ class Adapter(ABC):
     def _check_question(self, question: str) -> None:
         if not isinstance(question, str) or not question.strip():
             raise StudyError("The question is empty; ask something about the image.")
+        if any("\ud800" <= sign <= "\udfff" for sign in question):  # a byte of the command line
+            raise StudyError("The question has bytes that are no UTF-8 text; write it in UTF-8.")
         control = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
         control |= {self.image_token, self.placeholder}
         found = sorted(t for t in control if t and t in question)
