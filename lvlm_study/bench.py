@@ -24,7 +24,7 @@ from .heatmaps.detector_gradients import race
 from .heatmaps.gradient_alignment import answer_gradient, usual_queries
 from .heatmaps.igos import igos
 from .models import load_model, models
-from .runner import ROUGH_STEPS, STEPS, Sweep
+from .runner import ROUGH_STEPS, STEPS, Sweep, dealt
 from .zoo.planted import planted, planted_scene
 
 USUAL = "mini/llava-1.5"  # whose numbers the book and the changelog give
@@ -32,6 +32,7 @@ JOINT = "mini/joint"  # the model of the zoo that `ga` works on
 BATCH, SCORE_BATCH = 20, 32  # the defaults of `igos` and `deletion_insertion`
 BAR_IGOS, BAR_SCORES = 1.3, 1.2
 BAR_GA, NEAR_GA = 5, 1e-4  # how many times faster than a loop, and how near to it
+BAR_ANSWERS, ASKED = 10, 48  # answers a second on two cores, and how many are timed
 MEMORY_STEPS, MEMORY_BATCH = (5, 10, 20), 5  # several batches each, even for K = 5
 
 
@@ -124,6 +125,23 @@ def ga_line(found: dict) -> str:
         f"{'ga / one backward pass an output':<36}{found['cosines']:8.2f} s{found['loop']:10.2f} s"
         f"{found['faster']:7.0f} x   {'within' if good else 'MISSES'} the bar of {BAR_GA} x and "
         f"{NEAR_GA:g} apart ({found['apart']:.1e})"
+    )
+
+
+def answers_line(model, items, cores: int = 2) -> str:
+    """Answers a second of one process, and of one process a core, which share nothing."""
+    model.answer(items[0].rgb, items[0].question)  # first use
+    rgb = [item.rgb for item in items]  # drawing is no part of answering
+
+    def ask():
+        for picture, item in zip(rgb, items, strict=True):
+            model.answer(picture, item.question)
+
+    rate = len(items) / _seconds(ask)
+    verdict = "within" if cores * rate >= BAR_ANSWERS else "MISSES"
+    return (
+        f"{'answers a second':<36}{rate:8.1f} a core, {cores * rate:.1f} on {cores} cores   "
+        f"{verdict} the bar of {BAR_ANSWERS} on two"
     )
 
 
@@ -281,16 +299,17 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--rounds", type=int, default=3)
     options = p.parse_args(argv)
     try:
-        model, item = load_model(options.model), load_benchmark("sprites")[0]
+        model, items = load_model(options.model), dealt(load_benchmark("sprites"), ASKED)
     except StudyError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
-    print_bench(model, item, options.rounds)
+    item = load_benchmark("sprites")[0]
+    print_bench(model, item, options.rounds, items)
     return 0
 
 
-def print_bench(model, item, rounds: int) -> None:
-    """Everything that `make bench` shows, for one model and one item."""
+def print_bench(model, item, rounds: int, items=()) -> None:
+    """Everything that `make bench` shows, for one model and one item; `items` are only answered."""
     target = target_of(model, item)
     tokens = int(target.crucial.sum())
     print(f"{model.name}, {item.id}, {target.size} pixels, {tokens} tokens, batch {BATCH}")
@@ -305,6 +324,8 @@ def print_bench(model, item, rounds: int) -> None:
     print(race_scores(model, ex, rounds), flush=True)
     if JOINT in models():
         print(ga_line(race_ga(target_of(load_model(JOINT), item))), flush=True)
+    if items:
+        print(answers_line(model, items), flush=True)
     print(f"\nPeak memory of igos above its start, batch {MEMORY_BATCH}")
     for steps, peak in memory_by_steps(target).items():
         print(f"  K = {steps:<3} {peak / 2**20:8.1f} MiB")

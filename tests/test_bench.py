@@ -1,5 +1,7 @@
 """The benchmark runs and compares like with like; no test looks at a clock."""
 
+from types import SimpleNamespace
+
 import pytest
 import tiny
 
@@ -43,8 +45,24 @@ def test_a_plain_pass_knows_every_family(name, encoders):
 
 def test_the_benchmark_times_the_model_that_the_book_names(monkeypatch):
     asked = []
-    monkeypatch.setattr(bench, "print_bench", lambda model, item, rounds: asked.append(model.name))
+    monkeypatch.setattr(bench, "print_bench", lambda model, *rest: asked.append(model.name))
     assert bench.main([]) == 0 and asked == [bench.USUAL]
+
+
+@pytest.mark.parametrize("pause, verdict", [(0.02, "within"), (0.5, "MISSES")])
+def test_answers_a_second(monkeypatch, pause, verdict):
+    """By a clock that an answer moves on: 1 / 0.02 s and 1 / 0.5 s, twice that on two cores."""
+    clock, asked = [0.0], []
+
+    def answer(rgb, question):
+        clock[0] += pause
+        asked.append(question)
+
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: clock[0])
+    items = [SimpleNamespace(rgb=None, question=str(k)) for k in range(5)]
+    line = bench.answers_line(SimpleNamespace(answer=answer), items)
+    assert f"{1 / pause:.1f} a core, {2 / pause:.1f} on 2 cores" in line and verdict in line
+    assert asked == ["0", "0", "1", "2", "3", "4"]
 
 
 def test_scores_race_as_many_passes(adapters):
@@ -135,7 +153,7 @@ def test_the_benchmark_and_the_estimate_run(tmp_path, capsys):
     folder = str(tiny.tiny_checkpoint("llava", tmp_path / "tiny"))
     assert bench.main(["--model", folder, "--rounds", "1"]) == 0
     told = capsys.readouterr().out
-    races = 3 + (bench.JOINT in bench.models())
+    races = 4 + (bench.JOINT in bench.models())  # answers a second have a bar too
     assert told.count("the bar of") == races and told.count("K = ") == 3
     call = ["estimate", "--model", folder, "--methods", "igos", "--items", "10"]
     assert cli.main(call) == 0
