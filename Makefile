@@ -5,6 +5,7 @@
 #   make notebooks   execute what is stale           make test-slow  the slow ones
 #   make check       ruff                            make bench      time and memory of iGOS
 #   make pdf         book.pdf, by chromium           make pages      look at every page in a browser
+#   make parity      our localisation metrics against Quantus itself, in an environment of its own
 #   make clean       remove what make built
 #
 # VENV     where the environment lives (default .venv)
@@ -22,7 +23,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: env book pages pdf test test-slow check format notebooks fresh bench clean
+.PHONY: env book pages pdf test test-slow parity check format notebooks fresh bench clean
 .DEFAULT_GOAL := book
 
 env: $(STAMP)
@@ -58,6 +59,16 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(PY) -m pytest -m slow $(PYTEST_ARGS) || test $$? -eq 5 # 5: no test is marked slow
+
+# Quantus asks for torchvision and never needs it here, so its dependencies are named by hand.
+QUANTUS := quantus==0.6.0 opencv-python-headless cachetools scikit-learn joblib threadpoolctl \
+	cloudpickle narwhals
+parity: $(STAMP)
+	$(PY) -m venv --system-site-packages _build/parity
+	cd $(VENV) && ls -d "$$PWD"/lib/python3*/site-packages \
+		> "$(CURDIR)/$$(cd .. && ls -d _build/parity/lib/python3*/site-packages)/study.pth"
+	_build/parity/bin/python -m pip install --quiet --no-deps $(QUANTUS)
+	_build/parity/bin/python -m pytest -q tests/test_plausibility.py
 
 check: $(STAMP)
 	$(VENV)/bin/ruff check .

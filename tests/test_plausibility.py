@@ -1,5 +1,8 @@
 """Plausibility by hand, at chance, and against scipy."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -130,26 +133,35 @@ def test_shapes_must_agree():
         soft_iou(MAP, TRUTH, "mean")
 
 
-@pytest.mark.parametrize(
-    ("theirs", "ours"),
-    [
-        ("PointingGame", pointing),
-        ("AttributionLocalisation", energy),
-        ("RelevanceMassAccuracy", energy),
-        ("RelevanceRankAccuracy", rank_accuracy),
-        ("AUC", auc),
-    ],
-)
-@pytest.mark.filterwarnings("ignore")
-def test_agrees_with_quantus(theirs, ours):
-    """Checked against Quantus 0.6.0; maps without ties, which Quantus decides by reading order."""
-    quantus = pytest.importorskip("quantus", reason="Quantus is an optional test dependency")
-    torch = pytest.importorskip("torch")
+# --- Quantus
+
+QUANTUS = Path(__file__).with_name("quantus.json")  # its numbers, so that this runs without it
+METRICS = {
+    "PointingGame": pointing,
+    "AttributionLocalisation": energy,
+    "RelevanceMassAccuracy": energy,
+    "RelevanceRankAccuracy": rank_accuracy,
+    "AUC": auc,
+}
+
+
+def six_maps() -> tuple[np.ndarray, np.ndarray]:
+    """Maps without ties, which Quantus decides by reading order, and truths, (6, 1, 24, 32)."""
     draw = np.random.default_rng(0)
     saliency, truth = draw.random((6, 1, 24, 32)), np.zeros((6, 1, 24, 32), bool)
     for n, (y, x) in enumerate(draw.integers(0, 14, (6, 2))):
         truth[n, 0, y : y + 7, x : x + 9] = True
-    metric = getattr(quantus, theirs)(abs=False, normalise=False, disable_warnings=True)
+        if n % 2:  # the highest pixel of every second map lies inside
+            truth[n, 0].flat[saliency[n].argmax()] = True
+    return saliency, truth
+
+
+def by_quantus(name: str) -> list[float]:
+    """What the installed Quantus says of `six_maps`."""
+    quantus = pytest.importorskip("quantus", reason="Quantus is not installed: see 'make parity'")
+    torch = pytest.importorskip("torch")
+    saliency, truth = six_maps()
+    metric = getattr(quantus, name)(abs=False, normalise=False, disable_warnings=True)
     found = metric(
         model=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 2)),
         x_batch=saliency.astype(np.float32),
@@ -158,5 +170,19 @@ def test_agrees_with_quantus(theirs, ours):
         s_batch=truth.copy(),
         channel_first=True,
     )
-    own = [ours(s[0], g[0]) for s, g in zip(saliency, truth, strict=True)]
-    assert np.asarray(found, float) == pytest.approx(own, abs=1e-6)
+    return [float(value) for value in np.asarray(found, float)]
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_agrees_with_the_numbers_of_quantus(name):
+    kept = json.loads(QUANTUS.read_text())
+    own = [METRICS[name](s[0], g[0]) for s, g in zip(*six_maps(), strict=True)]
+    assert own == pytest.approx(kept[name], abs=1e-6) and kept["version"] == "0.6.0"
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.filterwarnings("ignore")
+def test_the_numbers_of_quantus_are_its_own(name):
+    """Makes sure of the file above wherever Quantus is there."""
+    found = by_quantus(name)
+    assert json.loads(QUANTUS.read_text())[name] == pytest.approx(found, abs=1e-9)
