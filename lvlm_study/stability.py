@@ -1,9 +1,11 @@
 """Is a map stable, and does it depend on the model at all? Sanity checks over a few items.
 
-Three questions to every method, each answered by explaining again (`sanity`): does another seed
-give the same map, does a map change when the weights are drawn anew from the logits down, and does
-it change when other words are explained? `lvlm-study sanity` writes the answers to `sanity.json`.
-Everything is a rank correlation with the first map at 14 x 14 cells: 1 the same, 0 unrelated.
+Questions to every method, each answered by explaining again (`sanity`): does another seed give the
+same map; does a map change when the weights are drawn anew, from the logits down or one stage at a
+time, when other words are explained, or when another question is asked? The answers are rank
+correlations with the first map at 14 x 14 cells: 1 the same, 0 unrelated. Two more are shares: how
+far a map moves under noise in the picture, of its own size, and how much of what taking regions
+away does it fails to foretell. `lvlm-study sanity` writes them all to `sanity.json`.
 """
 
 import json
@@ -18,17 +20,37 @@ from . import provenance
 from .answers import make_target
 from .errors import StudyError, unknown
 from .heatmaps import METHODS as KNOWN
+from .heatmaps import explain
 from .method_names import title
 from .method_tables import interval, number, or_not_yet, spread
 from .runner import dealt, item_seed
-from .sanity import random_logit, randomised_weights, seed_stability
+from .sanity import (
+    infidelity,
+    random_logit,
+    randomised_weights,
+    seed_stability,
+    sensitivity,
+    wrong_question,
+)
 
-METHODS = ("igos", "smoothgrad", "grad_cam", "gae", "attention", "tam")
+METHODS = (
+    "igos",
+    "smoothgrad",
+    "grad_cam",
+    "llava_cam",
+    "gae",
+    "iia",
+    "attention",
+    "rollout",
+    "tam",
+)
 METHODS += ("sobel",)  # can only fail: it never sees the model
 STAGES = 2  # the language model's blocks are drawn anew in so many steps
 SEEDS = (0, 1, 2)
 DRAWS = 2  # other words for each answer
-CHECKS = ("seeds", "weights", "logit")
+NOISE_DRAWS = 2  # noisy pictures
+CHECKS = ("seeds", "weights", "alone", "logit", "question", "noise", "infidelity")
+STAGED = ("weights", "alone")  # checks with one value a stage: drawn anew in turn, or on its own
 COLUMNS = ["item", "method", "check", "stage", "value", "status"]
 
 
@@ -51,16 +73,16 @@ def measure(model, asked, methods=METHODS, say: Callable = print) -> pd.DataFram
     """Every check of every method on (item, answer) pairs; one row a value (see `COLUMNS`).
 
     A method that refuses the model is left out with a word; `check` is one of `CHECKS`, `stage` the
-    weights drawn anew last, for "weights" only.
+    weights drawn anew last, for `STAGED` only.
     """
-    rows = []
+    rows, others = [], other_questions([item.question for item, _ in asked])
     for method in methods:
         started = time.perf_counter()
         try:
-            for item, answer in asked:
+            for (item, answer), other in zip(asked, others, strict=True):
                 rows += [
                     {"item": item.id, "method": method} | row
-                    for row in _checks(model, item, answer, method)
+                    for row in _checks(model, item, answer, method, other)
                 ]
         except StudyError as error:
             say(f"{method} is left out: {error}")
@@ -70,40 +92,52 @@ def measure(model, asked, methods=METHODS, say: Callable = print) -> pd.DataFram
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _checks(model, item, answer, method: str) -> list[dict]:
+def other_questions(questions: list[str]) -> list[str]:
+    """For each question the next one that differs; itself where all are alike."""
+    return [
+        next((other for other in questions[n + 1 :] + questions[:n] if other != own), own)
+        for n, own in enumerate(questions)
+    ]
+
+
+def _checks(model, item, answer, method: str, other: str) -> list[dict]:
     """The rows of one item and method."""
     ask = (model, item.rgb, item.question, method)
+    shown = explain(model, item.rgb, item.question, method=method, answer=answer)
     seeds = seed_stability(*ask, seeds=SEEDS, answer=answer)
-    other = random_logit(*ask, draws=DRAWS, answer=answer)
-    weights = randomised_weights(*ask, language_stages=STAGES, answer=answer)
-    rows = [
-        {"check": check, "stage": "", "value": found.mean, "status": found.status}
-        for check, found in (("seeds", seeds), ("logit", other))
-    ]
-    return rows + [
-        {"check": "weights", "stage": row.stage, "value": row.spearman, "status": row.status}
-        for row in weights.itertuples()
-    ]
+    words = random_logit(*ask, draws=DRAWS, answer=answer)
+    asked = wrong_question(*ask[:3], other, method, answer=answer)
+    noise = sensitivity(*ask, draws=NOISE_DRAWS, answer=answer)
+    told = infidelity(shown)
+    one = [("seeds", seeds.mean, seeds), ("logit", words.mean, words)]
+    one += [("question", asked.mean, asked), ("noise", noise.mean, noise)]
+    one += [("infidelity", told.relative, told)]
+    rows = [{"check": c, "stage": "", "value": v, "status": found.status} for c, v, found in one]
+    for check, mode in zip(STAGED, ("cascading", "independent"), strict=True):
+        found = randomised_weights(*ask, mode=mode, language_stages=STAGES, answer=answer)
+        rows += [
+            {"check": check, "stage": row.stage, "value": row.spearman, "status": row.status}
+            for row in found.itertuples()
+        ]
+    return rows
 
 
 def summarise(rows: pd.DataFrame) -> dict:
-    """{method: {seeds, logit, weights: {stage: ...}, forgotten}}, means with intervals.
+    """{method: {check: mean with its interval, `STAGED` ones by stage, forgotten, silent}}.
 
     `forgotten` is the value after the last stage, when no weight of the model is left; `silent` the
     number of comparisons with a constant map, which have no value.
     """
     out = {}
     for method, part in rows.groupby("method", sort=False):
-        stages = list(dict.fromkeys(part.stage[part.check == "weights"]))
-        told = {s: interval(part.value[part.stage == s]) for s in stages}
-        out[method] = {
-            "title": title(method),
-            "seeds": interval(part.value[part.check == "seeds"]),
-            "logit": interval(part.value[part.check == "logit"]),
-            "weights": told,
-            "forgotten": told[stages[-1]] if stages else interval([]),
-            "silent": int((part.status == "constant").sum()),
-        }
+        of = {check: part[part.check == check] for check in CHECKS}
+        told = {check: interval(of[check].value) for check in CHECKS if check not in STAGED}
+        for check in STAGED:
+            some = of[check].groupby("stage", sort=False).value
+            told[check] = {stage: interval(values) for stage, values in some}
+        last = list(told["weights"].values())[-1:] or [interval([])]
+        silent = int((part.status == "constant").sum())
+        out[method] = {"title": title(method), "forgotten": last[0], "silent": silent} | told
     return out
 
 
@@ -163,8 +197,19 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
         part = rows[rows.method == method]
         told = summarise(part)[method]
         cells = {"another seed": told["seeds"], "other words": told["logit"]}
-        cells["no weight left"] = told["forgotten"]
+        cells |= {"another question": told["question"], "no weight left": told["forgotten"]}
         row = {"method": title(method), "items": part.item.nunique()}
+        out.append(row | {label: _spread(found) for label, found in cells.items()})
+    return or_not_yet(pd.DataFrame(out))
+
+
+def shown_alone(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row a method: noise and infidelity, and the likeness with one stage alone drawn anew."""
+    out = []
+    for method, told in summarise(rows).items():
+        cells = {"moved by noise": told["noise"], "infidelity": told["infidelity"]}
+        cells |= {f"{stage} anew": found for stage, found in told["alone"].items()}
+        row = {"method": title(method)}
         out.append(row | {label: _spread(found) for label, found in cells.items()})
     return or_not_yet(pd.DataFrame(out))
 

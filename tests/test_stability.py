@@ -17,6 +17,8 @@ def rows() -> pd.DataFrame:
     table = []
     for n, (seeds, logit) in enumerate([(0.8, 0.1), (1.0, -0.1)]):
         told = [("seeds", "", seeds), ("logit", "", logit), ("weights", "head", 0.9)]
+        told += [("question", "", 0.5 + n), ("noise", "", 0.1), ("infidelity", "", 0.7)]
+        told += [("alone", "head", 0.4)]
         told += [("weights", "vision", 0.2 * n if n == 0 else np.nan)]
         for check, stage, value in told:
             status = "ok" if np.isfinite(value) else "constant"
@@ -33,6 +35,27 @@ def test_means_by_hand():
     assert told["forgotten"] == told["weights"]["vision"]
     assert told["forgotten"] == {"value": 0.0, "low": None, "high": None, "n": 1}
     assert told["silent"] == 1
+    assert told["question"]["value"] == 1.0 and told["noise"]["value"] == pytest.approx(0.1)
+    assert told["alone"]["head"]["value"] == pytest.approx(0.4) and list(told["alone"]) == ["head"]
+
+
+def test_another_question_is_one_that_differs():
+    assert stability.other_questions(["a", "a", "b"]) == ["b", "b", "a"]
+    assert stability.other_questions(["a"]) == ["a"]
+
+
+def test_every_check_of_a_real_architecture(adapters):
+    """Sobel never sees the model; Grad-CAM does, and takes no seed."""
+    model, rgb = adapters("llava"), np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    answer = model.answer(rgb, "What is this?", max_new_tokens=6)
+    item = SimpleNamespace(id="i", rgb=rgb, question="What is this?")
+    asked = [(item, answer), (SimpleNamespace(id="j", rgb=rgb, question="Why?"), answer)]
+    found = stability.measure(model, asked, ("sobel", "grad_cam"), lambda line: None)
+    assert set(found.check) == set(stability.CHECKS)
+    told = stability.summarise(found)
+    assert told["sobel"]["question"]["value"] == told["sobel"]["forgotten"]["value"] == 1
+    assert told["grad_cam"]["seeds"]["value"] == pytest.approx(1)
+    assert told["grad_cam"]["forgotten"]["value"] < 0.99 and told["sobel"]["noise"]["value"] > 0
 
 
 def test_the_table_for_readers():
@@ -40,10 +63,12 @@ def test_the_table_for_readers():
     assert table.iloc[0][["method", "items", "no weight left"]].tolist() == ["iGOS", 2, "0.00"]
     assert table.iloc[0]["another seed"].startswith("0.90 [0.80")
     assert stability.shown(rows().iloc[:0]).iloc[0, 0] == "not yet run"
+    more = stability.shown_alone(rows()).iloc[0]
+    assert more["moved by noise"].startswith("0.10") and more["head anew"].startswith("0.40")
 
 
 def test_a_method_that_refuses_is_left_out(monkeypatch):
-    def checks(model, item, answer, method):
+    def checks(model, item, answer, method, other):
         if method == "tam" and item.id == "i1":
             raise StudyError("not this one.")
         return [{"check": "seeds", "stage": "", "value": 1.0, "status": "ok"}]
