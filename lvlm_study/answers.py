@@ -151,8 +151,9 @@ def visual_reliance(
 
     A token is crucial when its ratio exceeds `threshold` nats, it is not the first token, and it
     is no punctuation, whitespace, special token or word of `exclude` (whole words, case-folded;
-    None excludes nothing). In an answer of one content token the first-token rule and `exclude`
-    are waived and p(baseline) <= p(image) / 2 decides. `answer` defaults to the model's own.
+    None excludes nothing). Where the first token is the only one with content, the first-token
+    rule and `exclude` are waived and p(baseline) <= p(image) / 2 decides. `answer` defaults to the
+    model's own.
     """
     parts = _prepare(model, image, question, answer, baseline, seed)
     return _reliance(*parts, threshold=threshold, exclude=exclude)

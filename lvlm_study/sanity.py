@@ -62,7 +62,7 @@ class Comparison:
     @property
     def mean(self) -> float:
         """Mean Spearman correlation; NaN if none is defined."""
-        values = [one.spearman for one in self.likeness if one.status == "ok"]
+        values = [one.spearman for one in self.likeness if np.isfinite(one.spearman)]
         return float(np.mean(values)) if values else np.nan
 
 
@@ -276,13 +276,17 @@ def randomised_copies(
 ) -> Iterator[tuple[str, object]]:
     """(stage, adapter) for every stage from the top; the adapter is the same copy each time.
 
-    Use each before asking for the next. Raises StudyError for a model without weights.
+    Use each before asking for the next. A joint model's detector sees through the copy's encoder;
+    its own heads are no part of the answer and stay. Raises StudyError for a model without weights.
     """
     stages = weight_stages(model.model, language_stages)
     if not stages:
         raise StudyError(f"{model.name} has no weights that could be drawn anew.")
-    other = copy(model)
-    other.model = deepcopy(model.model)
+    other, memo = copy(model), {}
+    other.model = deepcopy(model.model, memo)
+    if hasattr(model, "detector"):
+        other.detector = copy(model.detector)
+        other.detector.model = deepcopy(model.detector.model, memo)  # one encoder, as before
     own, theirs = (dict(m.named_parameters()) for m in (model.model, other.model))
     generator = torch.Generator().manual_seed(seed)
     for stage, names in stages.items():

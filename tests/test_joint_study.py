@@ -9,6 +9,7 @@ from tiny_joint import tiny_joint
 
 from lvlm_study import annotate, cli, joint_study
 from lvlm_study.errors import StudyError
+from lvlm_study.models import load_model
 from lvlm_study.results import read
 from lvlm_study.statistics import Estimate
 from lvlm_study.zoo.scenes import Scene, Sprite
@@ -134,6 +135,11 @@ def test_what_is_missing_or_wrong(folder, tmp_path, capsys):
     assert cli.main(["detect", "--items", "1", *results]) == 2
     assert cli.main(["detect", "--parts", "joint", "--model", str(folder), *results]) == 2
     assert "alignment.json is missing" in capsys.readouterr().err
+
+
+def test_a_joint_model_is_not_spread(folder):
+    with pytest.raises(StudyError, match="goes on one device"):
+        load_model(folder, device="auto")
 
 
 def test_training_the_joint_model_takes_pictures_and_kinds(tmp_path, monkeypatch, capsys):

@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from tiny_joint import tiny_joint
 from torch import nn
 
 from lvlm_study.answers import Target
 from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import explain
+from lvlm_study.models import load_model
 from lvlm_study.models.base import Answer
 from lvlm_study.sanity import (
+    Comparison,
+    Likeness,
     infidelity,
     likeness,
     random_logit,
@@ -55,6 +59,27 @@ def weigher(size=(14, 28)):
 
 
 # --- weights drawn anew
+
+
+def test_a_joint_copy_keeps_one_encoder(tmp_path):
+    """`ga` reads its tokens from the detector: with the old one there no weight was drawn anew."""
+    model = load_model(tiny_joint(tmp_path / "joint", names=("cat", "dog")))
+    before = model.detector.vision.state_dict()
+    seen = {name: value.clone() for name, value in before.items()}
+    stages = []
+    for stage, other in randomised_copies(model, "cascading"):
+        stages.append(stage)
+        assert other.detector.vision is other.model.model.vision_tower
+        assert other.detector.vision is not model.detector.vision
+    assert stages[-1] == "vision"
+    drawn = other.detector.vision.state_dict()
+    assert any((drawn[name] - value).abs().max() > 0.01 for name, value in seen.items())
+    assert all(torch.equal(before[name], value) for name, value in seen.items())
+
+
+def test_a_correlation_that_is_none_is_left_out_of_the_mean():
+    alike = (Likeness(0.5, 0.5, 0.5), Likeness(np.nan, np.nan, 0.2))
+    assert Comparison(None, (), alike, "ok").mean == 0.5
 
 
 def test_randomised_weights_give_the_map_of_the_drawn_weights():

@@ -8,12 +8,14 @@ import torch
 
 from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps.token_maps import has_area, paint
+from lvlm_study.models.base import clipped
 
 NAN = float("nan")
 
 
 def bound_of(size, boxes):
-    return SimpleNamespace(size=size, token_boxes=torch.tensor(boxes, dtype=torch.float32))
+    boxes = torch.tensor(boxes, dtype=torch.float32)
+    return SimpleNamespace(size=size, token_boxes=clipped(boxes, size), whole_boxes=boxes)
 
 
 def grid(rows, columns, size):
@@ -44,6 +46,25 @@ def test_padding_newlines_and_crop_are_left_out():
     assert paint(bound, scores).tolist() == [[0, -1, 2, 0]] * 2
     assert paint(bound, scores, amount=True).tolist() == [[0, -4, 8, 0]] * 2
     assert has_area(bound.token_boxes).tolist() == [False, False, True, True, False, False]
+
+
+def test_what_falls_on_padding_is_dropped():
+    """The lower token sees half a row of the picture and half of padding: density as above."""
+    bound = bound_of((3, 4), [[0, 0, 4, 2], [0, 2, 4, 4], [0, 4, 4, 6]])
+    found = paint(bound, torch.tensor([2.0, 2.0, 99.0]), amount=True)
+    assert found.tolist() == [[3.0] * 4] * 3  # 2 over 8 pixels each, in units of the picture's 12
+    assert paint(bound, torch.tensor([2.0, 6.0, 99.0])).tolist() == [[2] * 4] * 2 + [[6] * 4]
+
+
+@pytest.mark.parametrize("size", [(61, 140), (427, 640), (640, 427), (40, 50), (324, 432)])
+@pytest.mark.parametrize("family", ["llava_pad", "llava_next", "llava_onevision"])
+def test_equal_amounts_make_no_hot_border(adapters, family, size):
+    """Padding ends inside a patch: its sliver of the picture gets no more than a full patch."""
+    bound = adapters(family).bind(size, "What is this?")
+    found = paint(bound, torch.ones(len(bound.token_boxes)), amount=True)
+    assert found.max() <= 2.01 * found.median()
+    padded = family == "llava_pad"
+    assert not padded or found.max() - found.min() <= 1e-3 * found.max()
 
 
 def test_views_weigh_the_same_however_fine():
@@ -92,7 +113,10 @@ def test_painting_every_family(adapters, family, size):
     assert torch.allclose(ones[ones != 0], torch.ones(()))
     scores = torch.randn(len(boxes), generator=torch.Generator().manual_seed(0))
     total = paint(bound, scores, amount=True).mean()
-    assert total == pytest.approx(float(scores[keep].sum()), abs=1e-3)
+    inside, whole = (
+        (b[keep, 2] - b[keep, 0]) * (b[keep, 3] - b[keep, 1]) for b in (boxes, bound.whole_boxes)
+    )
+    assert total == pytest.approx(float(scores[keep] @ (inside / whole)), abs=1e-3)
     for token in keep.nonzero()[::5, 0].tolist():
         lit = paint(bound, torch.eye(len(boxes))[token]).nonzero()
         x0, y0, x1, y1 = boxes[token].tolist()

@@ -145,15 +145,19 @@ def check_options(name: str, function: Callable, options: dict) -> None:
 
 @contextmanager
 def measure(model: torch.nn.Module):
-    """Yield a `Cost` that is complete when the block ends; passes are counted at the logits."""
+    """Yield a `Cost` that is complete when the block ends; passes are counted at the logits.
+
+    Memory is that of the GPUs which the model lies on, or of the process where it lies on none.
+    """
     cost = Cost()
     hook = _counted_layer(model).register_forward_hook(_counter(cost))
-    start_bytes, started = _start_memory(), time.perf_counter()
+    gpus = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    start_bytes, started = _start_memory(gpus), time.perf_counter()
     try:
         yield cost
     finally:
         cost.seconds = time.perf_counter() - started
-        cost.peak_bytes = max(0, _peak_memory() - start_bytes)
+        cost.peak_bytes = max(0, _peak_memory(gpus) - start_bytes)
         hook.remove()
 
 
@@ -177,23 +181,24 @@ def _add_backward(cost: Cost, images: int) -> None:
     cost.backward += images
 
 
-def _start_memory() -> int:
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
+def _start_memory(gpus: list[int]) -> int:
+    for gpu in gpus:
+        torch.cuda.reset_peak_memory_stats(gpu)
+    if gpus:
+        return sum(map(torch.cuda.memory_allocated, gpus))
     if not sys.platform.startswith("linux"):
-        return _peak_memory()
+        return _peak_memory(gpus)
     try:
         ctypes.CDLL(None).malloc_trim(0)  # give freed heap back, so that reuse is seen as growth
         Path("/proc/self/clear_refs").write_text("5")  # reset the high-water mark
     except (OSError, AttributeError):
-        return _peak_memory()
+        return _peak_memory(gpus)
     return _status_bytes("VmRSS")
 
 
-def _peak_memory() -> int:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+def _peak_memory(gpus: list[int]) -> int:
+    if gpus:
+        return sum(map(torch.cuda.max_memory_allocated, gpus))
     if sys.platform.startswith("linux"):
         return _status_bytes("VmHWM")
     import resource  # absent on Windows

@@ -142,11 +142,11 @@ def _view_boxes(bound) -> list[Tensor]:
     found = []
     for view in bound.geometry.plan.views:
         if view.tile is None:
-            grid = boxes_of(view, *(patch_edges(n, patch) for n in view.size), bound.size)
+            grid = boxes_of(view, *(patch_edges(n, patch) for n in view.size))
             found.append(grid.flatten(0, 1)[None])
         else:
             tiles = (view.size[0] // view.tile) * (view.size[1] // view.tile)
-            found.append(tile_boxes(view, patch, bound.size).unflatten(0, (tiles, -1)))
+            found.append(tile_boxes(view, patch).unflatten(0, (tiles, -1)))
     return found
 
 
@@ -155,7 +155,7 @@ def _qwen_boxes(bound) -> list[Tensor]:
     processor = bound.adapter.processor
     patch, merge = processor.patch_size, processor.merge_size
     view = bound.geometry.plan.views[0]
-    grid = boxes_of(view, *(patch_edges(n, patch) for n in view.size), bound.size)
+    grid = boxes_of(view, *(patch_edges(n, patch) for n in view.size))
     cells = grid.unflatten(1, (-1, merge)).unflatten(0, (-1, merge)).transpose(1, 2)
     cells = cells.flatten(0, 1).flatten(1, 2)  # (cells, merge², 4)
     return [cells[_windows(bound)].flatten(0, 1)[None]]
@@ -208,7 +208,7 @@ class _SquareGrid:
         edges = even_edges(self.view.size[0], int(n**0.5))
         if self.patch is not None:
             edges = patch_edges(self.view.size[0], self.patch)
-        return [boxes_of(self.view, edges, edges, self.bound.size).flatten(0, 1)[None]]
+        return [boxes_of(self.view, edges, edges).flatten(0, 1)[None]]
 
 
 def even_edges(length: int, count: int) -> np.ndarray:
@@ -222,7 +222,7 @@ def _mini_gemini_views(bound) -> list[Tensor]:
     config, view = bound.adapter.model.config, bound.geometry.plan.views[0]
     n, g = config.view_side, config.image_grid
     tiled, whole = (
-        boxes_of(view, edges, edges, bound.size)
+        boxes_of(view, edges, edges)
         for edges in (even_edges(view.size[0], n * g), even_edges(view.size[0], n))
     )
     tiles = tiled.unflatten(1, (g, n)).unflatten(0, (g, n)).transpose(1, 2)  # (g, g, n, n, 4)

@@ -13,10 +13,10 @@ def smoothgrad(
 ) -> Tensor:
     """Saliency (h, w): strength of the gradient of f by each pixel, averaged over noisy copies.
 
-    `noise` is the standard deviation in the model's normalised units, where a picture spans about
-    3.7, so 0.5 is the usual 10 to 20 %. Absolute values of the mean gradient are summed over
-    colours: the map says where f is sensitive, not in which direction. `noise=0` with one sample
-    is the plain gradient.
+    `noise` is the standard deviation in the model's normalised units, where a picture spans 3.6 to
+    3.9 (CLIP) or 2 (SigLIP): 0.5 is 13 to 25 % of that. Absolute values of the mean gradient are
+    summed over colours: the map says where f is sensitive, not in which direction. `noise=0` with
+    one sample is the plain gradient.
     """
     if samples < 1:
         raise StudyError(f"smoothgrad needs at least 1 sample, not {samples}.")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import StudyError
+from ..models.base import clipped
 
 SLIVER = 1e-3  # less of a pixel than this counts as not covered: float32 boxes round that much
 
@@ -23,16 +24,17 @@ def paint(
     weighted by how much of the pixel each box covers. Every view that shows the pixel (base image,
     tile, thumbnail) then weighs the same, however fine its tokens; only where boxes overlap within
     one view (OneVision's shrunk grid) does that view weigh more. With `amount=True` a score is
-    something to be shared out (attention, relevance): it is spread evenly over its box and views
-    add up. The unit is then score per image area, whatever `size`: the mean over all pixels is the
-    sum of the scores of the tokens that have a box.
+    something to be shared out (attention, relevance): it is spread evenly over its whole box, what
+    falls on padding is dropped, and views add up. The unit is then score per image area, whatever
+    `size`: without padding the mean over all pixels is the sum of the scores of the tokens that
+    have a box.
 
     Newline tokens (NaN boxes) and tokens that see only padding (no area) are left out. Pixels that
     no token looks at, as beyond a centre crop, get 0: they cannot influence the model.
     `size` (h, w) is the size of the map, by default the image's own. Raises StudyError if the
     number of scores is not the number of visual tokens.
     """
-    boxes = bound.token_boxes
+    boxes = bound.whole_boxes
     if tuple(scores.shape) != (len(boxes),):
         raise StudyError(
             f"There are {len(boxes)} visual tokens but scores of shape {tuple(scores.shape)}; "
@@ -48,13 +50,16 @@ def paint_boxes(
     size: tuple[int, int] | None = None,
     amount: bool = False,
 ) -> Tensor:
-    """The same for any boxes (N, 4) in pixels of an image of `image_size`, such as patches."""
+    """The same for any boxes (N, 4) in pixels of an image of `image_size`, such as patches.
+
+    A box may reach beyond the image.
+    """
     size = tuple(image_size) if size is None else tuple(size)
-    keep = has_area(boxes)
+    keep = has_area(clipped(boxes, image_size))
     boxes, scores = boxes[keep].double(), scores.detach().cpu()[keep].double()
     boxes = boxes * torch.tensor([size[1] / image_size[1], size[0] / image_size[0]] * 2)
     if amount:
-        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])  # padding and all
         return _spread(boxes, scores * (size[0] * size[1] / area), size).float()
     covered = _spread(boxes, torch.ones_like(scores), size)
     mean = _spread(boxes, scores, size) / covered.clamp(min=SLIVER)
@@ -62,8 +67,9 @@ def paint_boxes(
 
 
 def has_area(boxes: Tensor) -> Tensor:
-    """Which tokens look at any pixel (N,) bool: no newline, not only padding."""
-    return ((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])).cpu()  # False for NaN
+    """Which tokens look at the image (N,) bool: no newline, not padding but for a rounding."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return (sides > SLIVER).all(1).cpu()  # False for NaN
 
 
 def _spread(boxes: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:

@@ -52,7 +52,7 @@ class LlavaNext(Llava):
         side = self.view_size()[0]
         edges = self.patch_rows()
         rows, columns = (self.patch_rows(n // side) for n in large)
-        boxes = [boxes_of(base, edges, edges, size).flatten(0, 1)]
+        boxes = [boxes_of(base, edges, edges).flatten(0, 1)]
         boxes.append(self._large_boxes(tiled, rows, columns, size))
         used = ((used_pixels(side, edges),) * 2, _used(large, rows, columns))
         return Geometry(plan, torch.cat(boxes), used)
@@ -86,7 +86,7 @@ class LlavaNext(Llava):
         top, left = unpadded(size, (len(rows), len(columns)))
         rows, columns = rows[top : len(rows) - top], columns[left : len(columns) - left]
         R, C = self.shrunk(len(rows), len(columns))
-        grid = boxes_of(view, blended(rows, R), blended(columns, C), size)  # (R, C, 4)
+        grid = boxes_of(view, blended(rows, R), blended(columns, C))  # (R, C, 4)
         newline = torch.full((R, 1, 4), float("nan"))
         return torch.cat([grid, newline], 1).flatten(0, 1)
 

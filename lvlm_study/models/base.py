@@ -45,9 +45,9 @@ class Answer:
 class Geometry:
     """What an image size alone decides: the plan, and where each visual token looks.
 
-    `boxes` (N, 4) x0 y0 x1 y1 in image pixels, in prompt order; NaN for newline tokens, zero area
-    for tokens that see only padding. `used` lists, per view, the rows and columns that any token
-    reads (a patch grid may leave a rim unread).
+    `boxes` (N, 4) x0 y0 x1 y1 in image pixels, in prompt order; NaN for newline tokens. They are
+    whole: where a view is padded they reach beyond the image. `used` lists, per view, the rows and
+    columns that any token reads (a patch grid may leave a rim unread).
     """
 
     plan: Plan
@@ -72,7 +72,15 @@ class Bound:
 
     @property
     def token_boxes(self) -> Tensor:
-        """Box of every visual token (N, 4) in original image pixels; see `Geometry`."""
+        """Box of every visual token (N, 4) in original image pixels, cut off at the image's border.
+
+        NaN for newline tokens, zero area for tokens that see only padding.
+        """
+        return clipped(self.geometry.boxes, self.size)
+
+    @property
+    def whole_boxes(self) -> Tensor:
+        """The same boxes with what they see of the padding; see `Geometry`."""
         return self.geometry.boxes
 
     @property
@@ -452,12 +460,20 @@ def used_pixels(length: int, edges: np.ndarray) -> np.ndarray:
     return used
 
 
-def boxes_of(view, rows: np.ndarray, columns: np.ndarray, size: Size) -> Tensor:
-    """Boxes (R, C, 4) in image pixels of the cells rows (R, 2) x columns (C, 2) of a view."""
+def boxes_of(view, rows: np.ndarray, columns: np.ndarray) -> Tensor:
+    """Boxes (R, C, 4) in image pixels of the cells rows (R, 2) x columns (C, 2) of a view.
+
+    They reach beyond the image where the view is padded.
+    """
     y, x = view.to_source(rows, columns)
-    y, x = np.clip(y, 0, size[0]), np.clip(x, 0, size[1])
     R, C = len(y), len(x)
     box = np.empty((R, C, 4), np.float32)
     box[..., 0], box[..., 2] = x[None, :, 0], x[None, :, 1]
     box[..., 1], box[..., 3] = y[:, None, 0], y[:, None, 1]
     return torch.from_numpy(box)
+
+
+def clipped(boxes: Tensor, size: Size) -> Tensor:
+    """What of boxes (..., 4) lies on an image of `size`."""
+    most = torch.tensor([size[1], size[0]] * 2, dtype=boxes.dtype, device=boxes.device)
+    return torch.minimum(boxes.clamp(min=0), most)

@@ -470,7 +470,7 @@ class Cambrian(Spliced):
         view = plan.views[0]
         edges = np.linspace(0, view.rows.length, side + 1)
         edges = np.stack([edges[:-1], edges[1:]], 1)
-        boxes = boxes_of(view, edges, edges, size).flatten(0, 1)  # (side², 4)
+        boxes = boxes_of(view, edges, edges).flatten(0, 1)  # (side², 4)
         cells = token_cells(size, side)
         boxes = torch.where(cells[:, None] < 0, torch.nan, boxes[cells])
         return Geometry(plan, boxes, tuple((tower_used(t),) * 2 for t in towers))

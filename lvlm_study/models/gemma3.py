@@ -62,7 +62,7 @@ class Gemma3(Adapter):
             specs.append(Spec(side, name, canvas=crop, offset=(-top, -left)))
         plan = Plan(size, specs, **normalisation(self.processor))
         edges = patch_edges(side[0], self.cell())
-        boxes = [boxes_of(view, edges, edges, size).flatten(0, 1) for view in plan.views]
+        boxes = [boxes_of(view, edges, edges).flatten(0, 1) for view in plan.views]
         used = (used_pixels(side[0], edges),) * 2
         return Geometry(plan, torch.cat(boxes), (used,) * len(specs))
 

@@ -59,7 +59,7 @@ class Idefics3(Adapter):
     def geometry_for(self, size: Size) -> Geometry:
         """Tiles and the whole image, with the boxes of all their tokens."""
         plan = Plan(size, self._specs(size), **normalisation(self.processor))
-        boxes = torch.cat([tile_boxes(view, self.cell(), size) for view in plan.views])
+        boxes = torch.cat([tile_boxes(view, self.cell()) for view in plan.views])
         return Geometry(plan, boxes, tuple(self._used(view) for view in plan.views))
 
     def cell(self) -> int:

@@ -49,7 +49,7 @@ class InternVL(Adapter):
         if rows * columns > 1:
             specs.append(Spec((side, side), name, tile=side))
         plan = Plan(size, specs, **normalisation(p))
-        boxes = [self.tile_boxes(view, size) for view in plan.views]
+        boxes = [self.tile_boxes(view) for view in plan.views]
         used = tuple(self.used(view) for view in plan.views)
         return Geometry(plan, torch.cat(boxes), used)
 
@@ -58,9 +58,9 @@ class InternVL(Adapter):
         config = self.model.config
         return int(config.vision_config.patch_size[0] / config.downsample_ratio)
 
-    def tile_boxes(self, view, size: Size) -> Tensor:
+    def tile_boxes(self, view) -> Tensor:
         """Token boxes of a tiled view, tile by tile: (T * n * n, 4)."""
-        return tile_boxes(view, self.cell(), size)
+        return tile_boxes(view, self.cell())
 
     def used(self, view):
         """Rows and columns of a view that its tokens read."""
@@ -83,10 +83,10 @@ class InternVL(Adapter):
         return {"image": BaseModelOutputWithPooling(pooler_output=tiles)}
 
 
-def tile_boxes(view, cell: int, size: Size) -> Tensor:
+def tile_boxes(view, cell: int) -> Tensor:
     """Boxes of the tokens of a tiled view, tile by tile and in reading order within: (N, 4)."""
     down, across = (n // view.tile for n in view.size)
     edges = [patch_edges(view.tile, cell, n) for n in (down, across)]
-    grid = boxes_of(view, *edges, size)  # (down * n, across * n, 4)
+    grid = boxes_of(view, *edges)  # (down * n, across * n, 4)
     grid = grid.unflatten(1, (across, -1)).unflatten(0, (down, -1))
     return grid.transpose(1, 2).flatten(0, 3)

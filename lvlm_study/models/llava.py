@@ -55,7 +55,7 @@ class Llava(Adapter):
         """One view; a token a patch, and one for the class token where the model keeps it."""
         plan = Plan(size, [self._spec(size)], **normalisation(self.processor))
         edges = self.patch_rows()
-        boxes = boxes_of(plan.views[0], edges, edges, size).flatten(0, 1)
+        boxes = boxes_of(plan.views[0], edges, edges).flatten(0, 1)
         used = used_pixels(plan.views[0].rows.length, edges)
         boxes = torch.cat([self._class_box(size), boxes])[self.dropped() :]
         return Geometry(plan, boxes, ((used, used),))

@@ -264,8 +264,8 @@ class MiniGemini(Spliced):
         mean, std = clip.get("image_mean", CLIP_MEAN), clip.get("image_std", CLIP_STD)
         spec = square_spec(size, {**clip, "image_size": c.image_size_aux})
         plan = Plan(size, [spec], tuple(mean), tuple(std))
-        boxes = [self._grid_boxes(plan, size, c.view_side)] if c.image_global else []
-        boxes += _quadrant_boxes(self._grid_boxes(plan, size, c.view_side * c.image_grid), c)
+        boxes = [self._grid_boxes(plan, c.view_side)] if c.image_global else []
+        boxes += _quadrant_boxes(self._grid_boxes(plan, c.view_side * c.image_grid), c)
         used = np.ones(c.image_size_aux, bool)
         flat = torch.cat([b.flatten(0, 1) for b in boxes])
         return Geometry(plan, flat, ((used, used),))
@@ -274,10 +274,10 @@ class MiniGemini(Spliced):
         """The one square, (B, 3, side, side)."""
         return {"pixel_values": views[0][:, 0]}
 
-    def _grid_boxes(self, plan: Plan, size: Size, n: int) -> Tensor:
+    def _grid_boxes(self, plan: Plan, n: int) -> Tensor:
         edges = np.linspace(0, self.model.config.image_size_aux, n + 1)
         edges = np.stack([edges[:-1], edges[1:]], 1)
-        return boxes_of(plan.views[0], edges, edges, size)  # (n, n, 4)
+        return boxes_of(plan.views[0], edges, edges)  # (n, n, 4)
 
 
 def _quadrant_boxes(boxes: Tensor, config: MGMConfig) -> list[Tensor]:

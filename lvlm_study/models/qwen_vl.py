@@ -56,7 +56,7 @@ class Qwen2VL(Adapter):
             ) from error
         plan = Plan(size, [Spec(resized, filter_name(p.resample))], **normalisation(p))
         rows, columns = (patch_edges(n, cell) for n in resized)
-        boxes = boxes_of(plan.views[0], rows, columns, size).flatten(0, 1)
+        boxes = boxes_of(plan.views[0], rows, columns).flatten(0, 1)
         used = tuple(used_pixels(n, e) for n, e in zip(resized, (rows, columns), strict=True))
         return Geometry(plan, boxes, (used,))
 

@@ -104,6 +104,8 @@ def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
     folder = find_folder(name)
     family = find_family(folder)
     if family is Joint:  # its folder names two other checkpoints
+        if spread:
+            raise StudyError(f"{name} is a joint model and goes on one device; name it.")
         return load_joint(name, folder, find_folder, dtype, device)
     tokenizer = checkpoint.load_tokenizer(folder)
     processor = checkpoint.load_processor(folder) if family.needs_processor else None
