@@ -10,6 +10,7 @@
 #
 # VENV     where the environment lives (default .venv)
 # PYTHON   which python makes it
+# WORKERS  processes of the tests; 0 is this one alone
 # PIP_ARGS more arguments for pip, for example the index with torch for CPUs only:
 #          make test PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 
@@ -17,6 +18,7 @@ VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+WORKERS ?= 2
 BROWSER ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
 PY := $(VENV)/bin/python
@@ -54,11 +56,12 @@ pdf: $(STAMP)
 		--toc book/_toc.yml -W -n --keep-going
 	$(PY) tools/print_pdf.py "$(BROWSER)" _build/singlehtml/book/index.html book.pdf
 
+# Whole files go to each process, since a file's tests share what they load.
 test: $(STAMP)
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(STAMP)
-	$(PY) -m pytest -m slow $(PYTEST_ARGS) || test $$? -eq 5 # 5: no test is marked slow
+	$(PY) -m pytest -m slow -n $(WORKERS) --dist loadfile $(PYTEST_ARGS) || test $$? -eq 5 # 5: no test is marked slow
 
 # Quantus asks for torchvision and never needs it here, so its dependencies are named by hand.
 QUANTUS := quantus==0.6.0 opencv-python-headless cachetools scikit-learn joblib threadpoolctl \

@@ -1,6 +1,6 @@
 """`mini/llava-1.5` made again from nothing, once a week: does accuracy rise as the log says?
 
-    make test PYTEST_ARGS="-m weekly"
+    make test WORKERS=0 PYTEST_ARGS="-m weekly"
 
 A short budget: 4,096 scenes instead of 24,576, 400 steps of tower and of language model, 100 of
 the connector, 200 of the first course. By the paces of the committed logs that is about 20 minutes
