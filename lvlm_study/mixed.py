@@ -106,7 +106,8 @@ def _fit(data: pd.DataFrame, several: bool):
     model = smf.mixedlm(formula, data, groups=np.ones(len(data)), vc_formula=kinds, re_formula="0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a component at zero is a finding, told by its value
-        fitted = model.fit(reml=True, method=["lbfgs", "powell"])  # the second if the first fails
+        fits = [model.fit(reml=True, method=name) for name in ("lbfgs", "powell")]
+    fitted = max(fits, key=lambda fit: fit.llf)  # either may stop short, and say that it did not
     return fitted, bool(fitted.converged)
 
 
