@@ -10,7 +10,7 @@
 #
 # VENV     where the environment lives (default .venv)
 # PYTHON   which python makes it
-# WORKERS  processes of the tests; 0 is this one alone
+# WORKERS  processes of `make test`; 0 is this one alone
 # PIP_ARGS more arguments for pip, for example the index with torch for CPUs only:
 #          make test PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 
@@ -61,7 +61,7 @@ test: $(STAMP)
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(STAMP)
-	$(PY) -m pytest -m slow -n $(WORKERS) --dist loadfile $(PYTEST_ARGS) || test $$? -eq 5 # 5: no test is marked slow
+	$(PY) -m pytest -m slow $(PYTEST_ARGS) || test $$? -eq 5 # 5: no test is marked slow
 
 # Quantus asks for torchvision and never needs it here, so its dependencies are named by hand.
 QUANTUS := quantus==0.6.0 opencv-python-headless cachetools scikit-learn joblib threadpoolctl \
