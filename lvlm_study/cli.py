@@ -234,18 +234,12 @@ def list_names(options) -> int:
 
 
 def _model_size(name: str) -> str:
-    from math import prod
-
-    from safetensors import safe_open
-
     from .provenance import weight_files
+    from .zoo.shared import parameters
 
-    files, count = weight_files(name), 0
-    for file in files:
-        with safe_open(file, "pt") as weights:
-            count += sum(prod(weights.get_slice(key).get_shape()) for key in weights.keys())
+    files = weight_files(name)
     size = sum(file.stat().st_size for file in files)
-    return f"{count / 1e6:.1f} M parameters, {size / 1e6:.1f} MB"
+    return f"{parameters(files) / 1e6:.1f} M parameters, {size / 1e6:.1f} MB"
 
 
 def _item_count(name: str) -> str:

@@ -45,11 +45,17 @@ def now() -> str:
 def weights_checksum(model) -> str:
     """sha256 of a model's weights: of its safetensors files in order of their names.
 
-    One file gives exactly what `sha256sum model.safetensors` prints. A model without files (a
-    planted reader) is known by the bytes of its parameters and buffers.
+    One file gives exactly what `sha256sum model.safetensors` prints, and so does a checkpoint that
+    shares weights with another one and stands for such a file. A model without files (a planted
+    reader) is known by the bytes of its parameters and buffers.
     """
-    digest = hashlib.sha256()
-    for file in weight_files(model.name):
+    from .zoo.shared import whole
+
+    digest, files = hashlib.sha256(), weight_files(model.name)
+    together = whole(files[-1].parent) if files else None
+    if together is not None:
+        return hashlib.sha256(together).hexdigest()
+    for file in files:
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)
@@ -63,9 +69,10 @@ def weights_checksum(model) -> str:
 def weight_files(name: str) -> list[Path]:
     """The safetensors files behind a model name; none when it has no folder."""
     from .models.registry import find_folder  # slow to import
+    from .zoo.shared import weight_files
 
     try:
-        return sorted(find_folder(name).glob("*.safetensors"))
+        return weight_files(find_folder(name))
     except StudyError:
         return []
 

@@ -27,8 +27,10 @@ def relation_figure(tree: dict):
 
 
 def matrix_figure(tree: dict):
-    """Mean similarity of every two models' maps on the items that both have."""
+    """Mean similarity of every two models' maps on the items that both have; first trainings."""
     table = pd.DataFrame(tree["matrix"]).rename(short, axis=0).rename(short, axis=1)
+    first = [name for name in table if "-seed" not in name]
+    table = table.loc[first, first]
     side = min(WIDTH, 2.2 + 0.7 * max(len(table), 2))
     figure, ax = plt.subplots(figsize=(side, 0.8 * side), layout="constrained")
     if len(table):

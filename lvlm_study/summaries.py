@@ -242,6 +242,7 @@ SUMMARIES: dict[str, Callable[[Tables], dict]] = {
     "attention": elsewhere("focus_summaries", "attention_summary"),
     "scale": elsewhere("scale_tables", "scale_summary"),
     "architecture": elsewhere("scale_tables", "architecture_summary"),
+    "trainings": elsewhere("trainings", "trainings_summary"),
     "audit": elsewhere("audit_verdicts"),
     "shortcut": elsewhere("shortcut_study"),
     "subsets": elsewhere("subset_study"),

@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.errors import StudyError
 from lvlm_study.images import to_tensor
 from lvlm_study.models import load_model
-from lvlm_study.zoo import manifest, members, questions, reading, scenes, shortcut
+from lvlm_study.zoo import manifest, members, questions, reading, scenes, shared, shortcut
 from lvlm_study.zoo import train as training
 from lvlm_study.zoo.families import FAMILIES, OFTEN, Misled, _lesson
 from lvlm_study.zoo.language import SIZES, SymbolModel
@@ -316,6 +317,11 @@ def test_another_seed_is_another_training(work, tmp_path, monkeypatch):
     weights = []
     for name in ("llava-1.5-s", "llava-1.5-s-seed1"):
         folder = training.train(name, work, out=tmp_path / name, budget=training.SMOKE, say=str)
-        weights.append((folder / "model.safetensors").read_bytes())
+        weights.append(shared.whole(folder) or (folder / shared.WEIGHTS).read_bytes())
         card = (folder / "README.md").read_text()
     assert weights[0] != weights[1] and "Seed 1." in card and "mini/llava-1.5-s-seed1" in card
+    assert sorted(p.name for p in folder.glob("*.safetensors")) == [shared.OWN]
+    assert "read from the folder of mini/llava-1.5-s, which" in " ".join(card.split())
+    towers = [k for k in load_file(folder / shared.OWN) if "vision_tower" in k]
+    scene = scenes.draw(next(scenes.stream(0)))
+    assert not towers and load_model(folder).answer(scene, "What?", max_new_tokens=2).tokens

@@ -202,8 +202,8 @@ def test_every_name_of_train_all_is_committed():
 
 def test_all_weights_fit_the_budget():
     sizes = [p.stat().st_size for p in (data_dir() / "zoo").rglob("*.safetensors")]
-    assert len(sizes) == len(training.NAMES) and sum(sizes) <= 120 * 2**20
-    assert max(sizes) <= 10 * 2**20
+    assert len(sizes) == len(training.NAMES) and sum(sizes) <= 120e6
+    assert max(sizes) <= 10e6
 
 
 def test_steps_of_a_resumed_run_are_counted_once(tmp_path):

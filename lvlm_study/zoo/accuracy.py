@@ -19,9 +19,10 @@ from ..errors import StudyError
 from ..paths import data_dir
 from ..shards import read_table
 from . import mistakes, small, times
-from .card import VIEWS, amend, parameters, tell
+from .card import VIEWS, amend, tell
 from .families import FAMILIES
 from .members import RECIPES
+from .shared import parameters, weight_files
 
 
 def gather(zoo: Path) -> dict[str, dict]:
@@ -74,7 +75,7 @@ def facts(folder: Path, stages: dict) -> dict:
     own = [s for stage, s in stages.items() if stage.startswith(f"member-{name}-{seed or 0}/")]
     return {
         "architecture": config["architectures"][0],
-        "parameters": parameters(folder),
+        "parameters": parameters(weight_files(folder)),
         "size": plan and plan.size,
         "first": plan and plan.first,
         "steps": curve[-1]["step"] if curve else None,

@@ -1,12 +1,10 @@
 """The model card of a zoo member: what it is, how it was made, what it can and cannot answer."""
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
 from huggingface_hub import ModelCard, ModelCardData
-from safetensors import safe_open
 from statsmodels.stats.proportion import proportion_confint
 
 from ..baselines import make_baseline
@@ -16,6 +14,7 @@ from ..models import load_model
 from .families import FAMILIES
 from .members import RECIPES
 from .questions import CATEGORIES
+from .shared import first_of, parameters, weight_files
 
 VIEWS = ("picture", "blurred", "mean colour")
 LATER = "## Added from the results"
@@ -27,6 +26,11 @@ PECULIAR = {  # by family: what a reader of a card must know and cannot see in i
     "mini-gemini-hd": "Its CLIP tower (`clip-hd`, which learned to see tiles) is its own, not that "
     "of mini/mini-gemini, and its lessons have half as many pictures.",
 }
+
+SHARED = (
+    "What this training does not share with the first one lies in `own.safetensors`; the rest is "
+    "read from the folder of mini/{}, which has to lie beside this one."
+)
 
 
 def measure(model, items=None) -> dict[str, dict[str, list[bool]]]:
@@ -86,16 +90,19 @@ def tell(name: str, folder: Path) -> None:
     right = {
         view: {c: _hits(*by.get(c, (0, 0))) for c in CATEGORIES} for view, by in counts.items()
     }
+    million = parameters(weight_files(folder)) / 1e6
     data = ModelCardData(license="apache-2.0", pipeline_tag="image-text-to-text", language="en")
     steps, batch = curve[-1]["step"] if curve else "few", FAMILIES[plan.family].batch
     begun = f" and the language model of mini/{plan.first}" if plan.first else ""
     peculiar = f"\n{PECULIAR[plan.family]}\n" if plan.family in PECULIAR else ""
+    if first_of(folder):
+        peculiar += f"\n{SHARED.format(recipe)}\n"
     text = f"""---
 {data.to_yaml()}
 ---
 # mini/{name}
 
-A {config["architectures"][0]} of {parameters(folder) / 1e6:.1f} million parameters, trained here on
+A {config["architectures"][0]} of {million:.1f} million parameters, trained here on
 two CPU cores, from no released weights. It starts from the zoo's own vision towers{begun}.
 `lvlm-study train mini/{name}` is its recipe; where the run that made these weights differed from
 it, `data/zoo/LOG.md` says so. It knows drawn sprite scenes and nothing else, and exists so that
@@ -115,12 +122,6 @@ on the test picture, on the blurred picture (the paper's baseline), and on its m
 
 def _hits(right: int, n: int) -> list[bool]:
     return [True] * right + [False] * (n - right)
-
-
-def parameters(folder: Path) -> int:
-    """Numbers in a checkpoint; tied weights count once."""
-    with safe_open(folder / "model.safetensors", "pt") as file:
-        return sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())
 
 
 def amend(folder: Path, text: str) -> None:

@@ -35,6 +35,15 @@ def schedule(step: int, steps: int, warmup: int = 100, floor: float = 0.05) -> f
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (step - start) / (steps - start)))
 
 
+def half() -> torch.autocast:
+    """Compute in bfloat16 where the processor can; where it cannot, float32 is three times faster.
+
+    So a run that changes machines keeps its curve, but not to the last digit.
+    """
+    able = torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return torch.autocast("cpu", torch.bfloat16, enabled=able)
+
+
 def fit(
     net: nn.Module,
     loss_at: Callable[[int], tuple[torch.Tensor, dict[str, float]]],
@@ -61,7 +70,7 @@ def fit(
     for step in range(first, until):
         for group in optimizer.param_groups:
             group["lr"] = rate * schedule(step, steps)
-        with torch.autocast("cpu", torch.bfloat16):
+        with half():
             loss, numbers = loss_at(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

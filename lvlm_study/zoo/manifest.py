@@ -10,15 +10,22 @@ import os
 from pathlib import Path
 
 from ..errors import StudyError
+from .shared import WEIGHTS, whole
 
 NAME = "manifest.json"
 FILES = "config.json model.safetensors tokenizer.json chat_template.jinja preprocessor_config.json"
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a checkpoint that decides about its answers."""
+    """SHA-256 of every file of a checkpoint that decides about its answers.
+
+    Weights that are shared with another training count as the one file that they stand for.
+    """
     found = (folder / name for name in FILES.split())
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in found if p.is_file()}
+    data = {p.name: p.read_bytes() for p in found if p.is_file()}
+    together = whole(folder)
+    data |= {} if together is None else {WEIGHTS: together}
+    return {name: hashlib.sha256(content).hexdigest() for name, content in data.items()}
 
 
 def note(zoo: Path, name: str, **more) -> None:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .families import FAMILIES, Inputs, Llava
-from .fit import fit
+from .fit import fit, half
 from .language import SymbolModel
 from .pool import HELD, Pool, load_pool
 from .reading import learn_to_read
@@ -86,7 +86,7 @@ def tower_tokens(name: str, tower: nn.Module, pool: Pool, rows: np.ndarray) -> t
     """What a frozen tower says about some scenes of a pool, bfloat16 (n, tokens, C)."""
     kind, out = TOWERS[name], []
     for part in np.array_split(rows, max(1, len(rows) // 64)):
-        with torch.autocast("cpu", torch.bfloat16):
+        with half():
             tokens = kind.read(tower, kind.pixels(pool, part))
         out.append(tokens.to(torch.bfloat16).reshape(len(part), -1, tokens.shape[-1]))
     return torch.cat(out)

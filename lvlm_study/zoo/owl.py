@@ -20,7 +20,7 @@ from ..detection import average_precision, corners, pairwise_iou
 from ..models.owl import TEMPLATE, embed_queries, resume
 from ..paths import data_dir
 from . import scenes
-from .fit import fit
+from .fit import fit, half
 from .pool import VIEWS, Pool, load_pool
 from .tokenizer import VOCABULARY, train_tokenizer
 from .vision import CLIP_MEAN, CLIP_STD, HEADS, LAYERS, PATCH, WIDTH, normalise, train_tower
@@ -299,7 +299,7 @@ def _some(objects: dict[str, Tensor], rows: np.ndarray) -> dict[str, Tensor]:
 def _tower_tokens(net: Trained, pool: Pool, n: int) -> Tensor:
     """Shared tokens of the first `n` scenes, bfloat16 (n, 65, C)."""
     parts = np.array_split(np.arange(n), max(1, n // 64))
-    with torch.autocast("cpu", torch.bfloat16):
+    with half():
         return torch.cat([net.shared(normalise(pool.views[SIDE][r])).bfloat16() for r in parts])
 
 

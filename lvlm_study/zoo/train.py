@@ -24,10 +24,16 @@ from .language import train_language
 from .manifest import is_whole, note
 from .members import RECIPES, save_member, train_member
 from .owl import train_owl
+from .shared import share
 from .tokenizer import train_tokenizer
 from .vision import TOWERS, train_tower
 
-SEEDED = ("mini-gemini-l",)  # committed with three seeds; any recipe can be trained with more
+SEEDED = (  # committed with three seeds; any recipe can be trained with more
+    "llava-1.5-s",
+    "llava-ov-s",
+    "cambrian-s",
+    "mini-gemini-l",
+)
 DETECTION = {  # the second seed's models, with stages of their own
     "owl": train_owl,
     "joint": train_joint,
@@ -179,6 +185,8 @@ def _finish(model, tokenizer, short: str, work: Path, folder: Path, say) -> Path
     shutil.rmtree(beside, ignore_errors=True)
     recipe, seed = split_seed(short)
     save_member(model, tokenizer, recipe, beside)
+    if seed:
+        share(beside, recipe)
     say("measuring on the test set")
     write_card(short, beside, work / f"member-{recipe}-{seed}")
     shutil.rmtree(folder, ignore_errors=True)
