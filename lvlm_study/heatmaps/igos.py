@@ -162,6 +162,11 @@ def jitter(model: torch.nn.Module, noise: float, seeds):
 
 
 def _noisy(value, noise: float, draws: list):
+    """A floating tensor, or those in a list, with noise of deviation `noise` for each map's draw.
+
+    Qwen-VL gives every picture twice, as two frames with one patch embedding over both: the noise
+    that reaches a token is then weaker than elsewhere, by up to the square root of two.
+    """
     if isinstance(value, list | tuple):
         return type(value)(_noisy(item, noise, draws) for item in value)
     if not (isinstance(value, Tensor) and value.is_floating_point()):
