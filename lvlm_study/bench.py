@@ -143,8 +143,8 @@ def answers_line(model, items, cores: int = 2) -> str:
     rate = len(items) / _seconds(ask)
     verdict = "within" if cores * rate >= BAR_ANSWERS else "MISSES"
     return (
-        f"{'answers a second':<36}{rate:8.1f} a core, {cores * rate:.1f} on {cores} cores (reckoned)   "
-        f"{verdict} the bar of {BAR_ANSWERS} on two"
+        f"{'answers a second':<36}{rate:8.1f} a core, {cores * rate:.1f} on {cores} cores "
+        f"(reckoned)   {verdict} the bar of {BAR_ANSWERS} on two"
     )
 
 
