@@ -5,8 +5,8 @@
 A short budget: 4,096 scenes instead of 24,576, 400 steps of tower and of language model, 100 of
 the connector, 200 of the first course. That is about 20 minutes
 on one core, drawing the scenes included. The bounds lie at about half of what the committed
-training had reached at the same step (`data/zoo/LOG.md`), because a schedule of 400 steps and a smaller pool are not that training; where
-a skill was complete by then, they ask for nine tenths.
+training had reached at the same step (`data/zoo/LOG.md`), because a schedule of 400 steps and a
+smaller pool are not that training; where a skill was complete by then, they ask for nine tenths.
 """
 
 import json
