@@ -13,7 +13,7 @@ from .method_names import CONTROLS, NOBODY, REFERENCE, in_order, listed, title
 from .results import NOT_YET
 from .statistics import compare, estimate, holm, paired_test
 from .stored import one_way
-from .variants import is_variant
+from .variants import is_ablation
 
 GROUP = ["model", "benchmark"]
 TEST = ("grid", "blur")  # what is taken away at a time, and what is put there instead
@@ -31,14 +31,14 @@ CLEAR, UNCLEAR = "more than chance explains", "not clear after correction"
 def rows_of(maps: pd.DataFrame, test=TEST, variants: bool = False) -> pd.DataFrame:
     """One row for each (model, benchmark, item, method): those of one test, and the failures.
 
-    Methods with options are left out unless `variants`. A map that says nothing gets what it is
+    Ablations are left out unless `variants`. A map that says nothing gets what it is
     worth, chance: a method must not gain by keeping silent where it is hard.
     """
     if maps.empty:
         return pd.DataFrame(columns=COLUMNS)
     maps = one_way(maps, *test)
     if not variants:
-        maps = maps[~maps.method.map(is_variant).astype(bool)]
+        maps = maps[~maps.method.map(is_ablation).astype(bool)]
     return as_chance(maps.drop_duplicates([*GROUP, "item", "method"]))
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from .errors import StudyError
 from .shards import read_table
-from .variants import is_variant
+from .variants import is_ablation
 
 KEYS = ["model", "benchmark", "item"]
 SAID = ["answer", "verdict", "tokens", "llr", "crucial", "total_drop"]
@@ -23,7 +23,7 @@ def stored_maps(
 ) -> pd.DataFrame:
     """One row per model, method and item: the map, its scores, and the answer that it explains.
 
-    The scores are those under one kind of unit and one fill. Methods with options, as in
+    The scores are those under one kind of unit and one fill. Ablations, as
     `igos[l2=1]`, are left out unless `ablations`.
     Column `saliency` is float32 (h, w), high = important, or None where the runner kept none
     (controls, and items that could not be explained: `status` says why). The answer's columns
@@ -35,7 +35,7 @@ def stored_maps(
         raise StudyError(f"There are no maps in {results}; make some with 'lvlm-study run'.")
     maps = one_way(maps, units, fill)
     if not ablations:
-        maps = maps[~maps.method.map(is_variant)]
+        maps = maps[~maps.method.map(is_ablation)]
     answers = answers[answers.baseline == "blur"].drop_duplicates(KEYS)
     frame = maps.merge(answers[KEYS + SAID], on=KEYS, how="left", validate="many_to_one")
     frame["saliency"] = grids(frame)

@@ -52,6 +52,7 @@ PAPER = {  # our variant -> row of the paper's Table 3; our l2 at gamma 1 -> row
     },
     "table5": {"igos[l2=0]": "0.0", "igos": "0.1", "igos[l2=1]": "1.0", "igos[l2=10]": "10.0"},
 }
+STAND_INS = ("eagle[regions=32]",)  # run for a method that by its defaults takes a minute a map
 _NAME = re.compile(r"([^\[\]]+)(?:\[([^\[\]]*)\])?")
 _NUMBER = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
@@ -98,6 +99,11 @@ def folder_name(name: str) -> str:
 def is_variant(name: str) -> bool:
     """True for a name with options."""
     return "[" in name
+
+
+def is_ablation(name: str) -> bool:
+    """True for a variant that is compared with its own method, and not with the others."""
+    return is_variant(name) and name not in STAND_INS
 
 
 def split_options(name: str) -> tuple[str, dict, dict]:

@@ -6,8 +6,10 @@ import pytest
 import tiny
 
 from lvlm_study import bench, cli, costs, models
+from lvlm_study.answers import make_target
 from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.heatmaps import METHODS, explain
+from lvlm_study.heatmaps.eagle import greedy, slico
 from lvlm_study.zoo.planted import planted, planted_scene
 
 
@@ -83,6 +85,29 @@ def test_ga_races_a_loop_over_the_same_outputs(tmp_path):
     for wrong in ({"faster": 4.0}, {"apart": 1e-3}):
         row = {"cosines": 0.1, "loop": 0.7, "faster": 7.0, "apart": 1e-6} | wrong
         assert "MISSES" in bench.ga_line(row)
+
+
+def test_eagle_races_the_published_loop():
+    target, _ = make_target(planted("object"), planted_scene((48, 64)), "?")
+    labels = slico(target, 9)
+    regions = labels.max() + 1
+    there, _ = bench.counted(target, lambda: greedy(bench.OneByOne(target, labels)))
+    assert there == 2 + regions * (regions + 1)  # two at the start, two a candidate
+    found = bench.race_eagle(target, 9)
+    assert found["same"] and found["faster"] == found["loop"] / found["search"]
+
+
+@pytest.mark.parametrize(
+    ("faster", "same", "said"),
+    [
+        (5.5, True, "within the bar of 5 x, order the same"),
+        (4.9, True, "MISSES the bar of 5 x, order the same"),
+        (9.0, False, "MISSES the bar of 5 x, order DIFFERENT"),
+    ],
+)
+def test_the_race_of_eagle_has_a_verdict(faster, same, said):
+    line = bench.eagle_line({"search": 1.0, "loop": faster, "faster": faster, "same": same})
+    assert line.endswith(said)
 
 
 def test_memory_is_measured_for_every_number_of_steps(target, monkeypatch):

@@ -53,6 +53,8 @@ def test_rows_of_one_test_and_the_failures_once():
     found = method_tables.rows_of(pd.concat([good, other, failed, variant]))
     assert len(found) == 25 and set(found.method) == {"igos", "gae", "random"}
     assert len(method_tables.rows_of(pd.concat([good, variant]), variants=True)) == 32
+    stand_in = frames.maps({"eagle[regions=32]": EIGHT})
+    assert "eagle[regions=32]" in set(method_tables.rows_of(pd.concat([good, stand_in])).method)
 
 
 def test_a_table_from_before_fills_was_blur():

@@ -54,6 +54,13 @@ def test_a_name_has_one_canonical_text(text):
     assert variants.is_variant(canonical) == bool(options)
 
 
+def test_a_stand_in_is_compared_with_the_other_methods():
+    for name in variants.STAND_INS:
+        assert variants.canonical(name) == name and variants.is_variant(name)
+        assert not variants.is_ablation(name)
+    assert variants.is_ablation("igos[l2=1]") and not variants.is_ablation("igos")
+
+
 WRONG = {
     "igoss": "no method named 'igoss'; did you mean igos",
     "igos[gama=1]": "no option of igos named 'gama'; did you mean gamma",
