@@ -93,8 +93,9 @@ def answered(row) -> dict:
 
 
 def scored(row, item) -> dict:
-    """How a map did: its status, its scores, and the share of its mass on the evidence."""
-    found = {"status": row.status} | {name: rounded(getattr(row, name)) for name in SCORES}
+    """How a map did: its status, the scores that it has, and its mass's share on the evidence."""
+    known = {name: rounded(getattr(row, name)) for name in SCORES}
+    found = {"status": row.status} | {k: v for k, v in known.items() if v is not None}
     if row.saliency is not None and item.evidence is not None:
         big = enlarged(row.saliency, *item.evidence.shape)
         found["on_evidence"] = rounded(energy(big, item.evidence))
