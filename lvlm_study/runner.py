@@ -472,10 +472,10 @@ def reliance_rows(asked: Asked, method: str = "") -> list[dict]:
 def map_rows(asked: Asked, method: str) -> list[dict]:
     """One row for every way to score: the map, its place beside the evidence, scores, cost.
 
-    A variant is scored in the first way alone.
+    An ablation is scored in the first way alone.
     """
     ways = [{"units": units, "fill": fill} for units, fill in asked.sweep.ways]
-    if variants.is_variant(method):
+    if variants.is_ablation(method):
         ways = ways[:1]  # there are many of them, and they are compared under one score
     if not asked.answer.tokens:
         return [way | {"status": "empty_answer"} for way in ways]
