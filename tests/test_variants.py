@@ -154,6 +154,12 @@ def test_a_map_is_scored_three_ways():
     assert len({row["fill_score"] for row in rows}) == 2  # two fills, two pictures without image
 
 
+def test_a_stand_in_is_scored_in_every_way_and_an_ablation_in_one():
+    asked = asked_of()
+    ways = lambda name: [(r["units"], r["fill"]) for r in runner.map_rows(asked, name)]  # noqa: E731
+    assert ways("eagle[regions=32]") == WAYS and ways("igos[l2=1]") == WAYS[:1]
+
+
 def test_ways_of_other_sweeps():
     sweep = Sweep((), (), (), "nowhere", units=("grid", "patches", "superpixels"), fills=("black",))
     assert sweep.ways == [(u, "black") for u in ("grid", "patches", "superpixels")]

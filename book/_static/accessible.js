@@ -8,6 +8,8 @@
       button.removeAttribute("aria-label");
     for (const icon of document.querySelectorAll(".theme-switch-button .theme-switch")) {
       icon.removeAttribute("title");
+      icon.querySelector("title")?.remove(); // where the icon has become a drawing already
+      icon.removeAttribute("aria-labelledby");
       icon.setAttribute("aria-hidden", "true");
     }
   };
