@@ -24,6 +24,7 @@ from .method_tables import (
     method_scores,
     other_tests,
     rows_of,
+    same_items,
     scored,
     wide,
 )
@@ -340,7 +341,8 @@ def evidence_figure(
 @when_run
 def effect_figure(maps: pd.DataFrame, effects: pd.DataFrame):
     """Rank correlation of a map's mass on objects with their exact effects, a panel a model."""
-    parts = [(m, effect_scores(part, effects)) for (m, _), part in groups(rows_of(maps), LEAST)]
+    parts = groups(rows_of(maps), LEAST)
+    parts = [(model, effect_scores(same_items(part), effects)) for (model, _), part in parts]
     parts = [(model, table) for model, table in parts if len(table)]
     if not parts:
         return None

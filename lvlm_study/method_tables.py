@@ -414,6 +414,7 @@ def _below(part: dict) -> str:
 def of_model(maps: pd.DataFrame, part: pd.DataFrame, model: str, benchmark: str) -> dict:
     """Scores, tests and verdicts for one model on one benchmark."""
     names, low = ranked(part), ["random", "center", "sobel"]
+    best = best_of(part)
     table = method_scores(part).set_index("method")
     chance = [n for n in names if not table.gap_low[n] > 0]
     tests = other_tests(maps, model, benchmark)
@@ -424,7 +425,7 @@ def of_model(maps: pd.DataFrame, part: pd.DataFrame, model: str, benchmark: str)
         "scored": int(scored(part).item.nunique()),
         "count": len(names),
         "methods": {name: of_method(rows) for name, rows in part.groupby("method")},
-        "winner": best_of(part),
+        "winner": best | {"weak": weak_spots(part, best["best"])} if best else {},
         "reference": _differences(part),
         "weak": weak_spots(part),
         "at_chance": {"titles": listed(chance), "count": len(chance)},

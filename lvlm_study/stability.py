@@ -40,6 +40,8 @@ METHODS = (
     "llava_cam",
     "gae",
     "iia",
+    "integrated_gradients",
+    "occlusion",
     "attention",
     "rollout",
     "tam",
@@ -151,7 +153,10 @@ def study(
     seed: int = 0,
     say: Callable = print,
 ) -> dict:
-    """Measure, and write `sanity.json` into the results folder; returns its tree."""
+    """Measure the methods that are missing, and write `sanity.json`; returns its tree.
+
+    Rows of an earlier run stay if it had the same model, weights, seed, items and versions.
+    """
     from .benchmarks import load_benchmark
     from .models import load_model
 
@@ -162,15 +167,40 @@ def study(
     asked = explainable(model, dealt(load_benchmark(benchmark), None), items, seed)
     if not asked:
         raise StudyError(f"{name} has no answer on {benchmark} that could be explained.")
-    started = time.perf_counter()
-    rows = measure(model, asked, methods, say)
     about = {"profile": profile, "model": [name], "n": len(asked), "seed": seed}
+    about |= {"weights": provenance.weights_checksum(model), "benchmark": benchmark}
     about |= {"commit": provenance.commit(), "versions": provenance.versions()}
-    tree = {"provenance": about | {"date": provenance.now()[:10]}, "n": len(asked)}
-    tree |= {"minutes": (time.perf_counter() - started) / 60, "methods": summarise(rows)}
-    tree["rows"] = [row | {"value": number(row["value"])} for row in rows.to_dict("records")]
-    write(Path(results) / "sanity.json", tree)
+    about |= {"date": provenance.now()[:10]}
+    path, ids = Path(results) / "sanity.json", [item.id for item, _ in asked]
+    rows, minutes = kept(path, about, ids)
+    for method in [m for m in methods if m not in set(rows.method)]:
+        started = time.perf_counter()
+        rows = pd.concat([rows, measure(model, asked, [method], say)], ignore_index=True)
+        minutes += (time.perf_counter() - started) / 60
+        write(path, told_of(rows, about, minutes))  # at once: an interrupted run loses one method
+    tree = told_of(rows, about, minutes)
+    write(path, tree)
     return tree
+
+
+def kept(path: Path, about: dict, items: list[str]) -> tuple[pd.DataFrame, float]:
+    """(rows, minutes) of an earlier run of the same model, seed and items; else none, and 0.
+
+    Files from before weights and benchmark were recorded count as the same.
+    """
+    tree = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    made, same = tree.get("provenance", {}), ("profile", "model", "n", "seed", "versions")
+    rows = pd.DataFrame(tree.get("rows", []), columns=COLUMNS).astype({"value": float})
+    agrees = all(made.get(k) == about[k] for k in same) and set(rows.item) == set(items)
+    agrees &= all(made.get(k, about[k]) == about[k] for k in ("weights", "benchmark"))
+    return (rows, tree["minutes"]) if agrees else (rows.iloc[:0], 0.0)
+
+
+def told_of(rows: pd.DataFrame, about: dict, minutes: float) -> dict:
+    """The tree of `sanity.json`; minutes are those of all methods together."""
+    tree = {"provenance": about, "n": about["n"], "minutes": minutes, "methods": summarise(rows)}
+    records = rows.to_dict("records")
+    return tree | {"rows": [row | {"value": number(row["value"])} for row in records]}
 
 
 def write(path: Path, tree: dict) -> None:
@@ -198,8 +228,9 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
         told = summarise(part)[method]
         cells = {"another seed": told["seeds"], "other words": told["logit"]}
         cells |= {"another question": told["question"], "no weight left": told["forgotten"]}
-        row = {"method": title(method), "items": part.item.nunique()}
-        out.append(row | {label: _spread(found) for label, found in cells.items()})
+        items = part.item.nunique()
+        row = {"method": title(method), "items": items}
+        out.append(row | {label: _spread(found, items) for label, found in cells.items()})
     return or_not_yet(pd.DataFrame(out))
 
 
@@ -209,10 +240,12 @@ def shown_alone(rows: pd.DataFrame) -> pd.DataFrame:
     for method, told in summarise(rows).items():
         cells = {"moved by noise": told["noise"], "infidelity": told["infidelity"]}
         cells |= {f"{stage} anew": found for stage, found in told["alone"].items()}
-        row = {"method": title(method)}
-        out.append(row | {label: _spread(found) for label, found in cells.items()})
+        row, items = {"method": title(method)}, rows[rows.method == method].item.nunique()
+        out.append(row | {label: _spread(found, items) for label, found in cells.items()})
     return or_not_yet(pd.DataFrame(out))
 
 
-def _spread(found: dict) -> str:
-    return spread(*[np.nan if found[k] is None else found[k] for k in ("value", "low", "high")])
+def _spread(found: dict, items: int) -> str:
+    """Mean and interval; with n where a constant map, which is like nothing, left fewer items."""
+    told = spread(*[np.nan if found[k] is None else found[k] for k in ("value", "low", "high")])
+    return told if found["n"] == items else f"{told} (n = {found['n']})"

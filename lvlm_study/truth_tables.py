@@ -36,7 +36,8 @@ MEASURES = {  # column -> (name for readers, chance level or None where it must 
     "auc": ("ROC-AUC", 0.5),
     "pointing": ("pointing", None),
     "rank_accuracy": ("rank accuracy", None),
-    "iou_max": ("soft IoU", None),
+    "iou_max": ("soft IoU, max", None),
+    "iou_sum": ("soft IoU, sum", None),
     "correlation": ("rank correlation", 0.0),
 }
 AREA_IS_CHANCE = ("pointing", "rank_accuracy")

@@ -222,6 +222,11 @@ def test_mean_reduction_divides_the_step_by_the_tokens():
     [
         ({"stepps": 3}, "did you mean steps"),
         ({"steps": 0}, "at least one iteration"),
+        ({"mask_size": "32"}, "mask_size .* must be whole numbers, not '32'"),
+        ({"mask_size": 32.0}, "must be whole numbers, not 32.0"),
+        ({"iterations": 2.5}, "iterations of igos must be a whole number, not 2.5"),
+        ({"lr": True}, "lr of igos must be a number, not True"),
+        ({"method": "rise", "cells": "7"}, "cells of rise must be a whole number, not '7'"),
         ({"l2_unit": "rms"}, "'sum' or 'mean'"),
         ({"compat": "other"}, "compat is"),
         ({"preset": "fats"}, "did you mean fast"),

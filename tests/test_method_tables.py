@@ -15,6 +15,7 @@ from lvlm_study import (
     truth_tables,
 )
 from lvlm_study.paths import data_dir
+from lvlm_study.plausibility import rank_correlation
 
 EIGHT = [0.6, 0.7, 0.8, 0.9, 0.6, 0.7, 0.8, 0.9]  # mean 0.75
 GAPS = {"igos": EIGHT, "gae": [g - 0.5 for g in EIGHT], "random": [0.1, -0.1] * 4}
@@ -338,6 +339,38 @@ def test_beside_the_papers_ablations(variants):
     assert table["mini"].tolist()[1:3] == pytest.approx([0.75, 0.5])
 
 
+def test_likeness_of_maps_by_hand():
+    """The same map twice; turned over; another shape of the same; the next item's, the floor."""
+    ramp, other = np.arange(784.0).reshape(28, 28), np.arange(784.0).reshape(28, 28).T
+    shapes = {"igos": [ramp, other] * 4, "igos++": [ramp, other] * 4}
+    shapes |= {"igos[lr=1]": [-ramp, -other] * 4, "igos[mask_size=16]": [ramp[::2, ::2]] * 8}
+    rows = [
+        {"model": "m", "benchmark": "b", "item": f"i{n}", "method": m, "status": "ok", "gap": 0.1}
+        | {
+            "units": "grid",
+            "fill": "blur",
+            "heatmap": x.ravel(),
+            "heatmap_shape": np.array(x.shape),
+        }
+        for m, maps in shapes.items()
+        for n, x in enumerate(maps)
+    ]
+    rows.append(rows[0] | {"item": "i9", "status": "diverged", "heatmap": None})
+    alike = ablation_tables.likeness(pd.DataFrame(rows)).set_index("method")
+    apart = rank_correlation(ramp, other, 14)
+    assert 0 < apart < 0.3 and set(alike.n) == {8}
+    assert alike.value["igos++"] == pytest.approx(1) and alike.value["igos[lr=1]"] == pytest.approx(
+        -1
+    )
+    assert alike.value["igos[mask_size=16]"] == pytest.approx((1 + apart) / 2)
+    assert alike.value[ablation_tables.OTHERS] == pytest.approx(apart)
+    told = ablation_tables.likeness_told(alike.reset_index())
+    assert told["most"]["title"] == "iGOS (lr 1)" and told["least"]["title"] == "iGOS++"
+    assert told["below_half"] == 1 and told["variants"]["lr=1"]["n"] == 8
+    shown = ablation_tables.likeness_shown(pd.DataFrame(rows))
+    assert shown.setting.tolist()[:2] == ["iGOS (lr 1)", ablation_tables.OTHERS_TITLE]
+
+
 def test_ablations_summary(variants):
     tree = ablation_tables.ablations_summary(variants)["mini/a"]["sprites"]
     assert finite(tree)
@@ -371,7 +404,7 @@ def truth_frame():
     }
     return frames.maps(
         gaps, evidence_area=area, energy_ratio=high, auc=aucs, pointing=peak, pointing_near=peak,
-        rank_accuracy=peak, iou_max=aucs, correlation=aucs, mass=mass,
+        rank_accuracy=peak, iou_max=aucs, iou_sum=aucs, correlation=aucs, mass=mass,
     )  # fmt: skip
 
 

@@ -12,11 +12,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from lvlm_study import cli, results, runner, shards, stored, summaries
 from lvlm_study.benchmarks.base import Item
 from lvlm_study.errors import StudyError
-from lvlm_study.heatmaps import explain
+from lvlm_study.heatmaps import METHODS, explain
 from lvlm_study.runner import Sweep
 from lvlm_study.zoo.planted import planted, planted_scene
 
@@ -232,6 +233,17 @@ def test_a_failure_is_recorded_and_retried_on_demand(study):
     failed, (reader,) = study(toy(), retry_failed=True)
     assert (failed, reader.answers) == (0, 1)
     assert len(study.table("maps")) == 12 and "error" not in set(study.table("maps").status)
+
+
+def test_a_method_that_refuses_and_one_that_diverges_leave_the_others_alone(study, monkeypatch):
+    """Refused by the model: an error with its reason. Not finite: a status of its own, no score."""
+    monkeypatch.setitem(METHODS, "sobel", lambda target, *, seed=0: torch.full((4, 4), torch.nan))
+    failed, _ = study(toy(2), methods=("gae", "sobel", "center"))
+    rows = study.table("maps").groupby("method")
+    status = {method: part.status.tolist() for method, part in rows}
+    assert status == {"gae": ["error"] * 2, "sobel": ["diverged"] * 2, "center": ["ok"] * 2}
+    assert failed == 2 and rows.get_group("sobel").gap.isna().all()
+    assert rows.get_group("gae").message.str.contains("no vision tower|planted|attention").all()
 
 
 def test_other_settings_do_not_mix(study):

@@ -60,7 +60,11 @@ def test_every_check_of_a_real_architecture(adapters):
 
 def test_the_table_for_readers():
     table = stability.shown(rows())
-    assert table.iloc[0][["method", "items", "no weight left"]].tolist() == ["iGOS", 2, "0.00"]
+    assert table.iloc[0][["method", "items", "no weight left"]].tolist() == [
+        "iGOS",
+        2,
+        "0.00 (n = 1)",
+    ]
     assert table.iloc[0]["another seed"].startswith("0.90 [0.80")
     assert stability.shown(rows().iloc[:0]).iloc[0, 0] == "not yet run"
     more = stability.shown_alone(rows()).iloc[0]
@@ -85,11 +89,36 @@ def test_what_is_written_can_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr(stability, "explainable", lambda *rest: ITEMS)
     monkeypatch.setattr(stability, "measure", lambda *rest: rows())
     monkeypatch.setattr(provenance, "commit", lambda: "c")
+    monkeypatch.setattr(provenance, "weights_checksum", lambda model: "w")
     stability.study("mini/a", tmp_path / "mini", methods=["igos"], say=lambda text: None)
     tree = results.load(tmp_path / "mini" / "sanity.json")
     assert tree["provenance"]["n"] == 2 and tree["methods"]["igos"]["silent"] == 1
     pd.testing.assert_frame_equal(stability.read_rows(tmp_path / "mini"), rows())
     assert stability.read_rows(tmp_path / "elsewhere").empty
+
+
+def test_only_missing_methods_are_measured(tmp_path, monkeypatch):
+    """A second run adds to the first; other weights or items start anew; each is saved at once."""
+    weights, done = ["w"], []
+    monkeypatch.setattr("lvlm_study.models.load_model", lambda name: None)
+    monkeypatch.setattr(provenance, "weights_checksum", lambda model: weights[0])
+    monkeypatch.setattr(stability, "explainable", lambda *rest: ITEMS)
+
+    def measure(model, asked, methods, say):
+        if methods == ["tam"]:
+            raise KeyboardInterrupt
+        done.extend(methods)
+        return rows().assign(method=methods[0])
+
+    monkeypatch.setattr(stability, "measure", measure)
+    go = lambda *methods: stability.study("mini/a", tmp_path, methods=methods, say=print)  # noqa: E731
+    go("igos")
+    with pytest.raises(KeyboardInterrupt):
+        go("igos", "gae", "tam")
+    assert done == ["igos", "gae"]
+    assert set(go("igos")["methods"]) == {"igos", "gae"} and done == ["igos", "gae"]
+    weights[0] = "trained again"
+    assert set(go("igos")["methods"]) == {"igos"} and done == ["igos", "gae", "igos"]
 
 
 def test_unknown_methods_are_refused(tmp_path):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..masks import render
 from ..models.base import Answer
 
 CONTROLS = ("random", "center", "sobel")  # know nothing of the model
+NUMBERS = {int: (Integral, "a whole number"), float: (Real, "a number")}  # what options must be
 MIN_GAP = 0.05  # least difference in mean probability between image and baseline worth explaining
 
 
@@ -136,11 +138,18 @@ def run(methods: dict, model, image, question, method, seed, baseline, options) 
 
 
 def check_options(name: str, function: Callable, options: dict) -> None:
-    """Raise StudyError for an option that the method does not take, with near matches."""
-    known = [p for p in inspect.signature(function).parameters if p not in ("target", "seed")]
-    for key in options:
+    """Raise StudyError for an option that the method does not take, with near matches, or that is
+    no number where one is needed.
+    """
+    known = dict(inspect.signature(function).parameters)
+    for key in ("target", "seed"):
+        known.pop(key, None)
+    for key, value in options.items():
         if key not in known:
             raise unknown(f"option of {name}", key, [*known, *TARGET_OPTIONS])
+        kind, words = NUMBERS.get(known[key].annotation, (object, ""))
+        if not isinstance(value, kind) or (words and isinstance(value, bool)):
+            raise StudyError(f"{key} of {name} must be {words}, not {value!r}.")
 
 
 @contextmanager

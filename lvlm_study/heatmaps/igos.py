@@ -7,6 +7,7 @@ the mask, which gives a gradient where a single step would be flat.
 
 import math
 from contextlib import contextmanager
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -186,13 +187,18 @@ def regulariser_gradient(mask, target, edges, l1, l2, tv, l2_unit="sum", aligned
 
 def check_options(mask_size, iterations: int, steps: int) -> tuple[int, int]:
     """The mask's (h, w), or a StudyError when there is nothing to optimise."""
-    grid = (mask_size, mask_size) if isinstance(mask_size, int) else tuple(mask_size)
+    grid = mask_size if isinstance(mask_size, tuple | list) else (mask_size, mask_size)
+    if not all(isinstance(n, Integral) for n in (*grid, iterations, steps)):
+        raise StudyError(
+            "mask_size (one number or height and width), iterations and steps must be whole "
+            f"numbers, not {mask_size!r}, {iterations!r}, {steps!r}."
+        )
     if len(grid) != 2 or min(grid) < 2 or iterations < 1 or steps < 1:
         raise StudyError(
             "igos needs a mask of at least 2 x 2 cells and at least one iteration and step, "
             f"not mask_size={grid}, iterations={iterations}, steps={steps}."
         )
-    return grid
+    return tuple(grid)
 
 
 def _check_choices(l2_unit: str, reduce: str, compat: str | None) -> None:
