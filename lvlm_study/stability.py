@@ -155,7 +155,8 @@ def study(
 ) -> dict:
     """Measure the methods that are missing, and write `sanity.json`; returns its tree.
 
-    Rows of an earlier run stay if it had the same model, weights, seed, items and versions.
+    Rows of an earlier run stay if it had the same model, weights, seed, items and versions; the
+    file names the commit that measured each method.
     """
     from .benchmarks import load_benchmark
     from .models import load_model
@@ -172,33 +173,39 @@ def study(
     about |= {"commit": provenance.commit(), "versions": provenance.versions()}
     about |= {"date": provenance.now()[:10]}
     path, ids = Path(results) / "sanity.json", [item.id for item, _ in asked]
-    rows, minutes = kept(path, about, ids)
+    rows, minutes, commits = kept(path, about, ids)
     for method in [m for m in methods if m not in set(rows.method)]:
         started = time.perf_counter()
         rows = pd.concat([rows, measure(model, asked, [method], say)], ignore_index=True)
         minutes += (time.perf_counter() - started) / 60
-        write(path, told_of(rows, about, minutes))  # at once: an interrupted run loses one method
-    tree = told_of(rows, about, minutes)
+        commits |= {method: about["commit"]} if method in set(rows.method) else {}
+        write(path, told_of(rows, about, minutes, commits))  # at once: no more than one is lost
+    tree = told_of(rows, about, minutes, commits)
     write(path, tree)
     return tree
 
 
-def kept(path: Path, about: dict, items: list[str]) -> tuple[pd.DataFrame, float]:
-    """(rows, minutes) of an earlier run of the same model, seed and items; else none, and 0.
+def kept(path: Path, about: dict, items: list[str]) -> tuple[pd.DataFrame, float, dict]:
+    """(rows, minutes, commits) of an earlier run of the same model, seed and items; else nothing.
 
-    Files from before weights and benchmark were recorded count as the same.
+    Files from before weights and benchmark were recorded count as the same; methods whose commit
+    was not yet recorded are of the one that the file names.
     """
     tree = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     made, same = tree.get("provenance", {}), ("profile", "model", "n", "seed", "versions")
     rows = pd.DataFrame(tree.get("rows", []), columns=COLUMNS).astype({"value": float})
     agrees = all(made.get(k) == about[k] for k in same) and set(rows.item) == set(items)
     agrees &= all(made.get(k, about[k]) == about[k] for k in ("weights", "benchmark"))
-    return (rows, tree["minutes"]) if agrees else (rows.iloc[:0], 0.0)
+    if not agrees:
+        return rows.iloc[:0], 0.0, {}
+    commits = dict.fromkeys(rows.method, made.get("commit")) | tree.get("commits", {})
+    return rows, tree["minutes"], commits
 
 
-def told_of(rows: pd.DataFrame, about: dict, minutes: float) -> dict:
+def told_of(rows: pd.DataFrame, about: dict, minutes: float, commits: dict) -> dict:
     """The tree of `sanity.json`; minutes are those of all methods together."""
-    tree = {"provenance": about, "n": about["n"], "minutes": minutes, "methods": summarise(rows)}
+    tree = {"provenance": about, "n": about["n"], "minutes": minutes, "commits": commits}
+    tree |= {"methods": summarise(rows)}
     records = rows.to_dict("records")
     return tree | {"rows": [row | {"value": number(row["value"])} for row in records]}
 

@@ -99,7 +99,8 @@ def test_what_is_written_can_be_read(tmp_path, monkeypatch):
 
 def test_only_missing_methods_are_measured(tmp_path, monkeypatch):
     """A second run adds to the first; other weights or items start anew; each is saved at once."""
-    weights, done = ["w"], []
+    weights, done, commits = ["w"], [], iter("abcde")
+    monkeypatch.setattr(provenance, "commit", lambda: next(commits))
     monkeypatch.setattr("lvlm_study.models.load_model", lambda name: None)
     monkeypatch.setattr(provenance, "weights_checksum", lambda model: weights[0])
     monkeypatch.setattr(stability, "explainable", lambda *rest: ITEMS)
@@ -117,8 +118,18 @@ def test_only_missing_methods_are_measured(tmp_path, monkeypatch):
         go("igos", "gae", "tam")
     assert done == ["igos", "gae"]
     assert set(go("igos")["methods"]) == {"igos", "gae"} and done == ["igos", "gae"]
+    assert go("igos")["commits"] == {"igos": "a", "gae": "b"}  # of the run that measured each
     weights[0] = "trained again"
-    assert set(go("igos")["methods"]) == {"igos"} and done == ["igos", "gae", "igos"]
+    assert go("igos")["commits"] == {"igos": "e"} and done == ["igos", "gae", "igos"]
+
+
+def test_a_file_without_commits_is_of_the_one_it_names(tmp_path):
+    about = {"profile": "mini", "model": ["a"], "n": 2, "seed": 0, "versions": {}}
+    tree = stability.told_of(rows(), about | {"commit": "old"}, 1.0, {})
+    tree.pop("commits")
+    stability.write(tmp_path / "sanity.json", tree)
+    _, minutes, commits = stability.kept(tmp_path / "sanity.json", about, ["i0", "i1"])
+    assert minutes == 1 and commits == dict.fromkeys(rows().method, "old")
 
 
 def test_unknown_methods_are_refused(tmp_path):
