@@ -3,7 +3,7 @@
 #
 #   make book        the book, in _build/html        make test       the quick tests
 #   make notebooks   execute what is stale           make test-slow  the slow ones
-#   make check       ruff                            make bench      time and memory of iGOS
+#   make check       ruff                            make bench      time and memory of all methods
 #   make pdf         book.pdf, by chromium           make pages      look at every page in a browser
 #   make parity      our localisation metrics against Quantus itself, in an environment of its own
 #   make clean       remove what make built
@@ -18,6 +18,7 @@ VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 WORKERS ?= 2
 BROWSER ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
@@ -88,7 +89,7 @@ fresh: $(STAMP)
 	$(PY) tools/notebooks.py rerun
 
 bench: $(STAMP)
-	$(PY) -m lvlm_study.bench
+	$(PY) -m lvlm_study.bench $(BENCH_ARGS)
 
 # Never the environment: that takes minutes to come back. Remove $(VENV) by hand if you mean it.
 clean:

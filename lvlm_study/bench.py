@@ -9,11 +9,12 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 
-from . import costs
+from . import costs, provenance, stability
 from .answers import Target, make_target, visual_reliance
 from .benchmarks import load_benchmark
 from .errors import StudyError
@@ -343,10 +344,11 @@ def scoring_passes(ways: int = len(Sweep.units) + len(Sweep.fills) - 1) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the races and the memory; the exit code is 0 whatever the times are."""
+    """Print the races and the memory, and keep the races; the exit code is 0 whatever they are."""
     p = argparse.ArgumentParser("python -m lvlm_study.bench", description=__doc__.splitlines()[0])
     p.add_argument("--model", default=USUAL, help=f"default: {USUAL}")
     p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--results", type=Path, metavar="DIR", help="keep the races there, bench.json")
     options = p.parse_args(argv)
     try:
         model, items = load_model(options.model), dealt(load_benchmark("sprites"), ASKED)
@@ -354,35 +356,54 @@ def main(argv: list[str] | None = None) -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     item = load_benchmark("sprites")[0]
-    print_bench(model, item, options.rounds, items)
+    found = print_bench(model, item, options.rounds, items)
+    if options.results:
+        stability.write(options.results / "bench.json", {"provenance": about(model)} | found)
     return 0
 
 
-def print_bench(model, item, rounds: int, items=()) -> None:
-    """Everything that `make bench` shows, for one model and one item; `items` are only answered."""
+def about(model) -> dict:
+    """Where and when the times were measured."""
+    found = {"profile": "mini", "model": [model.name], "n": 1, "seed": 0}
+    found |= {"commit": provenance.commit(), "versions": provenance.versions()}
+    return found | {"threads": torch.get_num_threads(), "date": provenance.now()[:10]}
+
+
+def print_bench(model, item, rounds: int, items=()) -> dict:
+    """Everything that `make bench` shows, for one model and one item; `items` are only answered.
+
+    Returns the races and the memory, as `bench.json` has them.
+    """
     target = target_of(model, item)
     tokens = int(target.crucial.sum())
     print(f"{model.name}, {item.id}, {target.size} pixels, {tokens} tokens, batch {BATCH}")
     print(f"{torch.get_num_threads()} threads, best of {rounds} rounds\n")
     print(f"{'':<36}{'time':>10}{'floor':>12}{'ratio':>8}")
-    print(race_igos(target, rounds), flush=True)
-    print(race_igos(target, rounds, whole=False), flush=True)
+    races = {"igos": race_igos(target, rounds)}
+    print(races["igos"], flush=True)
+    races["igos_inputs"] = race_igos(target, rounds, whole=False)
+    print(races["igos_inputs"], flush=True)
     tokens = "all" if bool(target.crucial.all()) else "llr"
     ex = explain(
         model, item.rgb, item.question, method="center", answer=target.answer, tokens=tokens
     )
-    print(race_scores(model, ex, rounds), flush=True)
-    print(eagle_line(race_eagle(target)), flush=True)
+    races["scores"] = race_scores(model, ex, rounds)
+    print(races["scores"], flush=True)
+    eagle = race_eagle(target)
+    print(eagle_line(eagle), flush=True)
     if JOINT in models():
         print(ga_line(race_ga(target_of(load_model(JOINT), item))), flush=True)
     if items:
         print(answers_line(model, items), flush=True)
     print(f"\nPeak memory of igos above its start, batch {MEMORY_BATCH}")
-    for steps, peak in memory_by_steps(target).items():
-        print(f"  K = {steps:<3} {peak / 2**20:8.1f} MiB")
+    memory = {str(steps): peak / 2**20 for steps, peak in memory_by_steps(target).items()}
+    for steps, peak in memory.items():
+        print(f"  K = {steps:<3} {peak:8.1f} MiB")
     print("\nEvery method, once, for the same answer")
     for line in method_lines(model, item):
         print(line, flush=True)
+    kept = {name: asdict(race) | {"ratio": race.ratio} for name, race in races.items()}
+    return kept | {"eagle": eagle | {"regions": REGIONS, "bar": BAR_EAGLE}, "memory": memory}
 
 
 def method_lines(model, item, names=METHODS):

@@ -26,7 +26,7 @@ PAUSE = 600  # seconds without a new row: nothing was running
 QUANTILE = 0.95  # of the random maps' gaps: what luck reaches once in twenty items
 FLAGS = {  # a sign that needs no truth -> how readers call it
     "not_positive": "insertion − deletion at most 0",
-    "like_random": "no better than 95 % of random maps",
+    "like_random": "does not beat 95 % of random maps",
     "below_sobel": "worse than the picture's edges",
 }
 RATES = ("flagged", "base", "precision", "recall", "lift", "lift_low", "lift_high")
@@ -117,17 +117,21 @@ def flagged(frame: pd.DataFrame) -> pd.DataFrame:
     One model's rows. A flag reads the item's scores and those of its controls only.
     """
     good = with_evidence(frame)
-    random = good[good.method == "random"].gap
-    luck = random.quantile(QUANTILE) if len(random) else np.nan
     edges = good[good.method == "sobel"].drop_duplicates("item").set_index("item").gap
     own = good[~good.method.isin(CONTROLS)]
     return own.assign(
         not_positive=own.gap <= 0,
-        like_random=own.gap <= luck,
+        like_random=own.gap <= luck(good),
         below_sobel=own.gap.to_numpy() < own.item.map(edges).to_numpy(float),
         off_evidence=own.energy_ratio < 1,
         missed=own.pointing_near < 0.5,
     )
+
+
+def luck(good: pd.DataFrame) -> float:
+    """What a random map reaches once in twenty items: the level of the flag `like_random`."""
+    random = good[good.method == "random"].gap
+    return random.quantile(QUANTILE) if len(random) else np.nan
 
 
 def flag_scores(frame: pd.DataFrame, fault: str = "off_evidence") -> pd.DataFrame:
@@ -240,6 +244,7 @@ def of_model(part: pd.DataFrame) -> dict:
         "statuses": {str(k): int(v) for k, v in part.status.value_counts().items()},
         "cells": len(part),
         "flags": {fault: flags_told(part, fault) for fault in BAD if len(flagged(part))},
+        "luck": number(luck(with_evidence(part))),
         "reference_flag": reference_flag(part),
     }
 

@@ -43,12 +43,16 @@ def rows_of(maps: pd.DataFrame, test=TEST, variants: bool = False) -> pd.DataFra
 
 
 def as_chance(frame: pd.DataFrame) -> pd.DataFrame:
-    """Constant maps with the scores of chance; deletion and insertion by themselves have none."""
+    """Constant maps with the scores of chance; deletion and insertion by themselves have none.
+
+    Their soft IoUs are those of a map with the same value everywhere.
+    """
     silent = frame.status == "constant"
-    worth = {"gap": 0.0, "gap_raw": 0.0, "energy_ratio": 1.0, "auc": 0.5}
+    worth = {"gap": 0.0, "gap_raw": 0.0, "energy_ratio": 1.0, "auc": 0.5, "correlation": 0.0}
     if "evidence_area" in frame:
-        worth |= {name: frame.evidence_area for name in ("pointing", "pointing_near")}
-        worth |= {"rank_accuracy": frame.evidence_area}
+        area = frame.evidence_area
+        worth |= dict.fromkeys(("pointing", "pointing_near", "rank_accuracy", "iou_max"), area)
+        worth |= {"iou_sum": area / (2 - area)}
     filled = {
         name: frame[name].mask(silent, value) for name, value in worth.items() if name in frame
     }
@@ -342,6 +346,11 @@ def rank_agreement(one: pd.DataFrame, other: pd.DataFrame) -> dict:
     return {"value": number(found[0]), "low": number(low), "high": number(high)} | about
 
 
+def without_controls(table: pd.DataFrame) -> pd.DataFrame:
+    """(items, methods) of the methods that look at the model."""
+    return table.drop(columns=list(CONTROLS), errors="ignore")
+
+
 def other_tests(
     maps: pd.DataFrame, model: str, benchmark: str, value: str = "gap_raw"
 ) -> dict[str, pd.DataFrame]:
@@ -435,7 +444,9 @@ def of_model(maps: pd.DataFrame, part: pd.DataFrame, model: str, benchmark: str)
             for found in [beaten_by(part, name)]
         },
         "tests": {
-            name: rank_agreement(first, other) | about_test(other, plain[name])
+            name: rank_agreement(first, other)
+            | {"own": rank_agreement(without_controls(first), other)}
+            | about_test(other, plain[name])
             for name, other in tests.items()
             if first is not None
         },

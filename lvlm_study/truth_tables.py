@@ -29,6 +29,7 @@ from .method_tables import (
     scored,
     spread,
     wide,
+    without_controls,
 )
 
 MEASURES = {  # column -> (name for readers, chance level or None where it must be measured)
@@ -108,7 +109,8 @@ def evidence_shown(frame: pd.DataFrame) -> pd.DataFrame:
 def with_effects(frame: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
     """Scored rows joined with the exact effects of their scene's objects.
 
-    Kept are scenes of at least three objects whose effects differ. New columns: `spearman` (of mass
+    Kept are scenes of at least three objects whose effects differ; a constant map tells no object
+    from another and counts as 0. New columns: `spearman` (of mass
     on an object with its effect), `density` (of mass per area), `top` (the object with most mass
     has the greatest effect, ties in part), `area_spearman` and `area_top` (the same for the area).
     """
@@ -118,6 +120,8 @@ def with_effects(frame: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
     keys = [*GROUP, "item"]
     good = scored(frame).merge(effects[[*keys, "effect", "area"]], on=keys, suffixes=("", "_of"))
     area = "area_of" if "area_of" in good else "area"  # the maps have an axis of that name
+    silent = good.status == "constant"
+    good["mass"] = good.mass.where(~silent, good.effect.map(np.zeros_like))
     keep = [_usable(m, e) for m, e in zip(good.mass, good.effect, strict=True)]
     good = good[keep]
     pairs = zip(good.mass, good.effect, good[area], strict=True)
@@ -196,7 +200,7 @@ def agreement(frame: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
     for name, truth in truths(frame, effects).items():
         found = {
             "methods": rank_agreement(gap, truth),
-            "own": rank_agreement(gap.drop(columns=list(CONTROLS), errors="ignore"), truth),
+            "own": rank_agreement(without_controls(gap), truth),
             "items": within_items(gap, truth),
             "maps": within_methods(gap, truth),
         }
@@ -225,7 +229,7 @@ def agreement_shown(frame: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
 
 def within_items(gap: pd.DataFrame, truth: pd.DataFrame) -> dict:
     """Of one picture's maps, is the better scored the truer? Mean Spearman over items."""
-    a, b = complete(gap.drop(columns=list(CONTROLS), errors="ignore"), truth.reindex(gap.index))
+    a, b = complete(without_controls(gap), truth.reindex(gap.index))
     if a.shape[1] < 3 or a.empty:
         return interval([])
     return interval(row_spearman(a.to_numpy(float), b.to_numpy(float)))
@@ -233,7 +237,7 @@ def within_items(gap: pd.DataFrame, truth: pd.DataFrame) -> dict:
 
 def within_methods(gap: pd.DataFrame, truth: pd.DataFrame, draws: int = 200) -> dict:
     """Of one method's maps, is the better scored the truer? Mean over methods, items resampled."""
-    a, b = complete(gap.drop(columns=list(CONTROLS), errors="ignore"), truth.reindex(gap.index))
+    a, b = complete(without_controls(gap), truth.reindex(gap.index))
     if len(a) < 3 or a.empty:
         return interval([])
     x, y = a.to_numpy(float).T, b.to_numpy(float).T  # (methods, items)
@@ -338,6 +342,7 @@ def effects_told(table: pd.DataFrame) -> dict:
     rows = table.set_index("method")
     own = rows.drop([AREA, *CONTROLS], errors="ignore")
     below = [name for name in own.index if own.spearman[name] <= rows.spearman[AREA]]
+    unclear = [name for name in in_order(own.index) if own.low[name] <= 0]
     keep = ("spearman", "low", "high", "density", "top")
     return {
         "n": int(rows.n.max()),
@@ -347,6 +352,7 @@ def effects_told(table: pd.DataFrame) -> dict:
             for name, row in rows.iterrows()
         },
         "below_area": {"count": len(below), "titles": listed(below), "of": len(own)},
+        "around_chance": {"count": len(unclear), "titles": listed(unclear)},
     }
 
 

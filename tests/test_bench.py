@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import tiny
 
-from lvlm_study import bench, cli, costs, models
+from lvlm_study import bench, cli, costs, models, results
 from lvlm_study.answers import make_target
 from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.heatmaps import METHODS, explain
@@ -176,7 +176,11 @@ def test_methods_side_by_side(monkeypatch):
 @pytest.mark.slow
 def test_the_benchmark_and_the_estimate_run(tmp_path, capsys):
     folder = str(tiny.tiny_checkpoint("llava", tmp_path / "tiny"))
-    assert bench.main(["--model", folder, "--rounds", "1"]) == 0
+    assert bench.main(["--model", folder, "--rounds", "1", "--results", str(tmp_path)]) == 0
+    kept = results.load(tmp_path / "bench.json")
+    assert kept["igos"]["ratio"] == kept["igos"]["seconds"] / kept["igos"]["floor"] > 0
+    assert list(kept["memory"]) == ["5", "10", "20"] and kept["scores"]["passes"] == [100, 0]
+    assert kept["provenance"]["n"] == 1 and kept["eagle"]["regions"] == bench.REGIONS
     told = capsys.readouterr().out
     races = 5 + (bench.JOINT in bench.models())  # answers a second have a bar too
     assert told.count("the bar of") == races and told.count("K = ") == 3

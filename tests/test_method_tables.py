@@ -15,7 +15,7 @@ from lvlm_study import (
     truth_tables,
 )
 from lvlm_study.paths import data_dir
-from lvlm_study.plausibility import rank_correlation
+from lvlm_study.plausibility import plausibility, rank_correlation, soft_iou
 
 EIGHT = [0.6, 0.7, 0.8, 0.9, 0.6, 0.7, 0.8, 0.9]  # mean 0.75
 GAPS = {"igos": EIGHT, "gae": [g - 0.5 for g in EIGHT], "random": [0.1, -0.1] * 4}
@@ -242,6 +242,7 @@ def test_methods_summary():
     assert tree["methods"]["igos"]["gap"]["value"] == pytest.approx(0.75)
     assert tree["tests"]["superpixels, blur"]["value"] == pytest.approx(1.0)
     assert tree["tests"]["superpixels, blur"]["best"] == "iGOS"
+    assert tree["tests"]["superpixels, blur"]["own"]["methods"] == 2  # the random map left out
     assert method_tables.methods_summary(pd.DataFrame()) == {}
 
 
@@ -434,6 +435,31 @@ def test_effects_by_hand():
     assert table.spearman["area"] == pytest.approx(0.5) and table.spearman["random"] == 0
     assert table.top["igos"] == 1 and table.top["random"] == pytest.approx(1 / 3)
     assert table.density["igos"] == pytest.approx(0.5)  # .6/.1, .3/.2, .1/.05 = 6, 1.5, 2
+
+
+def test_a_constant_map_tells_no_object_from_another():
+    """Its mass is missing, and it counts as a correlation of 0 and a third of a hit."""
+    frame = truth_frame()
+    silent = (frame.method == "gae") & (frame["item"] == "i00")
+    frame.loc[silent, "status"] = "constant"
+    frame["mass"] = frame.mass.where(~silent, None)
+    table = truth_tables.effect_scores(frame, EFFECTS).set_index("method")
+    assert table.n.tolist() == [3] * 5
+    assert table.spearman["gae"] == pytest.approx(-2 / 3) and table.density["gae"] < 0
+    assert table.top["gae"] == pytest.approx(1 / 9)
+    told = truth_tables.effects_told(table.reset_index())
+    assert told["around_chance"] == {"count": 1, "titles": "T-MM"}
+
+
+def test_a_constant_map_overlaps_as_a_map_of_ones_does():
+    evidence = np.zeros((10, 10), bool)
+    evidence[:2, :5] = True
+    frame = truth_frame().assign(status="constant", evidence_area=0.1)
+    row = method_tables.as_chance(frame).iloc[0]
+    ones = plausibility(np.ones((10, 10)), evidence)
+    assert row.iou_max == pytest.approx(soft_iou(np.ones((10, 10)), evidence, "max"))
+    assert row.iou_sum == pytest.approx(soft_iou(np.ones((10, 10)), evidence, "sum"))
+    assert row.rank_accuracy == pytest.approx(ones.rank_accuracy) and row["correlation"] == 0
 
 
 def test_does_the_gap_know():

@@ -125,6 +125,7 @@ def test_only_missing_methods_are_measured(tmp_path, monkeypatch):
 
 def test_a_file_without_commits_is_of_the_one_it_names(tmp_path):
     about = {"profile": "mini", "model": ["a"], "n": 2, "seed": 0, "versions": {}}
+    about |= {"weights": "w", "benchmark": "sprites"}
     tree = stability.told_of(rows(), about | {"commit": "old"}, 1.0, {})
     tree.pop("commits")
     stability.write(tmp_path / "sanity.json", tree)
