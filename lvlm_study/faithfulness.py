@@ -157,6 +157,24 @@ def controls(
     return {"random": noise, "center": [rate(center(target), 0)]}
 
 
+def beats_random(score: Faithfulness, noise: list[Faithfulness], share: float = 0.95) -> bool:
+    """Whether a map's insertion - deletion is above `share` of those of random maps.
+
+    The sign that needs no truth: where it is False, the explanation may have failed. `noise` is
+    `controls(...)["random"]`, made with the options of `score`; for 95 % it takes 20 draws or more.
+    Random maps that have no score are left out; without a score of its own a map beats nothing.
+    """
+    gaps = np.array([other.gap for other in noise], dtype=float)
+    gaps = gaps[np.isfinite(gaps)]
+    if len(gaps) * (1 - share) < 1 - 1e-9:
+        raise StudyError(
+            f"To say that a map beats {share:.0%} of random ones takes at least "
+            f"{np.ceil(1 / (1 - share) - 1e-9):.0f} of them with a score, not {len(gaps)}; ask for "
+            "more draws of `controls`."
+        )
+    return bool(score.gap > np.quantile(gaps, share))
+
+
 def perturbation_curves(
     target: Target,
     labels: np.ndarray,

@@ -401,12 +401,16 @@ def one(maps: pd.DataFrame, model: str, benchmark: str, variants: bool = False) 
 # --- chapter 5
 
 
-def free_height(row, taken: list[tuple[float, float]]) -> int:
-    """Points above the dot at which a name does not run into those of `taken`, which it joins."""
-    for points in (3, -10, 13, -20):
-        height = row.gap + points / 150  # about 150 points for a difference of 1
+def free_height(row, taken: list[tuple[float, float]], dots: pd.DataFrame) -> int:
+    """Points above the dot at which a name runs into no other and no dot to its right.
+
+    `taken` are the names so far, (seconds, height), which it joins.
+    """
+    ahead = dots[(dots.seconds > row.seconds) & (np.log10(dots.seconds / row.seconds) < 0.35)]
+    for points in (3, -10, 13, -20, 23, -30):
+        height = row.gap + points / 250  # about 250 points for a difference of 1
         near = [y for x, y in taken if abs(np.log10(row.seconds / x)) < 0.6]
-        if all(abs(height - y) > 0.05 for y in near):
+        if all(abs(height - y) > 0.034 for y in (*near, *ahead.gap)):
             break
     taken.append((row.seconds, height))
     return points
@@ -419,14 +423,14 @@ def cost_figure(maps: pd.DataFrame, model: str, benchmark: str):
     table = table[~table.method.isin(CONTROLS)]
     if table.empty:
         return None
-    figure, ax = plt.subplots(figsize=(0.85 * WIDTH, 0.5 * WIDTH), layout="constrained")
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.75 * WIDTH), layout="constrained")
     taken = []
     for row in table.sort_values("seconds").itertuples():
         colour = colour_of(row.method)
         ax.plot([row.seconds] * 2, [row.gap_low, row.gap_high], color=colour, linewidth=1.2)
         ax.plot(row.seconds, row.gap, "o", color=colour, markersize=5)
         ax.annotate(
-            row.title, (row.seconds, row.gap), xytext=(4, free_height(row, taken)),
+            row.title, (row.seconds, row.gap), xytext=(4, free_height(row, taken, table)),
             textcoords="offset points", fontsize="x-small",
         )  # fmt: skip
     ax.axhline(0, color="0.3", linestyle=":", linewidth=1)

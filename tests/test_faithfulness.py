@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from lvlm_study import faithfulness
 from lvlm_study.answers import make_target
 from lvlm_study.baselines import make_baseline
 from lvlm_study.errors import StudyError
 from lvlm_study.faithfulness import (
     Curve,
+    beats_random,
     controls,
     deletion_insertion,
     every_way,
@@ -245,3 +247,24 @@ def test_unit_means_by_hand():
 def test_bad_options_are_told(found, options, message):
     with pytest.raises(StudyError, match=message):
         deletion_insertion(None, found, **options)
+
+
+def test_a_map_that_beats_random_ones():
+    """Gaps 0, .01, .., .19: 95 % of them lie below .1805, by linear interpolation."""
+    empty = faithfulness._empty("ok", 5, "grid", "blur")
+    score = lambda gap: replace(empty, insertion=gap, deletion=0.0)  # noqa: E731
+    noise = [score(n / 100) for n in range(20)]
+    assert beats_random(score(0.181), noise) and not beats_random(score(0.18), noise)
+    assert not beats_random(score(float("nan")), noise)
+    with pytest.raises(StudyError, match="at least 20 of them with a score, not 19"):
+        beats_random(score(1.0), noise[:-1] + [score(float("nan"))])
+
+
+def test_the_flag_knows_a_map_from_its_negative():
+    ex = explain(planted("object"), SCENE, "?", method="occlusion")
+    noise = controls(ex.target.bound.adapter, ex, draws=20, steps=10)["random"]
+    for saliency, good in ((ex.saliency, True), (-ex.saliency, False)):
+        score = deletion_insertion(
+            ex.target.bound.adapter, replace(ex, saliency=saliency), steps=10
+        )
+        assert beats_random(score, noise) is good

@@ -87,6 +87,15 @@ def test_turning_over_exchanges_the_scores_and_their_ends():
     pd.testing.assert_frame_equal(method_tables.both_ways(turned), table)
 
 
+def test_models_without_rivals_are_left_out_of_the_long_tables():
+    many, few = frames.maps({m: 2 * v for m, v in GAPS.items()}, model="mini/z"), frames.maps(GAPS)
+    alone = frames.maps({"igos": EIGHT, "random": [0.0] * 8}, model="mini/c")
+    frame = method_tables.rows_of(pd.concat([few, alone, many]))
+    assert [keys[0] for keys, _ in method_tables.with_rivals(frame)] == ["mini/z", "mini/a"]
+    alone = method_tables.with_rivals(method_tables.rows_of(alone))
+    assert [keys[0] for keys, _ in alone] == ["mini/c"]
+
+
 def test_the_papers_table_by_hand():
     paper = pd.read_csv(data_dir() / "paper" / "table1.csv")
     found = method_tables.paper_table1(paper).set_index(["model", "method"])
