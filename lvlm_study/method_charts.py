@@ -486,11 +486,11 @@ def cascade_figure(rows: pd.DataFrame):
         return None
     figure, ax = plt.subplots(figsize=(WIDTH, 0.5 * WIDTH), layout="constrained")
     stages = list(dict.fromkeys(rows.stage))
-    styles = sns.color_palette("colorblind", rows.method.nunique())
-    markers = "osD^vPX*<>hdp"
-    for n, (method, part) in enumerate(rows.groupby("method", sort=False)):
-        means = part.groupby("stage").value.mean().reindex(stages)
-        line = {"color": styles[n], "marker": markers[n % len(markers)], "markersize": 4}
+    styles, markers = sns.color_palette("colorblind"), "osD^vPX*<>hdp"
+    for n, method in enumerate(in_order(rows.method.unique())):
+        means = rows[rows.method == method].groupby("stage").value.mean().reindex(stages)
+        line = {"color": styles[n % len(styles)], "marker": markers[n % len(markers)]}
+        line |= {"linestyle": "--" if n >= len(styles) else "-", "markersize": 4}
         ax.plot(range(len(stages)), means, label=title(method), **line)
     chance_line_y(ax)
     ax.set_xticks(range(len(stages)), stages, rotation=20, fontsize="small")

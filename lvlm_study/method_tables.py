@@ -81,7 +81,7 @@ def with_rivals(frame: pd.DataFrame) -> list[tuple]:
     """
     found = list(groups(frame, LEAST))
     own = [(keys, part) for keys, part in found if len(set(part.method) - set(CONTROLS)) > 1]
-    return sorted(own or found, key=lambda group: -scored(group[1]).item.nunique())
+    return sorted(own or found, key=lambda group: -group[1].item.nunique())
 
 
 def number(value) -> float | None:
