@@ -1,5 +1,6 @@
 """TAM: every step by hand, and the whole map against plain loops over the model's own logits."""
 
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -44,7 +45,8 @@ def plain_scores(target, grid_shapes):
         weights, others = [], []
         for j in range(place):
             if ids[j] not in special and text[j] != text[place]:
-                weights.append(max(z[j, ids[place]].item(), 0))
+                told = j - 1 if j >= len(prompt) else j  # an answer word where it is predicted
+                weights.append(max(z[told, ids[place]].item(), 0))
                 others.append([max(z[v, ids[j]].item(), 0) for v in image])
         if sum(weights):
             mean = sum(w / sum(weights) * np.array(o) for w, o in zip(weights, others, strict=True))
@@ -85,6 +87,63 @@ def test_map_is_that_of_the_plain_loops(adapters, family, shapes):
     expected = paint(target.bound, plain_scores(target, shapes))
     assert expected.max() > 0
     torch.testing.assert_close(tam(target), expected, atol=1e-5, rtol=1e-4)
+
+
+@contextmanager
+def by_hand(model, rows, states):
+    """Output matrix {id: {dimension: number}} and last hidden states {position: the same}."""
+    head, norm = model.get_output_embeddings(), model.get_decoder().norm
+    usual = head.weight.data
+    head.weight.data = filled(usual, rows)
+    hook = norm.register_forward_hook(lambda m, args, out: filled(out[0], states)[None])
+    try:
+        yield
+    finally:
+        hook.remove()
+        head.weight.data = usual
+
+
+def filled(like, numbers):
+    out = torch.zeros_like(like)
+    for n, row in numbers.items():
+        for d, number in row.items():
+            out[n, d] = number
+    return out
+
+
+BY_HAND = {  # place of the explained word in the answer: scores of the first four visual tokens
+    # "q" 10, ":" 20; A = (42, 21, 0, 10) less 42 (1, 0, 0, 0); the most is 21
+    0: [0, 1, 0, 10 / 21],
+    # "q" 10, ":" 20, "a" 20; A less 42/5 of (1, 0, 2, 0); the most is 42 - 42/5 = 33.6
+    1: [1, 21 / 33.6, 0, 10 / 33.6],
+    # "q" 10, ":" 20, "a" 20, "b" 40; A less 6 of (1, 4, 2, 0) is (36, 0, 0, 10); the most is "b"
+    2: [36 / 40, 0, 0, 10 / 40],
+}
+
+
+@pytest.mark.parametrize("place", BY_HAND)
+def test_an_earlier_word_weighs_what_the_position_before_it_says(adapters, place):
+    """Li et al., hidden states and output matrix set by hand, one dimension a word.
+
+    "q" and ":" of the prompt are heard at their own positions, "a" and "b" of the answer where they
+    are predicted. The explained word's own score there, 1000, neither weighs nor stretches the map.
+    """
+    adapter = adapters("llava")
+    target = white_box.target_of(adapter, crucial=[place], size=(28, 28), ids=(40, 50, 60))
+    prompt, answer = target.bound.prompt_ids[0].tolist(), target.answer.token_ids.tolist()
+    v, end = prompt.index(adapter.image_token_id), len(prompt)
+    q, colon = end - 4, end - 1
+    assert len({prompt[q], prompt[colon], *answer}) == 5  # five words apart; ":" lights up nothing
+    rows = {prompt[q]: {1: 1}, answer[0]: {2: 1}, answer[1]: {3: 1}, answer[place]: {0: 1}}
+    states = {v: {0: 42, 1: 1}, v + 1: {0: 21, 3: 1}, v + 2: {2: 1}, v + 3: {0: 10}}
+    states |= {q: {0: 10}, colon: {0: 20}}
+    if place > 0:
+        states |= {end: {0: 40}, colon + place: {0: 1000}}
+    with by_hand(adapter.model, rows, states):
+        found = tam(target, kernel=1)
+    expected = torch.zeros(4, 4)
+    expected[0] = torch.tensor(BY_HAND[place])
+    torch.testing.assert_close(found, expected.repeat_interleave(7, 0).repeat_interleave(7, 1))
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

@@ -2,8 +2,15 @@
 
 Read the language model's last hidden state at every visual token with the word's row of the output
 matrix: how strongly would this token say that word? Earlier words light up the same places; their
-maps, weighted by how strongly their own positions would say the word, are fitted to it by least
+maps, weighted by how strongly the text at them would say the word, are fitted to it by least
 squares and taken away. Li et al. 2025, "Token Activation Map", arXiv 2506.23270.
+
+As in the released code, an earlier word of the answer is heard at the position that predicts it,
+one before its own, a word of the prompt at its own; the position that predicts the explained word
+would only repeat that word's own score, so it is no word's. Otherwise than there: the first word of
+an answer gets its own map (the released code returns that of the first word of the prompt), every
+word of the prompt counts that is no special token, maps are not rounded to 1/255, and those of
+several words are joined.
 """
 
 import torch
@@ -26,8 +33,9 @@ def tam(
 
     For a crucial token i: A_i = ReLU(h_v . W[i]) over visual tokens v, likewise A_j for every
     earlier word j of prompt and answer that is no special token and reads differently;
-    T_i = ReLU(A_i - s A), A the mean of the A_j weighted by ReLU(h_j . W[i]), s the least-squares
-    scale. T_i is stretched to [0, 1] together with those weights and each view is smoothed by a
+    T_i = ReLU(A_i - s A), A the mean of the A_j weighted by ReLU(h_n . W[i]), s the least-squares
+    scale; n is j for a word of the prompt and j - 1, where it is predicted, for one of the answer.
+    T_i is stretched to [0, 1] together with those weights and each view is smoothed by a
     rank-Gaussian filter of side `kernel` (1: none). `causal=False` leaves out the subtraction.
     The crucial tokens' maps are joined by their mean, or sum. Deterministic; no gradient.
 
@@ -56,7 +64,7 @@ class Reading:
         answer = target.answer.token_ids[: last + 1]
         hidden = bound.run(target.image, answer, output_hidden_states=True).hidden_states[-1][0]
         self.boxes = bound.token_boxes
-        length = bound.prompt_ids.shape[1]
+        length = self.length = bound.prompt_ids.shape[1]  # P
         self.ids = torch.cat([bound.prompt_ids[0].cpu(), answer.cpu()])  # (P + A,)
         self.places = (length + target.crucial.nonzero()[:, 0]).tolist()
         span = bound.image_span.cpu()
@@ -78,13 +86,17 @@ class Reading:
         earlier = [n for n in self.text.tolist() if n < place and _plain(self.words[n]) != word]
         return torch.tensor(earlier, dtype=torch.long)
 
+    def heard(self, words: Tensor) -> Tensor:
+        """Hidden states (C, D) of `words` (C,): of the answer's where they are predicted."""
+        return self.hidden[words - (words >= self.length).long()]
+
 
 def _one_map(reading: Reading, place: int, causal: bool, kernel: int) -> Tensor:
     """Scores (N,) of one answer token, in [0, 1] before smoothing."""
     own = reading.ids[place : place + 1]
     found = reading.says(reading.visual, own)[:, 0]  # (N,)
     context = reading.context(place)
-    weights = reading.says(reading.hidden[context], own)[:, 0]  # (C,)
+    weights = reading.says(reading.heard(context), own)[:, 0]  # (C,)
     if causal:
         maps = reading.says(reading.visual, reading.ids[context])  # (N, C)
         found = subtract(found, maps, weights)
