@@ -1,12 +1,15 @@
-"""IIA: against a plain double loop over eager attention, and by hand."""
+"""IIA: against a plain double loop over attention written out, and by hand."""
 
 import importlib
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import white_box
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import eager_mask
 from white_box import photo
 
 from lvlm_study.errors import StudyError
@@ -20,28 +23,65 @@ QUESTION = "What is this?"
 real_target = partial(white_box.real_target, tokens=2)
 
 
+class ByHand:
+    """Attention written out; the last layer's weights are `share` times what they were, a given.
+
+    `weights` are those of the layers asked for, each a leaf or a node of the graph.
+    """
+
+    def __init__(self, layers):
+        self.layers, self.share, self.weights = layers, 1.0, {}
+
+    def __call__(self, module, query, key, value, attention_mask=None, scaling=None, **kwargs):
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
+        scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+        scores = scores if attention_mask is None else scores + attention_mask
+        weights = scores.softmax(-1)
+        if module is self.layers[-1]:
+            weights = (self.share * weights).detach().requires_grad_()
+        if module in self.layers:
+            self.weights[module] = weights
+        return (weights @ value).transpose(1, 2), weights
+
+
+@contextmanager
+def by_hand(model):
+    layers = [layer.self_attn for layer in model.get_decoder().layers]
+    found, usual = ByHand(layers), model.config._attn_implementation
+    AttentionInterface.register("by_hand", lambda *args, **kwargs: found(*args, **kwargs))
+    AttentionMaskInterface.register("by_hand", eager_mask)
+    model.set_attn_implementation("by_hand")
+    try:
+        yield found
+    finally:
+        model.set_attn_implementation(usual)
+
+
 def plain_map(target, points):
-    """Whole matrices, one pass at a time; the last layer's values are scaled, not its weights."""
+    """Barkan et al., as released: whole matrices, one pass at a time, then rollout of their means.
+
+    The last layer's attention is a given, share x A: autograd meets no query and no key there.
+    """
     bound, ids = target.bound, target.answer.token_ids
-    values = bound.adapter.model.get_decoder().layers[-1].self_attn.v_proj
-    total = None
-    for share, kept in points:
-        x = target.baseline + share * (target.image - target.baseline)
-        handle = values.register_forward_hook(lambda m, i, out, kept=kept: out * kept)
-        output = bound.run(x.requires_grad_(), ids, output_attentions=True)
-        handle.remove()
-        logits = output.logits.log_softmax(-1)[0]
-        score = sum(logits[t, i] for t, i in enumerate(ids) if target.crucial[t])
-        gradients = torch.autograd.grad(score, output.attentions)
-        found = [(a * g).clamp(min=0)[0] for a, g in zip(output.attentions, gradients, strict=True)]
-        total = found if total is None else [t + f for t, f in zip(total, found, strict=True)]
-    product = torch.eye(total[0].shape[-1])
+    total = 0
+    with by_hand(bound.adapter.model) as attention:
+        for share, attention.share in points:
+            x = target.baseline + share * (target.image - target.baseline)
+            logits = bound.run(x.requires_grad_(), ids).logits.float().log_softmax(-1)[0]
+            score = sum(logits[t, i] for t, i in enumerate(ids) if target.crucial[t])
+            matrices = [attention.weights[layer] for layer in attention.layers]
+            gradients = torch.autograd.grad(score, matrices)
+            found = [
+                (a * g).clamp(min=0)[0].mean(0) for a, g in zip(matrices, gradients, strict=True)
+            ]
+            total = total + torch.stack(found).detach() / len(points)  # (layers, S, S)
+    product = torch.eye(total.shape[-1])
     for layer in total:
-        mixed = (layer / len(points)).mean(0) + torch.eye(len(product))
+        mixed = layer + torch.eye(len(product))
         product = mixed / mixed.sum(1, keepdim=True) @ product
     rows = bound.prompt_ids.shape[1] - 1 + target.crucial.nonzero()[:, 0]
     span = bound.image_span.nonzero()[:, 0]
-    return paint(bound, product[rows].sum(0)[span].detach(), amount=True)
+    return paint(bound, product[rows].sum(0)[span], amount=True)
 
 
 @pytest.mark.parametrize("path", ["both", "input", "attention"])
@@ -51,6 +91,14 @@ def test_map_is_that_of_the_plain_loop(adapters, family, path):
     expected = plain_map(target, pairs(2, path))
     found = iia(target, steps=2, path=path)
     assert expected.max() > 0
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize("family", white_box.FAMILIES)
+def test_the_last_layers_attention_is_held_in_every_family(adapters, family):
+    target = real_target(white_box.adapter_of(adapters, family), (45, 61))
+    expected = plain_map(target, pairs(1, "both"))
+    found = iia(target, steps=1)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-3)
 
 

@@ -3,9 +3,16 @@
 One path leads the picture from the baseline to the image. The other, inside each of those pictures,
 leads the last decoder layer's attention from nothing to what it is. What a layer passes on is the
 mean over both of the positive part of (attention times its gradient); the layers are chained by
-rollout. Barkan et al. 2023, "Visual Explanations via Iterated Integrated Attributions", describe it
-for classifiers; the reading for an answer of several words is ours: the rows start at the positions
-that predict the crucial tokens, and of the language model's layers only the last is interpolated.
+rollout.
+
+Along its path the last layer's attention is held fixed, as in the released code: it is a given
+number times what it was, so no gradient goes through its queries and keys, and the layers below
+are credited with what they bring to its values alone.
+
+Barkan et al. 2023, "Visual Explanations via Iterated Integrated Attributions", describe it for
+classifiers; the reading for an answer of several words is ours: the rows start at the positions
+that predict the crucial tokens, f is their log-probability, and the path of the image starts at
+the target's baseline, not at black.
 """
 
 from contextlib import contextmanager
@@ -29,6 +36,7 @@ def iia(
     `steps` n gives the points 0, 1/n, .. 1 of each path, ends included. `path="both"` costs
     (n + 1)^2 forward and as many backward passes of the language model (36) and n + 1 of the
     encoder; "input" keeps the attention whole and "attention" keeps the image, n + 1 passes each.
+    On every path the last layer's weights are held: the gradient reaches its values only.
     `batch` passes run at once. Besides, one matrix of length x length numbers is kept for every
     decoder layer, whatever the number of passes. Deterministic.
 
@@ -78,10 +86,14 @@ def roll(row: Tensor, kept: list[Tensor]) -> Tensor:
 
 
 class Products(Listener):
-    """Sum over passes of the heads' mean of (A * gradient)+, (S, S) float32 for every layer."""
+    """Sum over passes of the heads' mean of (A * gradient)+, (S, S) float32 for every layer.
+
+    The last layer's A is held fixed.
+    """
 
     def __init__(self, modules):
         super().__init__(modules)
+        self.held = tuple(self.modules[-1:])
         self.total: dict = {}
 
     def backward(self, call: Call, start: int, weights: Tensor, gradient: Tensor) -> None:

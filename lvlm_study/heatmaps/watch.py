@@ -65,7 +65,12 @@ class Call:
 
 
 class Listener:
-    """What looks at attention: override `forward` or `backward`, or both."""
+    """What looks at attention: override `forward` or `backward`, or both.
+
+    The weights of the modules in `held` are taken as given: no gradient goes into what made them.
+    """
+
+    held: tuple[nn.Module, ...] = ()
 
     def __init__(self, modules):
         self.modules = list(modules)
@@ -198,6 +203,8 @@ def _attention(module, query, key, value, attention_mask, scaling=None, is_causa
     call = Call(module, *parts)
     listener.lengths[module] += query.shape[2]
     listener.forward(call)
+    if module in listener.held:
+        query, key = call.query, call.key  # cut off from the graph
     out = _Attend.apply(query, key, value, call, listener)
     return out.transpose(1, 2).contiguous(), None
 
