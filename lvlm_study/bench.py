@@ -22,7 +22,7 @@ from .faithfulness import deletion_insertion
 from .heatmaps import METHODS, explain
 from .heatmaps.base import measure
 from .heatmaps.detector_gradients import race
-from .heatmaps.eagle import TIE, Search, greedy, slico
+from .heatmaps.eagle import TIE, Search, greedy, slic_zero
 from .heatmaps.gradient_alignment import answer_gradient, usual_queries
 from .heatmaps.igos import igos
 from .models import load_model, models
@@ -158,7 +158,7 @@ def race_eagle(target: Target, regions: int = REGIONS) -> dict:
     Seconds of the "search" and of the "loop", how many times "faster", and whether the order of
     the regions is the "same".
     """
-    labels, orders, seconds = slico(target, regions), [], []
+    labels, orders, seconds = slic_zero(target, regions), [], []
     target.probability(target.image)  # first use
     for search in (Search(target, labels, batch=SCORE_BATCH), OneByOne(target, labels)):
         seconds.append(_seconds(lambda search=search: orders.append(greedy(search)[0])))

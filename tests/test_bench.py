@@ -9,7 +9,7 @@ from lvlm_study import bench, cli, costs, models, results
 from lvlm_study.answers import make_target
 from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.heatmaps import METHODS, explain
-from lvlm_study.heatmaps.eagle import greedy, slico
+from lvlm_study.heatmaps.eagle import greedy, slic_zero
 from lvlm_study.zoo.planted import planted, planted_scene
 
 
@@ -89,7 +89,7 @@ def test_ga_races_a_loop_over_the_same_outputs(tmp_path):
 
 def test_eagle_races_the_published_loop():
     target, _ = make_target(planted("object"), planted_scene((48, 64)), "?")
-    labels = slico(target, 9)
+    labels = slic_zero(target, 9)
     regions = labels.max() + 1
     there, _ = bench.counted(target, lambda: greedy(bench.OneByOne(target, labels)))
     assert there == 2 + regions * (regions + 1)  # two at the start, two a candidate

@@ -1,6 +1,7 @@
 """EAGLE: the plain greedy loop is the oracle; additive scores have the order written on them."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from lvlm_study.heatmaps.eagle import (
     lazy,
     matters,
     paint_order,
-    slico,
+    slic_zero,
 )
 from lvlm_study.plausibility import plausibility
 from lvlm_study.zoo.planted import PlantedBound, planted, planted_scene
@@ -83,22 +84,109 @@ def test_additive_score_sorts_regions_by_what_they_add():
     assert order == np.argsort(share)[::-1].tolist()
     assert np.allclose(np.diff(values), 2 * np.sort(share)[::-1], atol=1e-5)
     drawn = paint_order(labels, order, values).numpy()
-    after = 2 * np.sort(share).cumsum()[::-1]
+    after = 2 * np.append(0, np.sort(share)).cumsum()[-2::-1]
     assert np.allclose([drawn[labels == j].mean() for j in order], after, atol=1e-5)
 
 
 def test_map_by_hand():
     labels = np.array([[0, 1], [2, 2]])
-    # F goes 0, 1, 1.5, 1.25 in the order 2, 0, 1: these steps and all later ones change
+    # F goes 0, 1, 1.5, 1.25 in the order 2, 0, 1: what the steps after a region's own change
     found = paint_order(labels, [2, 0, 1], [0.0, 1.0, 1.5, 1.25])
-    assert torch.equal(found, torch.tensor([[0.75, 0.25], [1.75, 1.75]]))
+    assert torch.equal(found, torch.tensor([[0.25, 0.0], [0.75, 0.75]]))
+
+
+def published_walk(order, values):
+    """The walk as published: down from 0 by what each step changed, then lifted to end at 0.
+
+    By fractions, so that nothing is rounded.
+    """
+    level, found = Fraction(0), {}
+    for j, before, after in zip(order, values[:-1], values[1:], strict=True):
+        level -= abs(Fraction(after) - Fraction(before))
+        found[j] = level
+    return {j: float(x - min(found.values())) for j, x in found.items()}
+
+
+class Game(PlantedBound):
+    """p of 2 x 4 white cells on black: a number for the set of those that are shown."""
+
+    def log_probs(self, x, answer_ids):
+        h, w = x.shape[-2] // 4, x.shape[-1] // 8
+        shown = x[:, 0, h :: 2 * h, w :: 2 * w].flatten(1).bool()  # (B, 8), cell centres
+        p = torch.tensor([self.worth(set(row.nonzero()[:, 0].tolist())) for row in shown])
+        return p.double().log()[:, None].expand(-1, len(answer_ids))
+
+    def worth(self, shown):
+        return 0.1 + sum(2**j for j in shown) / 300
+
+
+class And(Game):
+    """Cells 2 and 5 together bring 0.6; what 2 adds alone is little, and 7 takes something away."""
+
+    def worth(self, shown):
+        return 0.2 + 0.6 * ({2, 5} <= shown) + 0.01 * (2 in shown) - 0.1 * (7 in shown)
+
+
+def game_target(kind):
+    target, _ = make_target(planted("object"), SCENE, "?")
+    white = torch.ones_like(target.image)
+    bound = kind(target.bound.adapter, target.bound.size, "?")
+    return replace(target, bound=bound, image=white, baseline=torch.zeros_like(white))
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "most"),
+    [
+        # steps of F, twice what a cell adds: 256, 128, .. 2 of 300; all but the first are 254
+        (Game, [7, 6, 5, 4, 3, 2, 1, 0], 254 / 300),
+        # F: 2 takes from what is left what the two bring, 0.62; so does 5 to what is shown, 0.6;
+        # then five that change nothing, and 7 takes away 0.2
+        (And, [2, 5, 0, 1, 3, 4, 6, 7], 0.6 + 0.2),
+    ],
+)
+def test_map_is_the_published_walk_of_a_naive_search(kind, first, most):
+    """Chen et al.: order by the plain loop, walked down by fractions."""
+    target, labels = game_target(kind), division((48, 64), 2, 4)
+    order, values = plain_search(target, labels)
+    assert order == first
+    expected = published_walk(order, values)
+    search = Search(target, labels, 4)
+    drawn = paint_order(labels, *greedy(search)).numpy()
+    found = {j: drawn[labels == j].mean() for j in range(8)}
+    assert all(abs(found[j] - expected[j]) < 1e-5 for j in range(8))
+    assert found[first[0]] == pytest.approx(most, abs=1e-5) and found[first[-1]] == 0
+
+
+@pytest.mark.parametrize("kind", [Game, And])
+def test_no_two_regions_tie(kind):
+    """Not even where a step changes nothing, or less than float32 resolves: the order is kept."""
+    target, labels = game_target(kind), division((48, 64), 2, 4)
+    order, _ = greedy(Search(target, labels, 8))
+    drawn = paint_order(labels, *greedy(Search(target, labels, 8))).numpy()
+    level = [drawn[labels == j].max() for j in order]
+    assert drawn.dtype == np.float32 and (np.diff(level) < 0).all()
+
+
+def test_steps_below_the_resolution_are_told_apart():
+    values = [0.3, 1.7, 1.7 + 1e-12, 1.7, 1.7, 0.4]  # 1.3 and what float32 leaves of 1.3 + 1e-12
+    level = paint_order(np.arange(5)[None], [4, 3, 2, 1, 0], values)[0]
+    assert (level.diff() > 0).all() and level[0] == 0
+    torch.testing.assert_close(level, torch.tensor([0, 1.3, 1.3, 1.3, 1.3]), atol=1e-5, rtol=0)
+
+
+def test_a_score_that_never_changes_puts_no_region_first():
+    class Deaf(Game):
+        def worth(self, shown):
+            return 0.5
+
+    assert eagle(game_target(Deaf), regions=9).abs().max() == 0
 
 
 @pytest.mark.parametrize("batch", [1, 7, 32])
 @pytest.mark.parametrize("name", ["object", "conjunctive", "disjunctive", "multi_crop"])
 def test_order_is_that_of_the_plain_loop(name, batch):
     target, _ = make_target(planted(name), SCENE, "?")
-    labels = slico(target, 16)
+    labels = slic_zero(target, 16)
     order, values = plain_search(target, labels)
     found, its = greedy(Search(target, labels, batch))
     assert found == order
@@ -108,7 +196,7 @@ def test_order_is_that_of_the_plain_loop(name, batch):
 @pytest.mark.parametrize("family", ["llava", "llava_next", "llava_onevision", "qwen2_5_vl"])
 def test_order_is_that_of_the_plain_loop_on_networks(adapters, family):
     target = real_target(adapters(family))
-    labels = slico(target, 9)
+    labels = slic_zero(target, 9)
     order, values = plain_search(target, labels)
     found, its = greedy(Search(target, labels, 5))
     assert found == order
@@ -153,7 +241,7 @@ def test_lazy_search_is_the_plain_one_where_nothing_grows():
 @torch.no_grad()
 def test_lazy_search_needs_fewer_passes_and_finds_the_evidence():
     target, _ = make_target(planted("object"), SCENE, "?", baseline="black")
-    search = Search(target, slico(target, 64), 32)
+    search = Search(target, slic_zero(target, 64), 32)
     lazy(search)
     assert len(search.known) < 64 * 65 / 3
     inside = planted("object").evidence((48, 64))
@@ -167,7 +255,7 @@ def test_planted_evidence_is_found(name):
     score = plausibility(found.saliency, reader.evidence(SCENE.shape[:2]))
     assert found.status == "ok" and found.saliency.shape == SCENE.shape[:2]
     assert score.pointing == 1 and score.auc > 0.9
-    n = slico(found.target, 64).max() + 1
+    n = slic_zero(found.target, 64).max() + 1
     # no bound can tell apart the many regions that change nothing: only memory saves passes here
     assert found.cost.forward <= n * (n + 1) - 4 and found.cost.backward == 0
 
@@ -234,9 +322,10 @@ def test_scores_that_are_no_numbers_are_said_to_diverge():
 @pytest.mark.parametrize("family", white_box.FAMILIES)
 def test_every_family(adapters, family):
     model = white_box.adapter_of(adapters, family)
-    found = eagle(real_target(model, (45, 61), tokens=2), regions=4)
+    target = real_target(model, (45, 61), tokens=2)
+    found = eagle(target, regions=4)
     assert found.shape == (45, 61) and found.isfinite().all()
-    assert found.max() > found.min() >= 0
+    assert found.min() == 0 and len(found.unique()) == slic_zero(target, 4).max() + 1 > 2
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 30), (40, 2)])
@@ -244,14 +333,14 @@ def test_odd_sizes(size):
     image = torch.from_numpy(photo(size)).permute(2, 0, 1)[None] / 255
     bound = Additive(planted("object"), size, "?")
     target = replace(additive_target(), bound=bound, image=image, baseline=torch.zeros_like(image))
-    labels = slico(target, 8)
+    labels = slic_zero(target, 8)
     assert labels.shape == size and set(labels.ravel()) == set(range(labels.max() + 1))
     assert eagle(target, regions=8).shape == size
 
 
-def test_slico_regions_keep_to_the_picture():
+def test_regions_keep_to_the_picture():
     target, _ = make_target(planted("object"), SCENE, "?")
-    labels = slico(target, 64)
+    labels = slic_zero(target, 64)
     assert 40 <= labels.max() + 1 <= 90
     inside = planted("object").evidence((48, 64))
     share = [inside[labels == j].mean() for j in np.unique(labels)]
