@@ -4,11 +4,11 @@ The picture is cut into superpixels, and a greedy search puts them in order: alw
 most raises the probability of the answer on what is shown so far and lowers it on what is left.
 The map says of every region how much was still to change after it had come.
 
-Chen et al. 2025, "Where MLLMs Attend and What They Rely On", arXiv 2509.22496. The released code
-cuts the picture by OpenCV's SLICO; here it is scikit-image's SLIC-zero, the same idea by another
-hand: the regions are of the same size and not the same (60 there, 62 to 64 here on one picture; of
-the pairs of near pixels 65 to 68 % agree whether they are together). Order and map are the released
-ones for given regions, but for the stretch to [0, 1], and here no two regions tie.
+Chen et al. 2025, "Where MLLMs Attend and What They Rely On", arXiv 2509.22496: F is their insight
+plus their necessity score. Given the regions, order and map are those of the released code, without
+its stretch to [0, 1], and no two regions tie. The regions are not the same: the released code has
+OpenCV's SLICO, which would be one more large dependency, and this one scikit-image's SLIC-zero.
+There are about as many (62 to 64 against 60), cut elsewhere.
 """
 
 import numpy as np
@@ -27,10 +27,10 @@ def eagle(target: Target, *, seed: int = 0, regions: int = 64, batch: int = 32) 
     F(S) = p(S shown) + 1 - p(all but S shown), in [0, 2]: p the mean probability of the crucial
     tokens and the baseline standing in for what is hidden. Regions are added greedily, and the
     i-th gets sum_{m > i} |F_m - F_{m-1}|, what all steps after its own change, so the last gets 0:
-    the published walk down the order, which takes off what each step changed, without its stretch
-    to [0, 1]. Only the order says what a region itself brings. A step that changes less than `TIE`
-    counts as `TIE`, so that an earlier region always has more than a later one; if no step changes
-    as much, the map is all 0. Deterministic.
+    the published walk down the order, which takes off what each step changed. A number is thus what
+    was still to change after a region, and not what the region brought, which decides the order
+    alone. A step that changes less than `TIE` counts as `TIE`, so that an earlier region always has
+    more than a later one; if no step changes as much, the map is all 0. Deterministic.
 
     The plain search runs N (N + 1) pictures for N regions (4160). Here pictures that occurred
     before, or that the model cannot tell apart, are not run again, nor those that can no longer

@@ -6,13 +6,14 @@ mean over both of the positive part of (attention times its gradient); the layer
 rollout.
 
 Along its path the last layer's attention is held fixed, as in the released code: it is a given
-number times what it was, so no gradient goes through its queries and keys, and the layers below
-are credited with what they bring to its values alone.
+times 0, 1/n, .. 1. So no gradient goes through its queries and keys, and what lies below is
+credited with what it brings to its values alone.
 
 Barkan et al. 2023, "Visual Explanations via Iterated Integrated Attributions", describe it for
-classifiers; the reading for an answer of several words is ours: the rows start at the positions
-that predict the crucial tokens, f is their log-probability, and the path of the image starts at
-the target's baseline, not at black.
+classifiers, there with the attention of a vision transformer (gradient rollout). The reading for an
+answer of several words is ours: the layers are those of the language model, the rows start at the
+positions that predict the crucial tokens, f is their log-probability, and the path of the image
+starts at the target's baseline, where theirs starts at zero.
 """
 
 from contextlib import contextmanager

@@ -6,11 +6,11 @@ maps, weighted by how strongly the text at them would say the word, are fitted t
 squares and taken away. Li et al. 2025, "Token Activation Map", arXiv 2506.23270.
 
 As in the released code, an earlier word of the answer is heard at the position that predicts it,
-one before its own, a word of the prompt at its own; the position that predicts the explained word
-would only repeat that word's own score, so it is no word's. Otherwise than there: the first word of
-an answer gets its own map (the released code returns that of the first word of the prompt), every
-word of the prompt counts that is no special token, maps are not rounded to 1/255, and those of
-several words are joined.
+one before its own, and a word of the prompt at its own. At the position that predicts the explained
+word stands that word's own score, which belongs to no earlier word of the answer. Otherwise than
+there: every word of the prompt counts that is no special token; the first word of an answer gets
+its own map (there that of the first word of the prompt); maps are not rounded to 1/255; and those
+of several words are joined, as one target of several tokens needs.
 """
 
 import torch
@@ -38,6 +38,8 @@ def tam(
     T_i is stretched to [0, 1] together with those weights and each view is smoothed by a
     rank-Gaussian filter of side `kernel` (1: none). `causal=False` leaves out the subtraction.
     The crucial tokens' maps are joined by their mean, or sum. Deterministic; no gradient.
+
+    In the paper's words: estimated causal inference (A, s, T_i) and the rank Gaussian filter.
 
     The filter takes away single tokens, and with them objects no larger than one token's box. A
     word that no visual token would say, by its logit, leaves a map of zeros.
