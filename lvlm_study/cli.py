@@ -296,7 +296,11 @@ def _run_parser(commands) -> None:
     p.add_argument("--workers", type=int, metavar="N", help="with ray: default one for each model")
     p.add_argument("--gpus", type=float, metavar="N", help="with ray: GPUs for each worker")
     p.add_argument("--retry-failed", action="store_true", help="try again what ended in an error")
-    p.add_argument("--fresh", action="store_true", help="replace what other settings made")
+    p.add_argument(
+        "--fresh",
+        action="store_true",
+        help="replace what other settings or options made, or changed items",
+    )
     _model_options(p)
 
 

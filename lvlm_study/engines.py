@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .errors import StudyError, unknown
-from .runner import Sweep, Worker, chunk_sizes, leave_out, progress
+from .runner import Sweep, Worker, chunk_sizes, leave_out, name_old_rows, progress
 from .runner import run as run_local
 
 ENGINES = ("local", "ray")
@@ -60,6 +60,7 @@ def run_ray(sweep: Sweep, workers: int | None, gpus: float | None, say: Callable
     try:
         count, gpus = _shares(ray.cluster_resources(), len(sweep.models), workers, gpus)
         sizes = chunk_sizes(sweep)
+        name_old_rows(sweep, sizes, say)
         with progress(sum(sizes.values()) * len(sweep.models)) as bar:
             crew = Crew(ray, sweep, gpus, say, sizes, {m: deque(sizes) for m in sweep.models})
             return crew.work(count, lambda chunk: bar.update(sizes[chunk]))

@@ -8,7 +8,8 @@ the item's default target, so that all rows of an item answer the same question.
 
 Items are dealt in a fixed shuffled order, so that the first 100 of 500 are a fair sample and
 asking for more or fewer later keeps what is there. A chunk of `CHUNK` items is one unit of locking
-and one file a table; the file is renewed after every item.
+and one file a table; the file is renewed after every item. What a row was made from is part of it
+(see `identity`): rows with other options, or of an item that has changed, are never mixed.
 
 Tables carry plain names: `mmvp@COMMIT` is mmvp, and the commit stands in the metadata of every
 file, where it must agree before rows are put together.
@@ -28,7 +29,7 @@ import pyarrow as pa
 import torch
 from tqdm import tqdm
 
-from . import provenance, variants
+from . import identity, provenance, variants
 from .answers import make_target, visual_reliance
 from .baselines import baselines as known_baselines
 from .benchmarks import benchmarks as known_benchmarks
@@ -41,7 +42,7 @@ from .heatmaps.base import CONTROLS, Explanation, explain_target
 from .judge import judge
 from .models import load_model
 from .plausibility import plausibility
-from .shards import chunk_lock, folder_name, read_shard, set_aside, write_shard
+from .shards import chunk_lock, folder_name, outline, read_shard, set_aside, write_shard
 from .zoo import scenes
 
 CHUNK = 32
@@ -57,7 +58,8 @@ _ABOUT = [
     ("status", pa.string()),
     ("message", pa.string()),
 ]
-_MADE = [("item_seed", pa.int64()), ("commit", pa.string()), ("made", pa.string())]
+_MADE = [("item_seed", pa.int64()), ("item_hash", pa.string())]
+_MADE += [("commit", pa.string()), ("made", pa.string())]
 _FLOATS = pa.list_(pa.float32())
 RELIANCE = pa.schema(
     [
@@ -127,8 +129,9 @@ class Sweep:
     their reliance measured), None all of them. Maps are scored with every fill under the first
     unit and with the first fill under every other unit (`ways`). `retry_failed` computes items
     again whose last attempt ended in an error; `fresh` those made with other weights, seed or
-    settings, which is otherwise an error. `folders` are pairs (benchmark, its local folder), for
-    those that are not to be fetched from the hub.
+    options, those from before options were recorded, and those of changed items; all this is
+    otherwise an error. `folders` are pairs (benchmark, its local folder), for those that are not
+    to be fetched from the hub.
     """
 
     models: tuple[str, ...]
@@ -187,7 +190,8 @@ class Sweep:
 class Shard:
     """One table of one chunk: the rows that exist, by item, and where they are kept.
 
-    `order` names all items of the chunk, however few of them a run asks for.
+    `hashes` names all items of the chunk, however few of them a run asks for, each with the hash of
+    what its rows depend on. `before` is the metadata of what is on the disc.
     """
 
     kind: str
@@ -195,7 +199,8 @@ class Shard:
     path: Path
     schema: pa.Schema
     about: dict
-    order: list[str]
+    hashes: dict[str, str | None]
+    before: dict = field(default_factory=dict)
     rows: dict[str, list[dict]] = field(default_factory=dict)
 
     def lacks(self, item: str, retry_failed: bool) -> bool:
@@ -209,7 +214,7 @@ class Shard:
     def add(self, item: str, rows: list[dict]) -> None:
         """Keep an item's rows and write the shard at once, items in the order of the chunk."""
         self.rows[item] = rows
-        flat = [row for name in self.order for row in self.rows.get(name, [])]
+        flat = [row for name in self.hashes for row in self.rows.get(name, [])]
         write_shard(self.path, flat, self.schema, self.about)
 
 
@@ -301,6 +306,7 @@ class Worker:
         self.sweep, self.name = sweep, name
         self.model = None
         self.tasks: dict[str, list] = {}
+        self.told: set[str] = set()
 
     def load(self) -> int:
         """Load the model; returns the number of this process. Raises StudyError."""
@@ -328,6 +334,9 @@ class Worker:
             if not mine:
                 return None
             shards = open_shards(self.sweep, *where, number, chunk, self.settings, say)
+            for text in check_additions(self.sweep, chunk[:count], shards) - self.told:
+                self.told.add(text)
+                say(text)
             return fill_chunk(self.sweep, self.model, where[1], chunk[:count], shards, step)
 
     def _chunk(self, benchmark: str, number: int) -> tuple[list, int]:
@@ -345,6 +354,7 @@ def run(sweep: Sweep, say: Callable = print) -> int:
     """
     sweep.check()
     plan = chunk_sizes(sweep)
+    name_old_rows(sweep, plan, say)
     count, failed, lost = sum(plan.values()), 0, []
     with progress(count * len(sweep.models)) as bar:
         for name in sweep.models:
@@ -403,14 +413,19 @@ def fill_chunk(sweep: Sweep, model, benchmark: str, items, shards: list[Shard], 
     failed = 0
     for item in items:
         asked, bad = Asked(model, benchmark, item, sweep), False
-        mapped = sweep.only is None or item.id in sweep.only
-        for shard in shards if mapped else [s for s in shards if s.kind == "reliance"]:
+        for shard in wanted(sweep, item, shards):
             if shard.lacks(item.id, sweep.retry_failed):
                 shard.add(item.id, attempt(asked, shard))
             bad = bad or shard.failed(item.id)
         failed += bad
         step()
     return failed
+
+
+def wanted(sweep: Sweep, item, shards: list[Shard]) -> list[Shard]:
+    """The tables that an item belongs into: all, or reliance alone where it gets no maps."""
+    mapped = sweep.only is None or item.id in sweep.only
+    return shards if mapped else [shard for shard in shards if shard.kind == "reliance"]
 
 
 def attempt(asked: Asked, shard: Shard) -> list[dict]:
@@ -424,6 +439,7 @@ def attempt(asked: Asked, shard: Shard) -> list[dict]:
         "category": item.category,
         "question": item.question,
         "item_seed": asked.seed,
+        "item_hash": shard.hashes[item.id],
         "commit": provenance.commit(),
         "made": provenance.now(),
     }
@@ -538,6 +554,7 @@ def effect_rows(asked: Asked, method: str = "") -> list[dict]:
 
 
 ROWS = {"reliance": reliance_rows, "effects": effect_rows, "maps": map_rows}
+SCHEMAS = {"reliance": RELIANCE, "effects": EFFECTS, "maps": MAPS}
 
 
 def stored_map(ex) -> dict:
@@ -558,16 +575,16 @@ def stored_map(ex) -> dict:
 
 def open_shards(sweep, model: str, benchmark: str, number: int, chunk, settings, say) -> list:
     """The tables of one chunk (all its items) with the rows that still hold."""
-    shards, order, source = [], [item.id for item in chunk], source_of(chunk)
+    shards, source = [], source_of(chunk)
+    hashes = {item.id: identity.content_hashes(item) for item in chunk}
     pin = {key: value for key, value in source.items() if key == "revision" and value}
     for kind, method, schema, about in settings:
         if kind == "effects" and not any(map(scene_of, chunk)):
             continue
-        folder = sweep.results / kind / folder_name(model) / folder_name(benchmark)
-        folder = folder / variants.folder_name(method) if method else folder
-        path = folder / f"{number:03d}.parquet"
+        path = shard_path(sweep, kind, model, benchmark, method, number)
         about = about | {"source": source, "settings": about["settings"] | pin}
-        shard = Shard(kind, method, path, schema, about, order)
+        own = {item: found[kind] for item, found in hashes.items()}
+        shard = Shard(kind, method, path, schema, about, own)
         for part in path.parent.glob(f".{path.name}.*.tmp"):
             part.unlink(missing_ok=True)  # left by a run that was killed while it wrote
         shard.rows = kept_rows(shard, chunk, sweep, say)
@@ -576,36 +593,129 @@ def open_shards(sweep, model: str, benchmark: str, number: int, chunk, settings,
 
 
 def kept_rows(shard: Shard, chunk, sweep: Sweep, say) -> dict[str, list[dict]]:
-    """Rows by item, without those of items that have changed."""
+    """Rows by item, without those of items that have changed.
+
+    Raises StudyError for rows that were made otherwise, unless they are to be made `fresh`.
+    """
     try:
-        rows, about = read_shard(shard.path)
+        rows, shard.before = read_shard(shard.path)
     except StudyError:
         say(f"{shard.path} is damaged; it is kept as {set_aside(shard.path).name} and made again.")
         return {}
-    if rows and about.get("settings") != shard.about["settings"]:
-        if not sweep.fresh:
-            raise _other_settings(shard, about.get("settings", {}))
+    settings, old = shard.before.get("settings", {}), is_old(shard)
+    if not rows or (old and sweep.fresh):
         return {}
-    missing = [name for name in shard.schema.names if rows and name not in rows[0]]
-    if missing:  # what was computed is worth more than the new columns
+    now = shard.about["settings"]
+    if old:  # nobody knows what these options were; the rest must agree
+        now = {key: value for key, value in now.items() if key not in identity.RECORDED}
+    if settings != now:
+        if not sweep.fresh:
+            raise _other_settings(shard, settings, now)
+        return {}
+    missing = [name for name in shard.schema.names if name not in rows[0]]
+    if missing and not old:  # what was computed is worth more than the new columns
         say(f"{shard.path} was made before it had {', '.join(missing)}; its rows stay without.")
     asked = {item.id: item.question for item in chunk}
+    changed = dict.fromkeys(row["item"] for row in rows if not still(row, shard, asked))
+    if changed and not (sweep.fresh or old):
+        raise _changed_items(shard, list(changed))
     kept: dict[str, list[dict]] = {}
     for row in rows:
-        if asked.get(row["item"]) == row["question"]:
+        if row["item"] not in changed:
             kept.setdefault(row["item"], []).append(row)
+    shard.about |= _history(shard)
     return kept
 
 
-def _other_settings(shard: Shard, before: dict) -> StudyError:
-    now = shard.about["settings"]
+def is_old(shard: Shard) -> bool:
+    """Whether the rows on the disc are from before options were recorded."""
+    return bool(shard.before) and identity.of_old(shard.before.get("settings", {}))
+
+
+def still(row: dict, shard: Shard, asked: dict[str, str]) -> bool:
+    """Whether a row's item is what it was, as far as its picture could be read then and now."""
+    then, now = row.get("item_hash"), shard.hashes.get(row["item"])
+    return asked.get(row["item"]) == row["question"] and (None in (then, now) or then == now)
+
+
+def check_additions(sweep: Sweep, items, shards: list[Shard]) -> set[str]:
+    """What is to be said before rows are put beside those on the disc, made with other packages.
+
+    Raises StudyError where those on the disc do not say which options they were made with.
+    """
+    said = set()
+    for shard in shards:
+        mine = [item.id for item in items if shard in wanted(sweep, item, shards)]
+        lacking = sum(shard.lacks(item, sweep.retry_failed) for item in mine)
+        if lacking and is_old(shard) and not sweep.fresh:
+            raise StudyError(
+                f"{shard.path} was made before options were recorded and lacks {lacking} of "
+                f"{len(mine)} items, which are not put beside those; add --fresh to make it again, "
+                "or choose another folder with --results."
+            )
+        then = shard.before.get("versions", {}) if shard.rows and lacking else {}
+        for name, version in provenance.versions().items():
+            if then.get(name) and version not in then[name].split(", "):
+                said.add(f"New rows are made with {name} {version}, old ones with {then[name]}.")
+    return said
+
+
+def name_old_rows(sweep: Sweep, plan, say) -> None:
+    """One line for the rows that do not say which options they were made with."""
+    count = 0
+    for model in sweep.models:
+        for benchmark, number in plan:
+            for kind, method in tables(sweep):
+                rows, about = outline(shard_path(sweep, kind, model, benchmark, method, number))
+                count += rows if identity.of_old(about.get("settings", {})) else 0
+    if count:
+        then = "are made again" if sweep.fresh else "stay as they are (--fresh makes them again)"
+        say(f"{count} rows in {sweep.results} were made before options were recorded; they {then}.")
+
+
+def tables(sweep: Sweep) -> list[tuple[str, str]]:
+    """(kind, method) of every table of a sweep."""
+    methods = dict.fromkeys(map(variants.canonical, sweep.methods))
+    effects = [("effects", "")] if methods else []
+    return [("reliance", ""), *effects, *[("maps", method) for method in methods]]
+
+
+def shard_path(
+    sweep: Sweep, kind: str, model: str, benchmark: str, method: str, number: int
+) -> Path:
+    """Where a table's chunk is kept."""
+    folder = sweep.results / kind / folder_name(plain_name(model))
+    folder = folder / folder_name(plain_name(benchmark))
+    folder = folder / variants.folder_name(method) if method else folder
+    return folder / f"{number:03d}.parquet"
+
+
+def _history(shard: Shard) -> dict:
+    """What the metadata keeps of rows that stay: their packages too, and the name they once had."""
+    kept = {key: shard.before[key] for key in ("renamed",) if key in shard.before}
+    both = (shard.before.get("versions", {}), shard.about["versions"])
+    names = dict.fromkeys(name for one in both for name in one)
+    every = {n: [v for one in both if n in one for v in one[n].split(", ")] for n in names}
+    return kept | {"versions": {n: ", ".join(dict.fromkeys(v)) for n, v in every.items()}}
+
+
+def _changed_items(shard: Shard, changed: list[str]) -> StudyError:
+    names = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
+    return StudyError(
+        f"{shard.path} holds rows of {len(changed)} items whose picture, question or truth has "
+        f"changed since ({names}); add --fresh to make these again, or choose another folder with "
+        "--results."
+    )
+
+
+def _other_settings(shard: Shard, before: dict, now: dict) -> StudyError:
     if before.get("revision") not in (None, now.get("revision")):
         return StudyError(
             f"{shard.path} was made from revision {before.get('revision')} of its benchmark, not "
             f"{now.get('revision', 'from this folder')}; name the first behind @ to go on with it, "
             "add --fresh to make it again, or choose another folder with --results."
         )
-    differ = ", ".join(sorted(k for k in {*now, *before} if now.get(k) != before.get(k)))
+    differ = "; ".join(identity.differences(before, now))
     return StudyError(
         f"{shard.path} was made with other settings ({differ}); add --fresh to make it again, or "
         "choose another folder with --results."
@@ -619,16 +729,16 @@ def fingerprint(sweep: Sweep, model) -> list[tuple]:
     """
     weights = provenance.weights_checksum(model)
     common = {"weights": weights, "seed": sweep.seed, "dtype": str(model.dtype)}
-    common["max_new_tokens"] = sweep.max_new_tokens
-    made = {"model": model.name, "profile": sweep.profile, "versions": provenance.versions()}
-    plan = [("reliance", "", RELIANCE, common | {"baselines": list(sweep.baselines)})]
-    if sweep.methods:
-        plan.append(("effects", "", EFFECTS, common | {"baseline": BASELINE}))
+    common |= {"max_new_tokens": sweep.max_new_tokens, "target": identity.target_options()}
     scoring = {"units": list(sweep.units), "fills": list(sweep.fills)}
-    scoring["steps"] = [STEPS, ROUGH_STEPS]
-    methods = dict.fromkeys(map(variants.canonical, sweep.methods))
-    plan += [("maps", m, MAPS, common | scoring | {"baseline": BASELINE}) for m in methods]
-    return [(kind, m, schema, made | {"settings": s}) for kind, m, schema, s in plan]
+    scoring |= {"steps": [STEPS, ROUGH_STEPS], "baseline": BASELINE}
+    own = {"reliance": {"baselines": list(sweep.baselines)}, "effects": {"baseline": BASELINE}}
+    made = {"model": model.name, "profile": sweep.profile, "versions": provenance.versions()}
+    found = []
+    for kind, method in tables(sweep):
+        more = own.get(kind) or scoring | {"options": identity.method_options(method)}
+        found.append((kind, method, SCHEMAS[kind], made | {"settings": common | more}))
+    return found
 
 
 def plain_name(name: str) -> str:

@@ -58,6 +58,15 @@ def read_shard(path: Path) -> tuple[list[dict], dict]:
     return table.to_pylist(), json.loads(about)
 
 
+def outline(path: Path) -> tuple[int, dict]:
+    """`(number of rows, about)` of a shard, which is not read; nothing if there is none to read."""
+    try:
+        found = pq.read_metadata(path)
+    except (pa.ArrowException, OSError):
+        return 0, {}
+    return found.num_rows, json.loads((found.metadata or {}).get(META, b"{}"))
+
+
 def set_aside(path: Path) -> Path:
     """Rename a damaged shard, so that it is made again and can still be looked at."""
     aside = path.with_name(path.name + ".damaged")
@@ -86,7 +95,7 @@ def made_with(results: Path, kinds=("reliance", "maps", "effects")) -> dict[str,
         for path in sorted((Path(results) / kind).rglob("*.parquet")):
             about = (pq.read_schema(path).metadata or {}).get(META, b"{}")
             for name, version in json.loads(about).get("versions", {}).items():
-                found.setdefault(name, set()).add(version)
+                found.setdefault(name, set()).update(version.split(", "))
     return {name: ", ".join(sorted(versions)) for name, versions in found.items()}
 
 

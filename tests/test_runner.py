@@ -272,7 +272,9 @@ def open_with_other_weights(study):
 def test_a_changed_question_is_asked_again(study):
     study(toy(), items=2)
     changed = [replace(item, question="What colour is it?") for item in toy()]
-    _, (reader,) = study(changed, items=2)
+    with pytest.raises(StudyError, match="2 items whose picture, question or truth has changed"):
+        study(changed, items=2)
+    _, (reader,) = study(changed, items=2, fresh=True)
     assert reader.answers == 2 and len(study.table("reliance")) == 2
 
 
