@@ -1,14 +1,16 @@
 """What each choice inside iGOS is worth: the paper's Tables 3 and 5, and the choices it left open.
 
-A variant changes how the map is made, never how it is scored: target tokens, units and fill of the
-test stay those of the default. Differences are paired by item, variant - default, so that above 0
-the variant is better; tests are corrected by Holm for all variants that were run.
+All variants are held against the paper's own setting (`PAPER_METHOD`); the study's default, which
+averages the masks, is one of them. A variant changes how the map is made, never how it is scored:
+target tokens, units and fill of the test stay the same. Differences are paired by item, variant -
+paper's setting, so that above 0 the variant is better; tests are corrected by Holm for all variants
+that were run.
 """
 
 import numpy as np
 import pandas as pd
 
-from .method_names import REFERENCE, title
+from .method_names import PAPER_METHOD, REFERENCE, title, without_preset
 from .method_tables import (
     CLEAR,
     GROUP,
@@ -41,16 +43,16 @@ CHOICES = {  # table of `ABLATIONS` -> the question that it answers
     "noise": "noise",
     "lr": "learning rate",
     "l2_unit": "unit of the L2 term",
-    "preset": "the fast preset",
+    "preset": "the last mask or the mean of all",
 }
 OTHERS, OTHERS_TITLE = "others", "(two different items)"
 SHARE, PASSES = 0.98, 0.4  # what the fast preset must keep of the default's gap, with which passes
 
 
 def variant_names() -> list[str]:
-    """Every variant of every table, once, the default first."""
+    """Every variant of every table, once, the paper's setting first."""
     every = [name for names in ABLATIONS.values() for name in names]
-    return [REFERENCE, *[n for n in dict.fromkeys(every) if n != REFERENCE]]
+    return [PAPER_METHOD, *[n for n in dict.fromkeys(every) if n != PAPER_METHOD]]
 
 
 def variant_rows(maps: pd.DataFrame) -> pd.DataFrame:
@@ -60,21 +62,21 @@ def variant_rows(maps: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences(frame: pd.DataFrame, value: str = "gap") -> pd.DataFrame:
-    """Every variant against the default, on the items that both have: one row a variant.
+    """Every variant against the paper's setting, on the items that both have: one row a variant.
 
-    Columns: method, difference (variant - default), low, high, p, p_holm, n, clear. Variants with
-    too few items to say anything are left out.
+    Columns: method, difference (variant - paper's setting), low, high, p, p_holm, n, clear.
+    Variants with too few items to say anything are left out.
     """
     table = wide(scored(frame), value)
-    names = [n for n in variant_names() if n in table and n != REFERENCE]
+    names = [n for n in variant_names() if n in table and n != PAPER_METHOD]
     columns = ["method", "difference", "low", "high", "p", "p_holm", "n", "clear"]
-    if REFERENCE not in table or not names:
+    if PAPER_METHOD not in table or not names:
         return pd.DataFrame(columns=columns)
     rows = []
     for name in names:
-        both = table[[name, REFERENCE]].dropna()
+        both = table[[name, PAPER_METHOD]].dropna()
         if len(both) >= LEAST:
-            rows.append({"method": name} | vars(paired_test(both[name], both[REFERENCE])))
+            rows.append({"method": name} | vars(paired_test(both[name], both[PAPER_METHOD])))
     if not rows:
         return pd.DataFrame(columns=columns)
     found = pd.DataFrame(rows)
@@ -83,18 +85,18 @@ def differences(frame: pd.DataFrame, value: str = "gap") -> pd.DataFrame:
 
 
 def likeness(frame: pd.DataFrame) -> pd.DataFrame:
-    """How much each variant's maps are like the default's of the same items: one row a variant.
+    """How much each variant's maps are like the paper's setting's: one row a variant.
 
     Rank correlations on 14 x 14 cells, means with 95 % intervals over the items that both have.
-    Columns: method, value, low, high, n. The last row, `OTHERS`, is the floor: the default's maps
-    of two different items, each with the next one.
+    Columns: method, value, low, high, n. The last row, `OTHERS`, is the floor: the maps of the
+    paper's setting of two different items, each with the next one.
     """
     if "heatmap" not in frame:
         return pd.DataFrame(columns=["method", "value", "low", "high", "n"])
     frame = frame.assign(cells=[None if m is None else area_means(m, GRAIN) for m in grids(frame)])
     told = frame[frame.status.isin(["ok", "no_gap"]) & frame.cells.notna()]
     maps = {name: part.set_index("item").cells for name, part in told.groupby("method")}
-    own = maps.pop(REFERENCE, pd.Series(dtype=object))
+    own = maps.pop(PAPER_METHOD, pd.Series(dtype=object))
     maps = {n: maps[n] for n in variant_names() if n in maps}
     maps[OTHERS] = pd.Series(np.roll(own.to_numpy(), 1), own.index)
     rows = []
@@ -111,9 +113,9 @@ def likeness_shown(frame: pd.DataFrame) -> pd.DataFrame:
     against = differences(frame).set_index("method").difference
     rows = [
         {
-            "setting": OTHERS_TITLE if row.method == OTHERS else title(row.method),
-            "like the default's map": spread(row.value, row.low, row.high),
-            "ins − del, minus the default": against.get(row.method, np.nan),
+            "setting": OTHERS_TITLE if row.method == OTHERS else label(row.method),
+            "like the paper's setting": spread(row.value, row.low, row.high),
+            "ins − del, minus that": against.get(row.method, np.nan),
             "n": row.n,
         }
         for row in likeness(frame).sort_values("value").itertuples()
@@ -122,11 +124,11 @@ def likeness_shown(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def choice_table(frame: pd.DataFrame, choice: str) -> pd.DataFrame:
-    """One ablation: scores of its variants, and their differences to the default.
+    """One ablation: scores of its variants, and their differences to the paper's setting.
 
     Columns: method, value (what is set), n, deletion, insertion, gap, low, high, passes, beside
-    (the default's gap on the variant's items), difference, diff_low, diff_high, clear. Variants
-    that were not run are left out.
+    (the gap of the paper's setting on the variant's items), difference, diff_low, diff_high, clear.
+    Variants that were not run are left out.
     """
     against = differences(frame).set_index("method")
     rows = []
@@ -151,27 +153,34 @@ def choice_table(frame: pd.DataFrame, choice: str) -> pd.DataFrame:
 
 
 def beside(frame: pd.DataFrame, part: pd.DataFrame) -> float:
-    """The default's mean gap on the items of a variant."""
-    default = scored(frame[frame.method == REFERENCE])
-    return default[default.item.isin(part.item)].gap.mean()
+    """The mean gap of the paper's setting on the items of a variant."""
+    paper = scored(frame[frame.method == PAPER_METHOD])
+    return paper[paper.item.isin(part.item)].gap.mean()
 
 
 def setting(name: str, choice: str) -> str:
     """What a variant sets, for readers: "λ2 1, γ 0.2", "black", "16"."""
-    method, options = parse(name)
-    if method != REFERENCE:
-        return title(method)
+    method, options = parse(without_preset(name))
+    if name == REFERENCE or method != REFERENCE:
+        return label(name)
     if choice == "l2_gamma":
         return f"λ₂ {options.get('l2', 0.1):g}, γ {options.get('gamma', 1.0):g}"
     if not options:
-        return f"{_default(choice)} (default)"
+        return f"{_default(choice)} (paper)"
     return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in options.values())
 
 
 def _default(choice: str) -> str:
     known = {"tokens": "likelihood ratio", "baseline": "blur", "masks": "one", "mask_size": "32"}
     known |= {"iterations": "5", "steps": "10", "noise": "0.2", "lr": "10"}
-    return (known | {"l2_unit": "sum", "preset": "none"})[choice]
+    return (known | {"l2_unit": "sum", "preset": "last mask"})[choice]
+
+
+def label(name: str) -> str:
+    """`title` without the preset that nearly all variants share; our default says what it is."""
+    if name == REFERENCE:
+        return f"{title(name)}, mean of the masks"
+    return title(without_preset(name))
 
 
 def shown(frame: pd.DataFrame, choices=tuple(CHOICES)) -> pd.DataFrame:
@@ -179,19 +188,19 @@ def shown(frame: pd.DataFrame, choices=tuple(CHOICES)) -> pd.DataFrame:
     rows = []
     for choice in choices:
         for row in choice_table(frame, choice).itertuples():
-            default = not np.isfinite(row.difference)
-            change = "–" if default else spread(row.difference, row.diff_low, row.diff_high)
-            verdict = "" if default else "yes" if row.clear else "no"
+            paper = not np.isfinite(row.difference)
+            change = "–" if paper else spread(row.difference, row.diff_low, row.diff_high)
+            verdict = "" if paper else "yes" if row.clear else "no"
             rows.append(
                 {"choice": CHOICES[choice], "setting": row.value, "n": row.n}
-                | {"ins − del": row.gap, "default, same items": row.beside}
-                | {"minus the default": change, "clear": verdict, "passes": round(row.passes)}
+                | {"ins − del": row.gap, "paper's setting, same items": row.beside}
+                | {"minus the paper's": change, "clear": verdict, "passes": round(row.passes)}
             )
     return or_not_yet(pd.DataFrame(rows))
 
 
 def beside_paper(frame: pd.DataFrame, paper: pd.DataFrame, table: str) -> pd.DataFrame:
-    """Table 3 or Table 5: ours and the paper's differences to the default, insertion - deletion.
+    """Table 3 or Table 5: ours and the paper's differences to its setting, insertion - deletion.
 
     The paper's is the mean over its three benchmarks; it gives no interval.
     """
@@ -200,17 +209,17 @@ def beside_paper(frame: pd.DataFrame, paper: pd.DataFrame, table: str) -> pd.Dat
         index=paper.iloc[:, 0].astype(str),
     )
     labels = PAPER[table]
-    base, against = gaps[labels[REFERENCE]], differences(frame).set_index("method")
+    base, against = gaps[labels[PAPER_METHOD]], differences(frame).set_index("method")
     rows = []
-    for name, label in labels.items():
+    for name, theirs in labels.items():
         ours = scored(frame[frame.method == name])
         ours = ours if len(ours) >= LEAST else ours.iloc[:0]
-        row = {"the paper's row": label, "ours": title(name), "n": len(ours) or None}
-        row |= {"paper": gaps[label], "mini": ours.gap.mean()}
-        row["mini's default, same items"] = beside(frame, ours)
-        row["paper, minus its default"] = gaps[label] - base
+        row = {"the paper's row": theirs, "ours": label(name), "n": len(ours) or None}
+        row |= {"paper": gaps[theirs], "mini": ours.gap.mean()}
+        row["mini's first row, same items"] = beside(frame, ours)
+        row["paper, minus its first row"] = gaps[theirs] - base
         other = against.loc[name] if name in against.index else None
-        row["mini, minus its default"] = (
+        row["mini, minus its first row"] = (
             "–" if other is None else spread(other.difference, other.low, other.high)
         )
         rows.append(row)
@@ -261,7 +270,7 @@ def of_model(part: pd.DataFrame) -> dict:
     better, worse = clear[clear.difference > 0], clear[clear.difference < 0]
     return {
         "items": int(part.item.nunique()),
-        "n": int(len(scored(part[part.method == REFERENCE]))),
+        "n": int(len(scored(part[part.method == PAPER_METHOD]))),
         "power": power(found),
         "weights": weights_told(part),
         "count": len(found),
@@ -286,7 +295,7 @@ def likeness_told(alike: pd.DataFrame) -> dict:
         key(name): {k: number(row[k]) for k in ("value", "low", "high")} | {"n": int(row.n)}
         for name, row in rows.iterrows()
     }
-    told = {k: {"title": title(name)} | every[key(name)] for k, name in ends.items()}
+    told = {k: {"title": label(name)} | every[key(name)] for k, name in ends.items()}
     return told | {"below_half": int((own < 0.5).sum()), "variants": every}
 
 
@@ -305,9 +314,9 @@ def power(found: pd.DataFrame) -> dict:
 
 
 def weights_told(part: pd.DataFrame) -> dict:
-    """Weight 1 with the slow and the fast decay, beside the default: all on the same items."""
+    """Weight 1 with the slow and the fast decay, beside the paper's: all on the same items."""
     grid = weight_grid(part)
-    names = {"slow": (1.0, 0.2), "fast": (1.0, 1.0), "default": (0.1, 1.0)}
+    names = {"slow": (1.0, 0.2), "fast": (1.0, 1.0), "paper": (0.1, 1.0)}
     values = {
         name: grid.loc[l2, gamma] if l2 in grid.index and gamma in grid.columns else np.nan
         for name, (l2, gamma) in names.items()
@@ -317,14 +326,19 @@ def weights_told(part: pd.DataFrame) -> dict:
 
 
 def key(name: str) -> str:
-    """A variant's name where square brackets already mean something: "l2=1,gamma=0.2"."""
-    return name.partition("[")[2].rstrip("]") or {REFERENCE: "default"}.get(name, name)
+    """A variant's name where square brackets already mean something: "l2=1,gamma=0.2".
+
+    "paper" is the paper's setting, "default" ours.
+    """
+    own = {PAPER_METHOD: "paper", REFERENCE: "default"}
+    short = without_preset(name)
+    return own.get(name) or short.partition("[")[2].rstrip("]") or short
 
 
 def of_variant(part: pd.DataFrame, found: pd.DataFrame, name: str) -> dict:
-    """Scores of one variant; difference, interval and verdict unless it is the default."""
+    """Scores of one variant; difference, interval and verdict unless it is the paper's setting."""
     rows = scored(part[part.method == name])
-    out = {"title": title(name), "said": NOT_YET, "verdict": NOT_YET, "score": NOT_YET}
+    out = {"title": label(name), "said": NOT_YET, "verdict": NOT_YET, "score": NOT_YET}
     if len(rows) < LEAST:
         return out | {"passes": NOT_YET}
     out |= {score: interval(rows[score]) for score in SCORES}
@@ -373,11 +387,11 @@ def fast(part: pd.DataFrame, name: str = "igos[preset=fast]") -> dict:
 
 def _titles(rows: pd.DataFrame, ascending: bool) -> str:
     names = rows.sort_values("difference", ascending=ascending).method
-    return "; ".join(title(name) for name in names) or "none"
+    return "; ".join(label(name) for name in names) or "none"
 
 
 def _extreme(found: pd.DataFrame, which: str) -> dict:
     if found.empty:
         return {"title": "none", "said": NOT_YET, "verdict": NOT_YET}
     row = found.loc[getattr(found.difference, which)()]
-    return _told(row) | {"title": title(row.method)}
+    return _told(row) | {"title": label(row.method)}

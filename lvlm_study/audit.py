@@ -223,7 +223,7 @@ def igos_steps_demo(l2s=(0.0, 0.1, 1.0, 10.0), reader: str = "object") -> pd.Dat
     model, scene = planted(reader), planted_scene((64, 64))
     rows = []
     for l2 in l2s:
-        found = explain(model, scene, QUESTION, method="igos", l2=l2, gamma=0.2)
+        found = explain(model, scene, QUESTION, method="igos", preset="paper", l2=l2, gamma=0.2)
         rows.append({"l2": l2, "gap": deletion_insertion(model, found).gap})
     return pd.DataFrame(rows)
 

@@ -20,7 +20,7 @@ LARGE = 0.5  # evidence above this share of the picture is the whole place: noth
 QUADRANTS = ("right, on", "right, off", "wrong, on", "wrong, off")
 APART = ("no map", "no region")
 FOLD = 2.0
-METHODS = ("igos", "sobel", "center", "random")  # the paper's, and those that know no model
+METHODS = ("igos", "sobel", "center", "random")  # iGOS, and those that know no model
 
 
 def compared(maps: pd.DataFrame, benchmark: str) -> pd.DataFrame:

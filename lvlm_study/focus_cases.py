@@ -36,7 +36,7 @@ def known_readers() -> dict[str, PlantedReader]:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One known reader, explained by the paper's method and by noise, both scored."""
+    """One known reader, explained by iGOS and by noise, both scored."""
 
     needs: str
     explanation: Explanation

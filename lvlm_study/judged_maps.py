@@ -12,6 +12,7 @@ import pandas as pd
 
 from . import annotate, correctness
 from .correctness import difference_interval
+from .method_names import PAPER_METHOD
 from .paths import data_dir
 from .statistics import estimate
 from .summaries import number
@@ -115,7 +116,7 @@ def summary(log: pd.DataFrame, stored: pd.DataFrame) -> dict:
         "lookers": sorted(said.annotator.unique()),
         "n": int(said.task.nunique()),
         "methods": _plain(by_method(said), ["method"]),
-        "igos_minus_sobel": apart(said, "igos", "sobel"),
+        "igos_minus_sobel": apart(said, PAPER_METHOD, "sobel"),
         "rules": _plain(beside_rules(said), ["looker", "beside"]),
         "agreement": {} if agreed is None else _plain(agreed, ["question"]),
     }

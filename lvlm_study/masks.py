@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 PIXEL_STD = 0.27  # one normalised unit in [0, 1] pixel units: CLIP's mean channel deviation
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def render(mask: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
@@ -53,32 +54,40 @@ def l2(mask: Tensor, unit: str = "sum") -> Tensor:
     return square.sum() if unit == "sum" else square.mean()
 
 
-def edge_weights(image: Tensor, sigma: float = 0.01, compat: str | None = None):
+def edge_weights(
+    image: Tensor, sigma: float = 0.01, compat: str | None = None, deviations=CLIP_STD
+) -> tuple[Tensor, Tensor]:
     """Weights (1, 1, H-1, W) and (1, 1, H, W-1) that allow a mask to jump where the image does.
 
     exp(-d^2 / sigma), d the difference of neighbouring pixels in normalised units, d^2 averaged
-    over channels. `compat="paper_code"` averages d over channels before squaring along rows and
-    averages the exponentials along columns, an asymmetry of the released code.
+    over channels. `compat="paper_code"` measures d in each channel's own `deviations`, averages it
+    over channels before squaring along rows, and averages the exponentials along columns, an
+    asymmetry of the released code.
     """
-    down = image.diff(dim=-2) / PIXEL_STD
-    right = image.diff(dim=-1) / PIXEL_STD
+    down, right = image.diff(dim=-2), image.diff(dim=-1)
     if compat == "paper_code":
-        vertical = (-(down.mean(1, keepdim=True) ** 2) / sigma).exp()
-        return vertical, (-(right**2) / sigma).exp().mean(1, keepdim=True)
-    return tuple((-(d**2).mean(1, keepdim=True) / sigma).exp() for d in (down, right))
+        std = image.new_tensor(deviations).view(3, 1, 1)
+        vertical = (-((down / std).mean(1, keepdim=True) ** 2) / sigma).exp()
+        return vertical, (-((right / std) ** 2) / sigma).exp().mean(1, keepdim=True)
+    steps = (d / PIXEL_STD for d in (down, right))
+    return tuple((-(d**2).mean(1, keepdim=True) / sigma).exp() for d in steps)
 
 
-def btv(mask: Tensor, keep: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
+def btv(
+    mask: Tensor, keep: Tensor, weights: tuple[Tensor, Tensor], compat: str | None = None
+) -> Tensor:
     """Bilateral total variation: smooth, except across the image's own edges.
 
     Half the sum of the squared steps of the coarse mask and of the rendered keep-map, the latter
-    weighted by `edge_weights`; each direction a mean over the grid.
+    weighted by `edge_weights`; each direction summed and divided by the number of cells or pixels.
+    `compat="paper_code"` divides by the number of steps instead, (h - 1) w and h (w - 1).
     """
-    coarse = sum(mask.diff(dim=d).square().sum() for d in (-2, -1)) / mask[0, 0].numel()
-    fine = sum(
-        (w * keep.diff(dim=d).square()).sum() for w, d in zip(weights, (-2, -1), strict=True)
-    )
-    return 0.5 * (coarse + fine / keep[0, 0].numel())
+    coarse = [mask.diff(dim=d).square() for d in (-2, -1)]
+    fine = [w * keep.diff(dim=d).square() for w, d in zip(weights, (-2, -1), strict=True)]
+    if compat == "paper_code":
+        return 0.5 * sum(steps.mean() for steps in (*coarse, *fine))
+    sums = [sum(steps.sum() for steps in part) for part in (coarse, fine)]
+    return 0.5 * (sums[0] / mask[0, 0].numel() + sums[1] / keep[0, 0].numel())
 
 
 def break_ties(mask: Tensor, free: Tensor, seed: int, room: float = 1e-3) -> Tensor:

@@ -11,10 +11,17 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from .ablation_tables import CHOICES, choice_table, differences, variant_rows, weight_grid
+from .ablation_tables import (
+    CHOICES,
+    choice_table,
+    differences,
+    variant_rows,
+    weight_grid,
+)
+from .ablation_tables import label as variant_label
 from .cost_tables import BAD, FLAGS, costs, flag_scores, flags_by_method
 from .figures import CMAP, WIDTH, scale_bar
-from .method_names import CONTROLS, REFERENCE, in_order, title
+from .method_names import CONTROLS, PAPER_METHOD, REFERENCE, in_order, title
 from .method_tables import (
     ENOUGH,
     LEAST,
@@ -72,7 +79,7 @@ def when_run(draw):
 
 
 def colour_of(method: str):
-    """The paper's method stands out, controls step back."""
+    """iGOS as we set it stands out, controls step back."""
     return SPECIAL if method == REFERENCE else CONTROL if method in (*CONTROLS, AREA) else OWN
 
 
@@ -146,7 +153,7 @@ def gap_figure(maps: pd.DataFrame):
 def with_rivals(frame: pd.DataFrame) -> list:
     """`groups` that have a method beside iGOS and the controls; all of them if none has."""
     parts = list(groups(frame, LEAST))
-    rivals = [p for p in parts if set(p[1].method) - {REFERENCE, *CONTROLS}]
+    rivals = [p for p in parts if set(p[1].method) - {REFERENCE, PAPER_METHOD, *CONTROLS}]
     return rivals or parts
 
 
@@ -260,7 +267,7 @@ def share_below(saliency: np.ndarray) -> np.ndarray:
 
 @when_run
 def ablation_figure(maps: pd.DataFrame, model: str, benchmark: str, choices=tuple(CHOICES)):
-    """Every variant of iGOS minus the default, with intervals, grouped by what it changes."""
+    """Every variant of iGOS minus the paper's setting, with intervals, by what it changes."""
     frame = variant_rows(one(maps, model, benchmark, variants=True))
     parts = [(c, choice_table(frame, c)) for c in choices]
     parts = [(c, t[t.difference.notna()]) for c, t in parts if len(t)]
@@ -282,7 +289,9 @@ def ablation_figure(maps: pd.DataFrame, model: str, benchmark: str, choices=tupl
     ax.set_yticks(ticks, labels, fontsize="small")
     for where, tick in zip(ticks, ax.get_yticklabels(), strict=True):
         tick.set_fontweight("bold" if where in heads else "normal")
-    ax.set(ylim=(place - 0.4, -0.6), xlabel="variant minus default, insertion − deletion")
+    ax.set(
+        ylim=(place - 0.4, -0.6), xlabel="variant minus the paper's setting, insertion − deletion"
+    )
     return figure
 
 
@@ -306,13 +315,13 @@ def before_after_figure(maps: pd.DataFrame, model: str, benchmark: str):
     table = wide(scored(frame))
     if not names:
         return None
-    moved = table[names].sub(table[REFERENCE], axis=0).dropna(how="all")
+    moved = table[names].sub(table[PAPER_METHOD], axis=0).dropna(how="all")
     order = moved.mean().sort_values(ascending=False).index
-    long = moved[order].rename(columns=title).melt(var_name="variant", value_name="moved")
+    long = moved[order].rename(columns=variant_label).melt(var_name="variant", value_name="moved")
     figure, ax = plt.subplots(figsize=(WIDTH, ROW * len(names) + 0.8), layout="constrained")
     sns.boxplot(long, x="moved", y="variant", ax=ax, color="0.85", fliersize=1.5, linewidth=0.8)
     chance_line(ax, 0)
-    ax.set(xlabel="variant minus default, one item", ylabel="")
+    ax.set(xlabel="variant minus the paper's setting, one item", ylabel="")
     ax.tick_params(axis="y", labelsize="small")
     return figure
 

@@ -27,16 +27,29 @@ TITLES = {
     "random": "Random map",
 }
 CONTROLS = ("random", "center", "sobel")  # they never look at the model
-REFERENCE = "igos"  # the paper's method, which the others are compared with
+REFERENCE = "igos"  # our setting of it, which the others are compared with
+PAPER_METHOD = "igos[preset=paper]"  # the paper's setting: its ablations, its claims
 NOBODY = "none"
 
 
 def title(name: str) -> str:
-    """The name for readers; options in brackets follow it, "iGOS (baseline black)"."""
+    """The name for readers; options in brackets follow it, "iGOS (baseline black)".
+
+    The paper's setting is "iGOS (paper)".
+    """
     base, _, options = name.partition("[")
     plain = TITLES.get(base, base)
-    said = options.rstrip("]").replace("_", " ").replace("=", " ").replace(",", ", ")
+    said = options.rstrip("]").replace("preset=paper", "paper")
+    said = said.replace("_", " ").replace("=", " ").replace(",", ", ")
     return f"{plain} ({said})" if said else plain
+
+
+def without_preset(name: str) -> str:
+    """A variant of the paper's setting by what it changes: igos[l2=1,preset=paper] -> igos[l2=1].
+
+    For tables in which all variants have that preset.
+    """
+    return re.sub(r",?preset=paper\]$", "]", name).replace("[]", "")
 
 
 def listed(names) -> str:

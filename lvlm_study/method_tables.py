@@ -395,7 +395,7 @@ def methods_summary(maps: pd.DataFrame) -> dict:
 
 
 def overall(models: dict) -> dict:
-    """What holds over the models: who wins where, and where the paper's method beats the edges."""
+    """What holds over the models: who wins where, and where iGOS beats the edges."""
     parts = [(m, part) for m, sets in models.items() for part in sets.values() if part["winner"]]
     parts = [(m, part) for m, part in parts if part["scored"] >= LEAST]
     wins = [f"{p['winner']['title']} ({model}, n = {p['winner']['n']})" for model, p in parts]

@@ -9,13 +9,16 @@ import numpy as np
 import pandas as pd
 
 from . import mixed, similarity, size_tests
+from .method_names import PAPER_METHOD
 from .similarity import OTHER_ARCHITECTURE, OTHER_SEED, OTHER_SIZE, member
 from .statistics import compare, estimate, paired_test
 from .stored import one_way
 
 MARGIN = 0.05  # insertion - deletion; a difference below it is called no difference
-METHOD = "igos"
-CEILING = ("igos[noise=0]", "igos[steps=20]", "igos[steps=5]")  # nearly the same settings
+METHOD = PAPER_METHOD
+CEILING = tuple(  # nearly the same settings
+    f"igos[{change},preset=paper]" for change in ("noise=0", "steps=20", "steps=5")
+)
 APART = {  # differences in likeness that the pages quote, on items that have both
     "size_architecture": ("other size", "other architecture"),
     "training_architecture": ("other training", "other architecture"),

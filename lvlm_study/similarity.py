@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .errors import StudyError, unknown
+from .method_names import PAPER_METHOD
 from .plausibility import GRAIN, rank_correlation, soft_iou
 from .statistics import Estimate, estimate
 from .stored import grids, one_way
@@ -131,7 +132,7 @@ def studied(frame: pd.DataFrame) -> pd.DataFrame:
     return drawn if len(drawn) else frame.assign(item=frame.benchmark + "/" + frame["item"])
 
 
-def map_table(maps: pd.DataFrame, methods=("igos",)) -> pd.DataFrame:
+def map_table(maps: pd.DataFrame, methods=(PAPER_METHOD,)) -> pd.DataFrame:
     """One row a stored map that explains something: model, item, method, saliency (h, w)."""
     rows = studied(one_way(maps))
     rows = rows[rows.method.isin(methods)]

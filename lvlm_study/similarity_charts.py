@@ -7,6 +7,7 @@ import seaborn as sns
 
 from .errors import StudyError
 from .figures import WIDTH, overlay
+from .method_names import without_preset
 from .scale_tables import short
 from .stored import enlarged
 
@@ -14,7 +15,9 @@ from .stored import enlarged
 def relation_figure(tree: dict):
     """Similarity of maps by what they differ in (dots), of different items (crosses), ceiling."""
     rows = [(kind, one, one["chance"]) for kind, one in tree["relations"].items()]
-    rows += [(f"settings ({k[5:-1]})", one, None) for k, one in tree["ceiling"].items()]
+    rows += [
+        (f"settings ({without_preset(k)[5:-1]})", one, None) for k, one in tree["ceiling"].items()
+    ]
     figure, ax = plt.subplots(figsize=(WIDTH, 0.8 + 0.35 * max(len(rows), 2)), layout="constrained")
     for place, (_, one, chance) in enumerate(rows):
         _interval(ax, one, place)

@@ -79,7 +79,10 @@ def scales(frame: pd.DataFrame, share: float = 0.995) -> dict[str, float]:
     """
     kept = frame[frame.saliency.notna()]
     parts = {method: part.saliency for method, part in kept.groupby("method")}
-    return {m: 1.0 if m in UNIT_RANGE else _quantile(maps, share) for m, maps in parts.items()}
+    return {
+        m: 1.0 if m.partition("[")[0] in UNIT_RANGE else _quantile(maps, share)
+        for m, maps in parts.items()
+    }
 
 
 def _quantile(maps, share: float) -> float:

@@ -5,7 +5,8 @@ options first, then the method's own in the order of its signature, options at t
 out. The target options `tokens`, `word` and `threshold` change what is explained and `baseline`
 the fill that the method works with (not the choice of tokens); none changes how a map is scored.
 
-`ABLATIONS` lists the paper's ablations (its Tables 3 and 5) and the further ones of this study.
+`ABLATIONS` lists the paper's ablations (its Tables 3 and 5) and the further ones of this study: all
+but the table of presets change the paper's own setting.
 """
 
 import inspect
@@ -18,6 +19,7 @@ from .answers import THRESHOLD, TOKEN_CHOICES
 from .baselines import baselines
 from .errors import StudyError, unknown
 from .heatmaps import METHODS
+from .method_names import PAPER_METHOD, REFERENCE
 
 TARGET_OPTIONS = {  # option -> (type, default)
     "tokens": (str, "llr"),
@@ -25,34 +27,48 @@ TARGET_OPTIONS = {  # option -> (type, default)
     "threshold": (float, THRESHOLD),
     "baseline": (str, "blur"),
 }
-ABLATIONS: dict[str, tuple[str, ...]] = {  # table -> variants, the default at its place
-    "tokens": ("igos", "igos[tokens=all]", "igos[tokens=keywords]"),
-    "baseline": ("igos", *(f"igos[baseline={name}]" for name in ("black", "mean", "noise"))),
-    "masks": ("igos", "igos++"),
+
+
+def _paper(*changes: str) -> list[str]:
+    """The paper's setting with one thing changed, for each of `changes`."""
+    return [f"igos[{change},preset=paper]" for change in changes]
+
+
+ABLATIONS: dict[str, tuple[str, ...]] = {  # table -> variants, the paper's setting at its place
+    "tokens": (PAPER_METHOD, *_paper("tokens=all", "tokens=keywords")),
+    "baseline": (PAPER_METHOD, *_paper("baseline=black", "baseline=mean", "baseline=noise")),
+    "masks": (PAPER_METHOD, "igos++[preset=paper]"),
     "l2_gamma": (
-        *("igos[l2=0]", "igos", "igos[l2=1]", "igos[l2=10]"),
-        *("igos[gamma=0.2]", "igos[l2=1,gamma=0.2]", "igos[l2=10,gamma=0.2]"),
+        *(*_paper("l2=0"), PAPER_METHOD, *_paper("l2=1", "l2=10")),
+        *_paper("gamma=0.2", "l2=1,gamma=0.2", "l2=10,gamma=0.2"),
     ),
-    "mask_size": ("igos[mask_size=8]", "igos[mask_size=16]", "igos", "igos[mask_size=64]"),
-    "iterations": ("igos[iterations=2]", "igos", "igos[iterations=10]", "igos[iterations=20]"),
-    "steps": ("igos[steps=5]", "igos", "igos[steps=20]"),
-    "noise": ("igos[noise=0]", "igos"),
-    "lr": ("igos[lr=1]", "igos[lr=3]", "igos", "igos[lr=30]"),
-    "l2_unit": ("igos", "igos[l2_unit=mean]"),
-    "preset": ("igos", "igos[preset=fast]"),
+    "mask_size": (
+        *_paper("mask_size=8", "mask_size=16"),
+        *(PAPER_METHOD, *_paper("mask_size=64")),
+    ),
+    "iterations": (
+        *(*_paper("iterations=2"), PAPER_METHOD),
+        *_paper("iterations=10", "iterations=20"),
+    ),
+    "steps": (*_paper("steps=5"), PAPER_METHOD, *_paper("steps=20")),
+    "noise": (*_paper("noise=0"), PAPER_METHOD),
+    "lr": (*_paper("lr=1", "lr=3"), PAPER_METHOD, *_paper("lr=30")),
+    "l2_unit": (PAPER_METHOD, *_paper("l2_unit=mean")),
+    "preset": (PAPER_METHOD, REFERENCE, "igos[preset=fast]"),
 }
 PAPER = {  # our variant -> row of the paper's Table 3; our l2 at gamma 1 -> row of its Table 5
     "table3": {
-        "igos": "Proposed",
-        "igos[tokens=all]": "Joint prob.",
-        "igos[tokens=keywords]": "Keywords",
-        "igos[baseline=black]": "Blank",
-        "igos[baseline=noise]": "Noise",
-        "igos++": "Separate",
+        PAPER_METHOD: "Proposed",
+        "igos[tokens=all,preset=paper]": "Joint prob.",
+        "igos[tokens=keywords,preset=paper]": "Keywords",
+        "igos[baseline=black,preset=paper]": "Blank",
+        "igos[baseline=noise,preset=paper]": "Noise",
+        "igos++[preset=paper]": "Separate",
     },
-    "table5": {"igos[l2=0]": "0.0", "igos": "0.1", "igos[l2=1]": "1.0", "igos[l2=10]": "10.0"},
+    "table5": dict(zip(ABLATIONS["l2_gamma"][:4], ("0.0", "0.1", "1.0", "10.0"), strict=True)),
 }
 STAND_INS = ("eagle[regions=32]",)  # run for a method that by its defaults takes a minute a map
+SHOWN = (*STAND_INS, PAPER_METHOD)  # variants that stand among the methods
 _NAME = re.compile(r"([^\[\]]+)(?:\[([^\[\]]*)\])?")
 _NUMBER = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
@@ -103,7 +119,7 @@ def is_variant(name: str) -> bool:
 
 def is_ablation(name: str) -> bool:
     """True for a variant that is compared with its own method, and not with the others."""
-    return is_variant(name) and name not in STAND_INS
+    return is_variant(name) and name not in SHOWN
 
 
 def split_options(name: str) -> tuple[str, dict, dict]:

@@ -171,7 +171,12 @@ def maps(models=("mini/llava-1.5", "mini/llava-ov"), igos=0.8, gae=0.3, n=20) ->
     x = np.linspace(0, 1, 51)
     rows = []
     for model in models:
-        for method, gap in (("igos", igos), ("gae", gae), ("iia", gae), ("random", 0.0)):
+        for method, gap in (
+            ("igos[preset=paper]", igos),
+            ("gae", gae),
+            ("iia", gae),
+            ("random", 0.0),
+        ):
             for k in range(n):
                 curves = {"area": x, "deletion_curve": 1 - x, "insertion_curve": x}
                 own = {
@@ -245,7 +250,9 @@ def test_a_handful_of_items_decides_nothing():
 
 def test_the_l2_rule_reads_variants():
     frame = maps()
-    large = frame[frame.method == "igos"].assign(method="igos[l2=10,gamma=0.2]")
+    large = frame[frame.method == "igos[preset=paper]"].assign(
+        method="igos[l2=10,gamma=0.2,preset=paper]"
+    )
     same = v.audit_summary(pd.concat([frame, large]), reliance())
     assert of(same, "L2") == v.OPEN
     worse = v.audit_summary(pd.concat([frame, large.assign(gap=0.1)]), reliance())

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from lvlm_study.answers import make_target
 from lvlm_study.errors import StudyError
-from lvlm_study.heatmaps import explain, igos
+from lvlm_study.heatmaps import METHODS, explain, igos
 from lvlm_study.heatmaps.igos import nesterov, score_gradient
 from lvlm_study.zoo.planted import PlantedBound, planted, planted_scene
 
@@ -95,17 +95,23 @@ def test_nesterov_by_hand():
 
 @pytest.mark.parametrize("gamma", [0.0, 0.2, 1.0])
 def test_decay_of_the_convex_term(monkeypatch, gamma):
-    """With a constant gradient and L2 alone every cell follows a recursion written out here."""
+    """With a constant gradient and L2 alone every cell follows a recursion written out here.
+
+    The default is the mean over the iterations, the paper's the last.
+    """
     monkeypatch.setattr(
         module, "score_gradient", lambda target, mask, *rest: torch.full_like(mask, 0.04)
     )
-    found = igos(target_of(), mask_size=4, l1=0.0, tv=0.0, l2=0.1, gamma=gamma, lr=2.0)
-    m, last = 1.0, 0.0
+    same = {"mask_size": 4, "l1": 0.0, "tv": 0.0, "l2": 0.1, "gamma": gamma, "lr": 2.0}
+    found, paper = igos(target_of(), **same), igos(target_of(), preset="paper", **same)
+    m, last, path = 1.0, 0.0, []
     for t in range(5):
         point = m - 2.0 * (0.04 + 2 * 0.1 * math.exp(-gamma * t) * (m - 1))
         m = min(1.0, max(0.0, point + t / (t + 5) * (point - last)))
         last = point
-    assert 1 - found.mean().item() == pytest.approx(m, abs=2e-3)
+        path.append(m)
+    assert 1 - paper.mean().item() == pytest.approx(path[-1], abs=2e-3)
+    assert 1 - found.mean().item() == pytest.approx(np.mean(path), abs=2e-3)
 
 
 def test_decay_changes_the_map():
@@ -156,20 +162,56 @@ def test_the_fast_preset_takes_two_fifths_of_the_passes_and_finds_the_evidence()
 
 def test_what_is_given_beside_a_preset_stands():
     target, few = target_of(), {"steps": 2, "iterations": 2}
-    plain = igos(target, **few)
-    assert torch.equal(igos(target, preset="fast", average=False, **few), plain)
-    assert torch.equal(igos(target, preset="fast", **few), igos(target, average=True, **few))
-    assert not torch.equal(igos(target, average=True, **few), plain)
+    mean, last = igos(target, **few), igos(target, preset="paper", **few)
+    assert torch.equal(igos(target, preset="fast", **few), mean)
+    assert torch.equal(igos(target, preset="fast", average=False, **few), last)
+    assert torch.equal(igos(target, preset="paper", average=True, **few), mean)
+    assert torch.equal(igos(target, average=False, **few), last)
+    assert not torch.equal(mean, last)
+
+
+def test_the_presets_differ_in_steps_and_mean():
+    target, one = target_of(), {"iterations": 2, "mask_size": 8}
+    assert torch.equal(igos(target, **one), igos(target, steps=10, average=True, **one))
+    paper = igos(target, preset="paper", **one)
+    assert torch.equal(paper, igos(target, steps=10, average=False, **one))
+    fast = igos(target, preset="fast", **one)
+    assert torch.equal(fast, igos(target, steps=4, average=True, **one))
+
+
+# What commit d5af789 gave by default, lr 0.2 and seed 3: rows of results made with it keep their
+# meaning under `preset="paper"`.
+STORED = {
+    "igos": [
+        [0.012555, 0.168549, 0.799856, 0.969902],
+        [0.019606, 0.128771, 0.658853, 0.794991],
+        [0.008919, 0.021066, 0.130437, 0.166936],
+        [0.000063, 0.000125, 0.007957, 0.013961],
+    ],
+    "igos++": [
+        [0.051556, 0.228735, 0.708968, 0.824658],
+        [0.027733, 0.169260, 0.589258, 0.705435],
+        [0.026676, 0.053868, 0.168905, 0.227497],
+        [0.000063, 0.000125, 0.032567, 0.051097],
+    ],
+}
+
+
+@pytest.mark.parametrize("method", STORED)
+def test_the_papers_preset_is_what_the_default_was(method):
+    same = {"mask_size": 4, "lr": 0.2, "seed": 3}
+    found = METHODS[method](target_of(), preset="paper", **same)
+    assert torch.allclose(found, torch.tensor(STORED[method]), atol=1e-5)
+    assert not torch.allclose(found, METHODS[method](target_of(), **same), atol=1e-2)
 
 
 def test_the_average_of_one_mask_is_the_mask_and_of_two_lies_between(monkeypatch):
     target, few = target_of(), {"steps": 2}
-    monkeypatch.setattr(module.masks, "break_ties", lambda mask, point, seed: mask)
-    one, two = (igos(target, iterations=n, **few) for n in (1, 2))
-    assert torch.equal(igos(target, iterations=1, average=True, **few), one)
-    averaged = igos(target, iterations=2, average=True, noise=0.0, **few)
-    parts = [igos(target, iterations=n, noise=0.0, **few) for n in (1, 2)]
-    assert torch.allclose(averaged, (parts[0] + parts[1]) / 2, atol=1e-6)
+    monkeypatch.setattr(module.masks, "break_ties", lambda mask, *rest: mask)
+    few["noise"] = 0.0
+    one, two = (igos(target, iterations=n, preset="paper", **few) for n in (1, 2))
+    assert torch.equal(igos(target, iterations=1, **few), one)
+    assert torch.allclose(igos(target, iterations=2, **few), (one + two) / 2, atol=1e-6)
     assert not torch.equal(one, two)
 
 
@@ -205,8 +247,13 @@ def test_no_gap_is_told():
     assert found.status == "no_gap"
 
 
-def test_compat_moves_the_mask_to_aligned_corners():
-    assert not torch.allclose(igos(target_of()), igos(target_of(), compat="paper_code"), atol=1e-3)
+def test_compat_hands_in_the_last_mask_unless_asked_otherwise():
+    target, few = target_of(), {"steps": 2, "iterations": 2, "compat": "paper_code"}
+    found = igos(target, **few)
+    assert torch.equal(found, igos(target, preset="paper", **few))
+    assert not torch.allclose(found, igos(target, average=True, **few), atol=1e-3)
+    plain = igos(target, steps=2, iterations=2, preset="paper")
+    assert not torch.allclose(found, plain, atol=1e-3)
 
 
 def test_mean_reduction_divides_the_step_by_the_tokens():

@@ -1,4 +1,4 @@
-"""iGOS++: both masks move, insertion images really start from the baseline, the search descends."""
+"""iGOS++: both masks move, insertion images really start from the baseline, presets and compat."""
 
 import importlib
 
@@ -12,17 +12,17 @@ from lvlm_study import masks
 from lvlm_study.errors import StudyError
 from lvlm_study.faithfulness import deletion_insertion
 from lvlm_study.heatmaps import explain
-from lvlm_study.heatmaps.igos_pp import igos_pp, line_search, objective, pair_gradient
+from lvlm_study.heatmaps.igos_pp import igos_pp, pair_gradient
 from lvlm_study.zoo.planted import planted
 
 module = importlib.import_module("lvlm_study.heatmaps.igos_pp")
 
 
 @pytest.mark.parametrize("name", ["object", "watermark", "conjunctive", "disjunctive"])
-@pytest.mark.parametrize("optimiser", ["nag", "line_search"])
-def test_planted_evidence_is_found(name, optimiser):
+@pytest.mark.parametrize("preset", [None, "paper"])
+def test_planted_evidence_is_found(name, preset):
     reader = planted(name)
-    found = explain(reader, SCENE, "?", method="igos++", optimiser=optimiser, steps=5)
+    found = explain(reader, SCENE, "?", method="igos++", preset=preset, steps=5)
     truth = reader.evidence(SCENE.shape[:2])
     best = found.saliency >= np.sort(found.saliency.ravel())[-truth.sum()]
     assert (best & truth).sum() / (best | truth).sum() > 0.7
@@ -76,25 +76,6 @@ def test_both_masks_move(monkeypatch):
         assert mask[truth].mean() < 0.6 < 0.9 < mask[~truth].mean()
 
 
-def test_line_search_lowers_the_objective():
-    target = target_of()
-    edges = masks.edge_weights(target.image)
-    pair, weights = torch.ones(2, 1, 16, 16), (1.0, 0.1, 10.0)
-    gradient = pair_gradient(target, pair, 4, 0.0, 0, 20)
-    after, _ = line_search(target, pair, gradient, edges, weights, 10.0)
-    assert objective(target, after, edges, weights) < objective(target, pair, edges, weights)
-    back, _ = line_search(target, pair * 0, -gradient, edges, weights, 10.0)
-    assert objective(target, back, edges, weights) <= objective(target, pair * 0, edges, weights)
-
-
-def test_objective_by_hand():
-    """With nothing masked: (f(I) - f(base) + f(I) - f(base)) / 2 and no regulariser."""
-    target = target_of()
-    pair, edges = torch.ones(2, 1, 8, 8), masks.edge_weights(target.image)
-    expected = target.score(target.image) - target.score(target.baseline)
-    assert objective(target, pair, edges, (1.0, 0.1, 10.0)) == pytest.approx(expected.item())
-
-
 def test_seed_batch_and_passes():
     target = target_of()
     once, twice = (igos_pp(target, seed=1, steps=3).numpy().tobytes() for _ in range(2))
@@ -105,6 +86,24 @@ def test_seed_batch_and_passes():
     assert (found.cost.forward, found.cost.backward) == (200, 200)
 
 
-def test_bad_optimiser():
-    with pytest.raises(StudyError, match="'nag' or 'line_search'"):
-        igos_pp(target_of(), optimiser="adam")
+def test_the_map_is_the_mean_of_the_products_of_all_iterations(monkeypatch):
+    target, few = target_of(), {"steps": 2, "noise": 0.0}
+    monkeypatch.setattr(module.masks, "break_ties", lambda mask, *rest: mask)
+    last = [igos_pp(target, preset="paper", iterations=n, **few) for n in (1, 2, 3)]
+    found = igos_pp(target, iterations=3, **few)
+    assert torch.allclose(found, sum(last) / 3, atol=1e-6)
+    assert not torch.allclose(found, last[-1], atol=1e-2)
+
+
+def test_presets():
+    target = target_of()
+    last = igos_pp(target, average=False, steps=10)
+    assert torch.equal(igos_pp(target, preset="paper"), last)
+    assert torch.equal(igos_pp(target, preset="fast"), igos_pp(target, steps=4))
+    assert torch.equal(igos_pp(target, preset="paper", average=True), igos_pp(target))
+    assert not torch.equal(igos_pp(target), last)
+
+
+def test_the_search_that_was_not_the_published_one_is_gone():
+    with pytest.raises(StudyError, match="no option of igos\\+\\+ named 'optimiser'"):
+        explain(planted("object"), SCENE, "?", method="igos++", optimiser="line_search")

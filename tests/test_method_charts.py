@@ -75,7 +75,8 @@ def test_differences_to_igos():
 
 
 def test_ablations_stand_under_their_heading():
-    gaps = {"igos": EIGHT, "igos[tokens=all]": [g - 0.25 for g in EIGHT], "igos++": EIGHT}
+    gaps = {"igos[preset=paper]": EIGHT, "igos++[preset=paper]": EIGHT}
+    gaps |= {"igos[tokens=all,preset=paper]": [g - 0.25 for g in EIGHT]}
     ax = method_charts.ablation_figure(frames.maps(gaps), *WHERE).axes[0]
     assert labels(ax) == ["which tokens are explained", "all", "one mask or two", "iGOS++"]
     assert points(ax) == pytest.approx([-0.25, 0.0])

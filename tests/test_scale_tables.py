@@ -20,7 +20,12 @@ def rows(model: str, level: float, look: int, noise: float = 0.01) -> list[dict]
     for k in range(ITEMS):
         own = np.random.default_rng(1000 * look + k).random((14, 14))
         heat = own + 0.05 * draw.random((14, 14))
-        row = {"model": model, "benchmark": "sprites", "item": f"i{k:02d}", "method": "igos"}
+        row = {
+            "model": model,
+            "benchmark": "sprites",
+            "item": f"i{k:02d}",
+            "method": "igos[preset=paper]",
+        }
         row |= {"units": "grid", "fill": "blur", "status": "ok", "category": "attribute"}
         row |= {"heatmap": heat.astype(np.float16).ravel(), "heatmap_shape": np.array([14, 14])}
         out.append(row | {"gap": level + 0.1 * (k % 4) + noise * draw.normal()})
@@ -167,10 +172,10 @@ def test_two_trainings_count_as_such():
 
 def test_the_ceiling_compares_settings_of_one_model():
     made = tables(LARGE)
-    quiet = made.maps.assign(method="igos[noise=0]")
+    quiet = made.maps.assign(method="igos[noise=0,preset=paper]")
     made.maps = pd.concat([made.maps, quiet], ignore_index=True)
     tree = t.scale_summary(made)
-    assert tree["ceiling"]["igos[noise=0]"]["value"] == pytest.approx(1)
+    assert tree["ceiling"]["igos[noise=0,preset=paper]"]["value"] == pytest.approx(1)
     assert tree["ceiling_spans"] == pytest.approx({"least": 1, "most": 1})
     assert t.spanned({}) == {}
     assert t.spanned({"a": {"value": 0.2}, "b": {"value": 0.7}}) == {"least": 0.2, "most": 0.7}

@@ -137,7 +137,13 @@ def test_matrix_is_symmetric():
 
 def test_the_map_table_takes_one_row_a_map(monkeypatch):
     heat = np.arange(4, dtype=np.float16)
-    row = {"model": "m", "benchmark": "sprites", "item": "i", "method": "igos", "category": "c"}
+    row = {
+        "model": "m",
+        "benchmark": "sprites",
+        "item": "i",
+        "method": "igos[preset=paper]",
+        "category": "c",
+    }
     row |= {"units": "grid", "fill": "blur", "status": "ok", "heatmap": heat}
     row |= {"heatmap_shape": np.array([2, 2])}
     rows = [row, row | {"fill": "mean"}, row | {"units": "superpixels"}]

@@ -36,7 +36,8 @@ SPELLED = {
         {"tokens": "all", "mask_size": 8},
         "igos[tokens=all,mask_size=8]",
     ),
-    "igos[average=True]": ("igos", {"average": True}, "igos[average=true]"),
+    "igos[average=False]": ("igos", {"average": False}, "igos[average=false]"),
+    "igos[preset=paper, l2=1]": ("igos", {"l2": 1.0, "preset": "paper"}, "igos[l2=1,preset=paper]"),
     "igos++[steps=5]": ("igos++", {"steps": 5}, "igos++[steps=5]"),
     "grad_cam[encoder=1]": ("grad_cam", {"encoder": 1}, "grad_cam[encoder=1]"),
     "grad_cam[encoder=dino]": ("grad_cam", {"encoder": "dino"}, "grad_cam[encoder=dino]"),
@@ -59,6 +60,12 @@ def test_a_stand_in_is_compared_with_the_other_methods():
         assert variants.canonical(name) == name and variants.is_variant(name)
         assert not variants.is_ablation(name)
     assert variants.is_ablation("igos[l2=1]") and not variants.is_ablation("igos")
+
+
+def test_the_papers_setting_stands_among_the_methods_and_its_variants_do_not():
+    assert not variants.is_ablation("igos[preset=paper]")
+    for name in ("igos[l2=1,preset=paper]", "igos++[preset=paper]", "igos[preset=fast]"):
+        assert variants.is_ablation(name)
 
 
 WRONG = {
@@ -107,10 +114,12 @@ def test_folders_are_plain_and_all_different():
 def test_the_lists_of_ablations():
     every = variants.expand("ablations")
     for table, names in variants.ABLATIONS.items():
-        assert "igos" in names, table
+        assert "igos[preset=paper]" in names, table
+        presets = [n.endswith("preset=paper]") for n in names]
+        assert all(presets) or table == "preset"  # one thing at a time beside the paper's setting
         assert list(names) == [variants.canonical(name) for name in names]
         assert variants.expand(f"ablations/{table}") == list(names)
-    assert len(every) == 27 and set(every) == {n for g in variants.ABLATIONS.values() for n in g}
+    assert len(every) == 28 and set(every) == {n for g in variants.ABLATIONS.values() for n in g}
     for rows in variants.PAPER.values():
         assert set(rows) <= set(every)
     with pytest.raises(StudyError, match="did you mean ablations/tokens"):
@@ -172,7 +181,8 @@ def test_a_variant_explains_its_own_target_and_is_scored_on_the_default():
     own = explain(asked.model, ITEM.rgb, ITEM.question, seed=asked.seed, tokens="all")
     target, _ = make_target(asked.model, ITEM.rgb, ITEM.question, seed=asked.seed)
     assert own.target.crucial.sum() == 5 and target.crucial.sum() == 1
-    assert np.array_equal(rows[0]["heatmap"], own.grid.astype(np.float16).ravel())
+    kept = (own.grid.astype(float) / own.grid.max()).astype(np.float16)
+    assert np.array_equal(rows[0]["heatmap"], kept.ravel())
     right = deletion_insertion(None, replace(own, target=target), steps=25, fill="blur")
     wrong = deletion_insertion(None, own, steps=25, fill="blur")
     assert rows[0]["image_score"] == pytest.approx(right.image_score)
@@ -397,7 +407,7 @@ def test_the_command_takes_variants_and_fills(monkeypatch, tmp_path):
     cli.main([*call, "--methods", "none"])
     assert made[0].methods == ("igos[l2=1,gamma=0.5]", "random")
     assert made[0].ways == [("grid", "mean"), ("grid", "black"), ("superpixels", "mean")]
-    assert made[1].methods == ("igos[lr=1]", "igos[lr=3]", "igos", "igos[lr=30]")
+    assert made[1].methods == variants.ABLATIONS["lr"]
     assert made[2].methods == () and made[2].ways == WAYS
 
 
