@@ -161,9 +161,12 @@ def in_rank(part: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("same", ascending=False, kind="stable", ignore_index=True)
 
 
-def table1(maps: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
-    """Ours and the paper's in one table for readers: models with rivals, methods both ways up."""
-    rows = []
+def table1(maps: pd.DataFrame, paper: pd.DataFrame, seeds: dict | None = None) -> pd.DataFrame:
+    """Ours and the paper's in one table for readers: models with rivals, methods both ways up.
+
+    `seeds` {(model, method): text} is the column on other seeds (`stability.seeds_said`).
+    """
+    rows, seeds = [], seeds or {}
     for (model, benchmark), part in with_rivals(rows_of(maps)):
         for row in in_rank(part).itertuples():
             rows.append(
@@ -171,6 +174,7 @@ def table1(maps: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
                 | {"skipped": row.skipped, "deletion": row.deletion, "insertion": row.insertion}
                 | {"insertion − deletion": spread(row.gap, row.gap_low, row.gap_high)}
                 | {"same items": spread(row.same, np.nan, np.nan), "turned over": -row.gap}
+                | {"another seed": seeds.get((model, row.method), "–")}
             )
     for row in paper_table1(paper).itertuples():
         rows.append(
@@ -180,6 +184,7 @@ def table1(maps: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
                 "insertion − deletion": f"{row.gap:.2f}".replace("-", "−"),
                 "same items": "–",
                 "turned over": row.turned,
+                "another seed": "–",
             }
         )
     whole = {name: pd.Series([r[name] for r in rows], dtype=object) for name in ("n", "skipped")}

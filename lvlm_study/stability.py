@@ -18,8 +18,7 @@ import pandas as pd
 
 from . import provenance
 from .answers import make_target
-from .errors import StudyError, unknown
-from .heatmaps import METHODS as KNOWN
+from .errors import StudyError
 from .heatmaps import explain
 from .method_names import title
 from .method_tables import interval, number, or_not_yet, spread
@@ -32,9 +31,11 @@ from .sanity import (
     sensitivity,
     wrong_question,
 )
+from .variants import canonical, parse
 
 METHODS = (
     "igos",
+    "igos[preset=paper]",
     "smoothgrad",
     "grad_cam",
     "llava_cam",
@@ -74,6 +75,7 @@ def explainable(model, items, count: int, seed: int = 0) -> list[tuple]:
 def measure(model, asked, methods=METHODS, say: Callable = print) -> pd.DataFrame:
     """Every check of every method on (item, answer) pairs; one row a value (see `COLUMNS`).
 
+    Methods may carry options, "igos[preset=paper]".
     A method that refuses the model is left out with a word; `check` is one of `CHECKS`, `stage` the
     weights drawn anew last, for `STAGED` only.
     """
@@ -102,21 +104,22 @@ def other_questions(questions: list[str]) -> list[str]:
     ]
 
 
-def _checks(model, item, answer, method: str, other: str) -> list[dict]:
+def _checks(model, item, answer, name: str, other: str) -> list[dict]:
     """The rows of one item and method."""
-    ask = (model, item.rgb, item.question, method)
-    shown = explain(model, item.rgb, item.question, method=method, answer=answer)
-    seeds = seed_stability(*ask, seeds=SEEDS, answer=answer)
-    words = random_logit(*ask, draws=DRAWS, answer=answer)
-    asked = wrong_question(*ask[:3], other, method, answer=answer)
-    noise = sensitivity(*ask, draws=NOISE_DRAWS, answer=answer)
+    method, options = parse(name)
+    how, ask = options | {"answer": answer}, (model, item.rgb, item.question, method)
+    shown = explain(*ask, **how)
+    seeds = seed_stability(*ask, seeds=SEEDS, **how)
+    words = random_logit(*ask, draws=DRAWS, **how)
+    asked = wrong_question(*ask[:3], other, method, **how)
+    noise = sensitivity(*ask, draws=NOISE_DRAWS, **how)
     told = infidelity(shown)
     one = [("seeds", seeds.mean, seeds), ("logit", words.mean, words)]
     one += [("question", asked.mean, asked), ("noise", noise.mean, noise)]
     one += [("infidelity", told.relative, told)]
     rows = [{"check": c, "stage": "", "value": v, "status": found.status} for c, v, found in one]
     for check, mode in zip(STAGED, ("cascading", "independent"), strict=True):
-        found = randomised_weights(*ask, mode=mode, language_stages=STAGES, answer=answer)
+        found = randomised_weights(*ask, mode=mode, language_stages=STAGES, **how)
         rows += [
             {"check": check, "stage": row.stage, "value": row.spearman, "status": row.status}
             for row in found.itertuples()
@@ -161,9 +164,7 @@ def study(
     from .benchmarks import load_benchmark
     from .models import load_model
 
-    for method in methods:
-        if method not in KNOWN:
-            raise unknown("method", method, KNOWN)
+    methods = [canonical(method) for method in methods]
     model = load_model(name)
     asked = explainable(model, dealt(load_benchmark(benchmark), None), items, seed)
     if not asked:
@@ -239,6 +240,27 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
         row = {"method": title(method), "items": items}
         out.append(row | {label: _spread(found, items) for label, found in cells.items()})
     return or_not_yet(pd.DataFrame(out))
+
+
+def seeds_said(results: Path) -> dict[tuple[str, str], str]:
+    """{(model, method): how far maps with another seed are alike}: a column of other tables.
+
+    A mean of rank correlations with its interval; "1, no chance" where no seed changed the map.
+    """
+    path = Path(results) / "sanity.json"
+    if not path.is_file():
+        return {}
+    (model,) = json.loads(path.read_text(encoding="utf-8"))["provenance"]["model"]
+    rows = read_rows(results)
+    rows = rows[(rows.check == "seeds") & rows.value.notna()]
+    return {(model, method): _alike(part.value) for method, part in rows.groupby("method")}
+
+
+def _alike(values: pd.Series) -> str:
+    found = interval(values)
+    if values.min() > 1 - 1e-9:
+        return "1, no chance"
+    return spread(*[np.nan if found[k] is None else found[k] for k in ("value", "low", "high")])
 
 
 def shown_alone(rows: pd.DataFrame) -> pd.DataFrame:

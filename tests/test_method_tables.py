@@ -115,6 +115,9 @@ def test_table1_has_ours_and_theirs():
     assert first.method == "iGOS" and first["turned over"] == pytest.approx(-0.75)
     assert first["insertion − deletion"].startswith("0.75 [0.6") and first["same items"] == "0.75"
     assert table["n"].tolist()[:4] == [8, 8, 8, None]
+    assert set(table["another seed"]) == {"–"}
+    table = method_tables.table1(frames.maps(GAPS), paper, {("mini/a", "gae"): "1, no chance"})
+    assert table["another seed"].tolist()[:4] == ["–", "1, no chance", "–", "–"]
 
 
 # --- who is better

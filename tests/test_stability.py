@@ -71,6 +71,28 @@ def test_the_table_for_readers():
     assert more["moved by noise"].startswith("0.10") and more["head anew"].startswith("0.40")
 
 
+def test_other_seeds_for_the_table_of_methods(tmp_path):
+    """0.8 and 1.0 for one method; exactly 1 for another, which draws nothing."""
+    about = {"model": ["mini/a"], "n": 2}
+    both = pd.concat([rows(), rows().assign(method="gae", value=1.0)])
+    stability.write(tmp_path / "sanity.json", stability.told_of(both, about, 1.0, {}))
+    found = stability.seeds_said(tmp_path)
+    assert found["mini/a", "igos"].startswith("0.90 [0.8") and len(found) == 2
+    assert found["mini/a", "gae"] == "1, no chance"
+    assert stability.seeds_said(tmp_path / "elsewhere") == {}
+
+
+def test_methods_may_carry_options(adapters):
+    model, rgb = adapters("llava"), np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    answer = model.answer(rgb, "What is this?", max_new_tokens=6)
+    asked = [(SimpleNamespace(id="i", rgb=rgb, question="What is this?"), answer)]
+    few = "mask_size=8,iterations=1,steps=2"
+    names = (f"igos[{few},noise=0]", f"igos[{few}]")
+    found = stability.measure(model, asked, names, lambda line: None)
+    seeds = found[found.check == "seeds"].set_index("method").value
+    assert seeds[names[0]] == pytest.approx(1) and seeds[names[1]] < 0.999
+
+
 def test_a_method_that_refuses_is_left_out(monkeypatch):
     def checks(model, item, answer, method, other):
         if method == "tam" and item.id == "i1":
