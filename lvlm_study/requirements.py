@@ -1,9 +1,10 @@
 """The oldest packages that the code runs with; asked at the start of every command.
 
 `LEAST` is the same as in pyproject.toml (a test holds them together) and is asked for again
-because an environment may be older than what pip once made of it. Why these: transformers 5.18 is
-the first whose models take `mm_encoder_outputs`; it asks for torch 2.5, pillow 10.0.1 and the
-three below it. numpy 2.0 has `trapezoid`; the others are the first that were built for numpy 2.
+because an environment may be older than what pip once made of it. Why these: before transformers
+5.18 its models take no `mm_encoder_outputs`, before 5.21 the features of Idefics3 are no tensor;
+5.21 itself asks for torch 2.6, pillow 10.0.1 and the three below it. numpy 2.0 has `trapezoid`;
+pandas, scipy and what builds on them are the first made for numpy 2, the last five unargued.
 """
 
 import re
@@ -12,11 +13,11 @@ from importlib.metadata import PackageNotFoundError, version
 from .errors import StudyError
 
 LEAST = {
-    "transformers": "5.18",
+    "transformers": "5.21",
     "tokenizers": "0.23.1",
     "huggingface_hub": "1.31",
     "safetensors": "0.8",
-    "torch": "2.5",
+    "torch": "2.6",
     "numpy": "2.0",
     "pandas": "2.2.2",
     "scipy": "1.13",

@@ -43,19 +43,19 @@ def test_an_old_package_is_named_by_every_command(older, capsys):
         assert cli.main(call) == 2
         told = capsys.readouterr().err
         assert told.count("\n") == 1
-        assert "need transformers 5.18 (here is 4.57.6) or newer; run \"pip install 'tra" in told
+        assert "need transformers 5.21 (here is 4.57.6) or newer; run \"pip install 'tra" in told
 
 
 def test_several_are_named_at_once(older):
-    older(transformers="5.17.9", torch="2.4.1+cu121", numpy=None)
+    older(transformers="5.20.9", torch="2.4.1+cu121", numpy=None)
     with pytest.raises(StudyError) as told:
         requirements.check()
-    for part in ("transformers 5.18 (here is 5.17.9)", "torch 2.5 (here is 2.4.1+cu121)"):
+    for part in ("transformers 5.21 (here is 5.20.9)", "torch 2.6 (here is 2.4.1+cu121)"):
         assert part in str(told.value)
     assert "numpy 2.0 (not installed)" in str(told.value) and "pandas" not in str(told.value)
 
 
-NEWER = ["5.18", "5.18.0", "5.18.0rc1", "5.18.0.dev0+git", "5.18.2", "5.100", "6"]
+NEWER = ["5.21", "5.21.0", "5.21.0rc1", "5.21.0.dev0+git", "5.21.2", "5.100", "6"]
 
 
 @pytest.mark.parametrize("found", NEWER)
@@ -76,7 +76,7 @@ def test_the_package_says_it_too(monkeypatch):
     with pytest.raises(ModuleNotFoundError, match="vision_utils"):
         _ = lvlm_study.explain  # nothing is too old: the error itself
     monkeypatch.setattr(requirements, "version", lambda name: "1.0")
-    with pytest.raises(StudyError, match=r"transformers 5\.18 \(here is 1\.0\)"):
+    with pytest.raises(StudyError, match=r"transformers 5\.21 \(here is 1\.0\)"):
         _ = lvlm_study.explain
 
 
