@@ -55,10 +55,18 @@ class _Package(ModuleType):
 
 def __getattr__(name: str):
     if name in _CALLABLE:
-        return import_module(f"{__name__}.{name}")
+        return _import(name)
     if name in _HOME:
-        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        return getattr(_import(_HOME[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _import(module: str) -> ModuleType:
+    try:
+        return import_module(f"{__name__}.{module}")
+    except ImportError:
+        import_module(f"{__name__}.requirements").check()  # a sentence, if a package is too old
+        raise
 
 
 def __dir__():

@@ -13,6 +13,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+from . import requirements
 from .errors import StudyError, unknown
 
 MINI_NOTE = (
@@ -37,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser().parse_args(argv)
     options.command = ["lvlm-study", *(sys.argv[1:] if argv is None else argv)]
     try:
+        requirements.check()
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             return options.act(options) or 0

@@ -19,7 +19,8 @@ MODULES = sorted((ROOT / "lvlm_study").rglob("*.py"))
 
 
 def canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+    """A package's one name, without the versions that are asked of it: "Scikit_Image>=1"."""
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", name)[0]).lower()
 
 
 def locked() -> dict[str, str]:

@@ -18,6 +18,7 @@ from ..errors import StudyError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+LOADING = (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, ImportError)
 
 
 def read_json(path: Path, why: str) -> dict:
@@ -37,7 +38,15 @@ def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint, each checked to be there and whole."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(read_json(index, "").get("weight_map", {}).values()))
+        table = read_json(index, "").get("weight_map")
+        if not isinstance(table, dict) or not table:
+            raise StudyError(f"{index} names no weight files; fetch it again.")
+        names = sorted(set(table.values()))
+        if "model.safetensors" not in names and (folder / "model.safetensors").exists():
+            raise StudyError(
+                f"{folder} holds two sets of weights, model.safetensors and the {len(names)} files "
+                f"of {index.name}; move one of them away."
+            )
         files = [folder / name for name in names]
     else:
         files = [folder / "model.safetensors"]
@@ -54,7 +63,10 @@ def _check_file(folder: Path, file: Path) -> None:
                 f"{folder} holds its weights as {pickles[0]}, a pickle, which can run code when "
                 "loaded; convert it to safetensors first."
             )
-        raise StudyError(f"The weight file {file} is missing; download the checkpoint again.")
+        raise StudyError(
+            f"The weight file {file} is missing; download the checkpoint again, or convert it if "
+            "its repository has pickles (.bin) alone."
+        )
     try:
         with safe_open(file, "pt") as opened:
             opened.keys()
@@ -87,7 +99,7 @@ def load_weights(model_class, folder: Path, dtype: torch.dtype | str, spread=Non
             output_loading_info=True,
             **where,
         )
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
+    except LOADING as error:
         raise StudyError(
             f"{folder} cannot be loaded as {model_class.__name__}: {one_line(error)}."
         ) from error

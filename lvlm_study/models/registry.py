@@ -17,13 +17,11 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from ..errors import StudyError, unknown
 from ..paths import data_dir
 from ..zoo import manifest
-from . import checkpoint
+from . import checkpoint, configs
 from .anyres import LlavaNext, LlavaOnevision
 from .base import Adapter
 from .cambrian import Cambrian
@@ -94,6 +92,7 @@ def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
     or its name; by default float32 on the CPU and the checkpoint's own on a GPU. `device`: by
     default the GPU if there is one; "auto" spreads a large model over all GPUs, a dict {module
     name: device} as it says (both need accelerate).
+    Quantised checkpoints need the packages that wrote them.
     Raises StudyError for an unknown name or architecture, a missing or damaged file, a model that
     takes no images. Runs no code from the checkpoint and reads no pickles.
     """
@@ -107,9 +106,14 @@ def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
         if spread:
             raise StudyError(f"{name} is a joint model and goes on one device; name it.")
         return load_joint(name, folder, find_folder, dtype, device)
+    quantised = configs.quantisation(folder)
+    if quantised and not spread:
+        spread = {"": str(device)}  # its packages put the weights where they belong
     tokenizer = checkpoint.load_tokenizer(folder)
     processor = checkpoint.load_processor(folder) if family.needs_processor else None
     template = checkpoint.load_template(folder, tokenizer)
+    if not quantised:
+        configs.check_fit(folder, family.model_class, checkpoint.weight_files(folder))
     model = checkpoint.load_weights(family.model_class, folder, dtype, spread)
     model = model if spread else model.to(device)
     return family(name, model, tokenizer, processor, template)
@@ -164,22 +168,9 @@ def _unreachable(repo: str) -> str:
 
 def find_family(folder: Path) -> type[Adapter]:
     """The adapter for a checkpoint, by the `model_type` in its config.json."""
-    config = checkpoint.read_json(
-        folder / "config.json", "a model folder needs the Hugging Face layout"
-    )
-    kind = config.get("model_type")
-    if kind in FAMILIES:
-        return FAMILIES[kind]
-    if kind is None:
-        raise StudyError(f"{folder / 'config.json'} has no model_type; it describes no model.")
-    known = ", ".join(FAMILIES)
-    if kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        raise StudyError(f"Models of type {kind!r} ({folder}) are not supported; known: {known}.")
-    if kind in CONFIG_MAPPING_NAMES:
-        raise StudyError(
-            f"{folder} holds a {kind!r} model, which is no vision-language model; known: {known}."
-        )
-    raise unknown("model architecture", kind, FAMILIES)
+    config = configs.read_config(folder)
+    configs.check_config(folder, config, FAMILIES)
+    return FAMILIES[config["model_type"]]
 
 
 def pick_device(device) -> torch.device:
