@@ -160,6 +160,7 @@ def report(ex, scores: dict, options) -> str:
     lines += [
         f"Question  {ex.question}",
         f"Answer    {marked(ex.answer, ex.reliance.crucial, *marks)}",
+        *_cut_line(ex.answer),
         *_token_lines(ex),
         f"Status    {STATUS[ex.status].format(**words)}",
         *_score_lines(scores),
@@ -168,6 +169,12 @@ def report(ex, scores: dict, options) -> str:
     if ex.target is not None and not ex.target.exact:
         lines.append("The image is very large and was worked on reduced by a whole factor.")
     return "\n".join(lines)
+
+
+def _cut_line(answer) -> list[str]:
+    count = len(answer.token_ids)
+    note = f"          cut after {count} tokens, before its end; allow more with --max-new-tokens"
+    return [f"{note} {2 * count}"] if answer.truncated else []
 
 
 def _token_lines(ex) -> list[str]:

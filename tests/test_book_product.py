@@ -156,6 +156,15 @@ def test_the_explorer_shows_what_was_stored(explorer):
     assert checked > 20
 
 
+@pytest.mark.parametrize("known", [True, False, None, float("nan")])
+def test_the_explorer_says_which_answers_were_cut(known):
+    row = {"answer": "A red", "verdict": "wrong", "total_drop": 0.5, "tokens": ["A", " red"]}
+    row |= {"llr": [0.0, 2.0], "crucial": [False, True]}
+    told = tool("explorer").answered(types.SimpleNamespace(**row, truncated=known))
+    assert told.get("truncated", False) is (known is True)
+    assert "answer.truncated" in (ROOT / "book/_static/explorer.js").read_text()
+
+
 def test_items_without_a_map_are_shown_too(explorer):
     _, tree = explorer
     found = {s["status"] for one in tree["maps"] for s in one["scores"].values()}

@@ -124,6 +124,16 @@ def test_a_terminal_gets_colours(reader, scene, monkeypatch, capsys):
     assert "\033[1;31mred\033[0m" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("limit", "cut"), [(4, True), (64, False)])
+def test_a_cut_answer_is_told(reader, scene, tmp_path, capsys, limit, cut):
+    out = tmp_path / "out"
+    assert explain(scene, "--method", "center", "--max-new-tokens", limit, "--out", out) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "cut after" in line]
+    wanted = ["          cut after 4 tokens, before its end; allow more with --max-new-tokens 8"]
+    assert told == (wanted if cut else [])
+    assert json.loads((out / "explanation.json").read_text())["truncated"] is cut
+
+
 def test_mini_models_say_what_they_know(monkeypatch, scene, capsys):
     mini = planted("object")
     mini.name = "mini/llava-1.5"

@@ -84,7 +84,8 @@ def outline(evidence: np.ndarray) -> Image.Image:
 def answered(row) -> dict:
     """A model's answer to an item: its tokens with log-likelihood ratio, and which are crucial."""
     marks = zip(row.tokens, row.llr, row.crucial, strict=True) if row.tokens is not None else ()
-    return {
+    cut = {"truncated": True} if row.truncated in (True,) else {}  # NaN in older rows
+    return cut | {
         "text": row.answer,
         "verdict": row.verdict,
         "drop": rounded(row.total_drop),

@@ -32,13 +32,15 @@ class Answer:
     """What the model said: the text, its tokens, and how likely each was given those before it.
 
     `token_ids` (A,) int64 without the end-of-text token; `log_probs` (A,) float32 under teacher
-    forcing; `tokens` are pieces of `text`, so that `"".join(tokens) == text`.
+    forcing; `tokens` are pieces of `text`, so that `"".join(tokens) == text`. `truncated` says that
+    `max_new_tokens` ended the answer and not the model.
     """
 
     text: str
     tokens: tuple[str, ...]
     token_ids: Tensor = field(repr=False)
     log_probs: Tensor = field(repr=False)
+    truncated: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -331,16 +333,21 @@ class Adapter(ABC):
         return ids[:-1] if len(ids) and int(ids[-1]) in self._eos else ids
 
     def answer(self, image, question: str, max_new_tokens: int = 64) -> Answer:
-        """Ask the model: `image` is anything that `load_image` opens."""
+        """Ask the model: `image` is anything that `load_image` opens.
+
+        `truncated` is True when the answer is as long as `max_new_tokens` allows: one that ends by
+        itself has spent a token on its end.
+        """
         x = to_tensor(load_image(image))
         bound = self.bind(x.shape[-2:], question)
-        return self.read(bound, x, self.generate(bound, x, max_new_tokens))
+        ids = self.generate(bound, x, max_new_tokens)
+        return self.read(bound, x, ids, truncated=len(ids) >= max_new_tokens)
 
     @torch.no_grad()
-    def read(self, bound: Bound, x: Tensor, ids: Tensor) -> Answer:
+    def read(self, bound: Bound, x: Tensor, ids: Tensor, truncated: bool = False) -> Answer:
         """Wrap answer ids (A,), scored on the picture (1, 3, H, W), as an Answer."""
         text, tokens = pieces(self.tokenizer, ids.tolist())
-        return Answer(text, tokens, ids.cpu(), bound.log_probs(x, ids)[0].cpu())
+        return Answer(text, tokens, ids.cpu(), bound.log_probs(x, ids)[0].cpu(), truncated)
 
     def encode(self, bound: Bound, x: Tensor) -> Tensor:
         """Projected visual tokens (B, N, D), newline tokens included, in prompt order."""

@@ -175,7 +175,8 @@ class PlantedReader:
         bound, x = self.bind(rgb.shape[:2], question), to_tensor(rgb)
         ids = self.generate(bound, x, max_new_tokens)
         tokens = tuple(self.tokenizer.words[int(i)] for i in ids)
-        return Answer(self.tokenizer.decode(ids), tokens, ids, bound.log_probs(x, ids)[0])
+        scores = bound.log_probs(x, ids)[0]
+        return Answer(self.tokenizer.decode(ids), tokens, ids, scores, len(ids) >= max_new_tokens)
 
     def encode(self, bound: PlantedBound, x: Tensor) -> Tensor:
         """Visual features (B, N, 1): the mean redness of every token's box."""
