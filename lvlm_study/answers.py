@@ -141,7 +141,7 @@ def visual_reliance(
     model,
     image,
     question: str,
-    answer: Answer | None = None,
+    answer: Answer | str | None = None,
     baseline: str | Tensor = "blur",
     threshold: float = THRESHOLD,
     exclude: frozenset[str] | None = DEFAULT_STOP,
@@ -153,7 +153,7 @@ def visual_reliance(
     is no punctuation, whitespace, special token or word of `exclude` (whole words, case-folded;
     None excludes nothing). Where the first token is the only one with content, the first-token
     rule and `exclude` are waived and p(baseline) <= p(image) / 2 decides. `answer` defaults to the
-    model's own.
+    model's own; a text is scored as if the model had said it.
     """
     parts = _prepare(model, image, question, answer, baseline, seed)
     return _reliance(*parts, threshold=threshold, exclude=exclude)
@@ -164,7 +164,7 @@ def make_target(
     image,
     question: str,
     baseline: str | Tensor = "blur",
-    answer: Answer | None = None,
+    answer: Answer | str | None = None,
     threshold: float = THRESHOLD,
     tokens: str | int | Sequence[int] = "llr",
     word: str | None = None,
@@ -178,7 +178,8 @@ def make_target(
     occurrence of `word`, which may be a phrase), or the number of one token or of several, counted
     from 0. A `word` alone implies "word". An answer without a crucial token or keyword has the
     status "no_crucial_tokens". Raises StudyError for another choice, for a word that the answer
-    does not contain, with near matches, and for a token number that it does not have.
+    does not contain, with near matches, and for a token number that it does not have. `answer` as
+    in `visual_reliance`.
     """
     tokens = _check_choice(tokens, word)
     parts = _prepare(model, image, question, answer, baseline, seed)
@@ -247,7 +248,7 @@ def _prepare(model, image, question, answer, baseline, seed):
     """Bind the model to this image size and bring image and baseline to its working size."""
     rgb = load_image(image)
     bound = model.bind(rgb.shape[:2], question)
-    answer = answer or model.answer(rgb, question)
+    answer = _given(model, rgb, question, answer)
     if len(answer.token_ids) == 0:
         raise StudyError("The answer is empty, so there is nothing to explain; ask differently.")
     picture = to_tensor(rgb)
@@ -255,6 +256,13 @@ def _prepare(model, image, question, answer, baseline, seed):
     reduced = getattr(bound, "reduced", lambda x: x)  # very large photographs are worked on smaller
     device = model.device
     return bound, reduced(picture).to(device), reduced(empty).to(device), answer
+
+
+def _given(model, rgb, question: str, answer) -> Answer:
+    """The Answer that is meant: the model's own, one that is ready, or one made of a text."""
+    if answer is None:
+        return model.answer(rgb, question)
+    return answer if isinstance(answer, Answer) else model.forced(rgb, question, answer)
 
 
 @torch.no_grad()

@@ -25,14 +25,15 @@ def explain_tokens(
     by: str = "word",
     seed: int = 0,
     baseline="blur",
-    answer: Answer | None = None,
+    answer: Answer | str | None = None,
     **options,
 ) -> tuple[Explanation, ...]:
     """One Explanation for every word of the answer, in reading order; or for every token.
 
     `by="word"` takes words with all their tokens and leaves punctuation out, `by="token"` takes
     each token that shows. `reliance.words` of each names it. Words that the picture hardly changes
-    ("is") have the status "no_gap": their maps show little but noise. `options` go to the method,
+    ("is") have the status "no_gap": their maps show little but noise. `answer` may be any text; by
+    default it is the model's own. `options` go to the method,
     which runs once a word. Raises StudyError for unknown names and an answer without words.
     """
     if method not in METHODS:

@@ -23,6 +23,7 @@ from ..errors import StudyError
 from ..images import load_image, to_tensor
 from ..memory import in_parts
 from ..preprocess import Plan, Size
+from .forced import spelled
 
 Used = tuple[np.ndarray, np.ndarray]  # view rows, view columns that reach a visual token (bool)
 
@@ -343,6 +344,16 @@ class Adapter(ABC):
         ids = self.generate(bound, x, max_new_tokens)
         return self.read(bound, x, ids, truncated=len(ids) >= max_new_tokens)
 
+    def forced(self, image, question: str, text: str) -> Answer:
+        """Any text as the answer to a question, in the model's own tokens; `truncated` is False.
+
+        What the model said, given back as text, is the same Answer again, unless decoding lost
+        something (see `forced.spelled`). Raises StudyError for no text and for control tokens.
+        """
+        x = to_tensor(load_image(image))
+        bound = self.bind(x.shape[-2:], question)
+        return self.read(bound, x, spelled(bound, x, text))
+
     @torch.no_grad()
     def read(self, bound: Bound, x: Tensor, ids: Tensor, truncated: bool = False) -> Answer:
         """Wrap answer ids (A,), scored on the picture (1, 3, H, W), as an Answer."""
@@ -383,12 +394,16 @@ class Adapter(ABC):
             raise StudyError("The question is empty; ask something about the image.")
         if any("\ud800" <= sign <= "\udfff" for sign in question):  # a byte of the command line
             raise StudyError("The question has bytes that are no UTF-8 text; write it in UTF-8.")
+        self.check_signs("question", question)
+
+    def check_signs(self, what: str, text: str) -> None:
+        """Raise StudyError where a text would speak to the model in control tokens."""
         control = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
         control |= {self.image_token, self.placeholder}
-        found = sorted(t for t in control if t and t in question)
+        found = sorted(t for t in control if t and t in text)
         if found:
             raise StudyError(
-                f"The question contains {found[0]!r}, which {self.name} reads as a control token; "
+                f"The {what} contains {found[0]!r}, which {self.name} reads as a control token; "
                 "leave it out."
             )
 
