@@ -19,6 +19,20 @@ SPECIALS = ("<unk>", "<s>", "</s>", "<image>", "<end>")
 BYTES = tuple(f"<0x{value:02X}>" for value in range(256))
 
 
+def gpt2_signs() -> dict[int, str]:
+    """GPT-2's sign for every byte of UTF-8, asked of the library letter by letter."""
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    points = [*range(0x800), *range(0x800, 0xD800, 64), *range(0xE000, 0x110000, 64)]
+    written = {chr(p): level.pre_tokenize_str(chr(p))[0][0] for p in points}
+    return {
+        b: s for sign, text in written.items() for b, s in zip(sign.encode(), text, strict=True)
+    }
+
+
+SIGN_OF = gpt2_signs()
+ALPHABET = {sign: byte for byte, sign in SIGN_OF.items()}
+
+
 def chain(words) -> tuple[list[str], list[tuple[str, str]]]:
     """The pieces that lead to every word, and the merges between them."""
     pieces, merges = {}, {}
@@ -54,9 +68,14 @@ def sentencepiece(first_only: bool = False):
     return wrapped(tok)
 
 
-def byte_level(merges=("Ġred", "ĠThe", "Ġæ", "æĹ¥")):
-    """GPT-2's kind; two of its merges join parts of signs: "Ġæ" is a space and a third of 日."""
+def byte_level(merges=("Ġred", "ĠThe", "Ġæ", "æĹ¥"), letters: bool = False):
+    """GPT-2's kind; two of its merges join parts of signs: "Ġæ" is a space and a third of 日.
+
+    `letters`: the merges are given as readable words.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    if letters:
+        merges = ["".join(SIGN_OF[byte] for byte in word.encode()) for word in merges]
     pieces, pairs = chain(merges)
     vocab = {p: i for i, p in enumerate(dict.fromkeys((*SPECIALS, *alphabet, *pieces)))}
     tok = Tokenizer(token_models.BPE(vocab=vocab, merges=pairs))

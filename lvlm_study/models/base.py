@@ -34,7 +34,9 @@ class Answer:
 
     `token_ids` (A,) int64 without the end-of-text token; `log_probs` (A,) float32 under teacher
     forcing; `tokens` are pieces of `text`, so that `"".join(tokens) == text`. `truncated` says that
-    `max_new_tokens` ended the answer and not the model.
+    `max_new_tokens` ended the answer and not the model. `spans` [start, end) say where each token
+    stands in `text`: a byte of a sign stands for the whole character, so spans may overlap. An
+    Answer built by hand needs none.
     """
 
     text: str
@@ -42,6 +44,7 @@ class Answer:
     token_ids: Tensor = field(repr=False)
     log_probs: Tensor = field(repr=False)
     truncated: bool = False
+    spans: tuple[tuple[int, int], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -357,8 +360,8 @@ class Adapter(ABC):
     @torch.no_grad()
     def read(self, bound: Bound, x: Tensor, ids: Tensor, truncated: bool = False) -> Answer:
         """Wrap answer ids (A,), scored on the picture (1, 3, H, W), as an Answer."""
-        text, tokens = pieces(self.tokenizer, ids.tolist())
-        return Answer(text, tokens, ids.cpu(), bound.log_probs(x, ids)[0].cpu(), truncated)
+        text, tokens, spans = located(self.tokenizer, ids.tolist())
+        return Answer(text, tokens, ids.cpu(), bound.log_probs(x, ids)[0].cpu(), truncated, spans)
 
     def encode(self, bound: Bound, x: Tensor) -> Tensor:
         """Projected visual tokens (B, N, D), newline tokens included, in prompt order."""
@@ -451,14 +454,21 @@ def pieces(tokenizer, ids: list[int]) -> tuple[str, tuple[str, ...]]:
     A character spread over several byte tokens belongs to the last of them. The space with which
     many tokenizers open an answer is dropped.
     """
-    text, cuts = _decode(tokenizer, ids), [0]
+    return located(tokenizer, ids)[:2]
+
+
+def located(tokenizer, ids: list[int]) -> tuple[str, tuple[str, ...], tuple[tuple[int, int], ...]]:
+    """The same, and where each token stands: every byte token has the whole of its character."""
+    text, cuts, begun = _decode(tokenizer, ids), [0], []
     for end in range(1, len(ids)):
         so_far = _decode(tokenizer, ids[:end])
-        whole = len(so_far.rstrip("\ufffd")) if so_far.endswith("\ufffd") else len(so_far)
-        cuts.append(min(max(whole, cuts[-1]), len(text)))
+        begun.append(so_far.endswith("\ufffd"))  # the character behind the cut has begun
+        cuts.append(min(max(len(so_far.rstrip("\ufffd")), cuts[-1]), len(text)))
     lead = len(text) - len(text.lstrip())
     cuts, text = [max(c - lead, 0) for c in (*cuts, len(text))], text[lead:]
-    return text, tuple(text[a:b] for a, b in zip(cuts, cuts[1:], strict=False))[: len(ids)]
+    borders = list(zip(cuts, cuts[1:], (*begun, False), strict=False))[: len(ids)]
+    spans = tuple((a, min(b + part, len(text))) for a, b, part in borders)
+    return text, tuple(text[a:b] for a, b, _ in borders), spans
 
 
 def _decode(tokenizer, ids: list[int]) -> str:
