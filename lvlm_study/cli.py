@@ -187,10 +187,12 @@ def _cut_line(answer) -> list[str]:
 
 
 def _token_lines(ex) -> list[str]:
-    rel = ex.reliance
+    from .answers import token_spans
+
+    rel, spans = ex.reliance, token_spans(ex.answer)
     found = [
-        f"          {token.strip()!r:<16} log-likelihood ratio {ratio:6.2f} nats"
-        for token, ratio, hot in zip(ex.answer.tokens, rel.llr.tolist(), rel.crucial, strict=True)
+        f"          {ex.answer.text[start:end]!r:<16} log-likelihood ratio {ratio:6.2f} nats"
+        for (start, end), ratio, hot in zip(spans, rel.llr.tolist(), rel.crucial, strict=True)
         if hot
     ]
     drop = f"          without the image the answer is {rel.total_drop:.0%} less likely"

@@ -165,6 +165,12 @@ def test_the_explorer_says_which_answers_were_cut(known):
     assert "answer.truncated" in (ROOT / "book/_static/explorer.js").read_text()
 
 
+def test_the_explorer_shows_a_sign_of_several_tokens_once():
+    seen = tool("explorer").whole(["A", "", "", " 红", "b", ""], [0, 1, 2, 3, 4, 5],
+                                  [False, False, True, False, False, True])  # fmt: skip
+    assert list(seen) == [("A", 0, False), (" 红", 6, True), ("b", 4, False), ("", 5, True)]
+
+
 def test_items_without_a_map_are_shown_too(explorer):
     _, tree = explorer
     found = {s["status"] for one in tree["maps"] for s in one["scores"].values()}

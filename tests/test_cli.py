@@ -134,6 +134,13 @@ def test_a_cut_answer_is_told(reader, scene, tmp_path, capsys, limit, cut):
     assert json.loads((out / "explanation.json").read_text())["truncated"] is cut
 
 
+def test_the_terminal_names_signs_made_of_bytes(checkpoints, scene, capsys):
+    options = ["--model", checkpoints("llava"), "--answer", "红🐇 é", "--method", "center"]
+    assert explain(scene, *options, "--word", "🐇") == 0
+    told = capsys.readouterr().out
+    assert "Answer    红[🐇] é" in told and told.count("'🐇'") == 4 and "''" not in told
+
+
 def test_any_answer_can_be_given(reader, scene, tmp_path, capsys):
     out, given = tmp_path / "out", "The shape is blue."
     assert explain(scene, "--method", "center", "--answer", given, "--out", out) == 0
