@@ -9,6 +9,7 @@ scripts are those of Unicode (UAX #29 and the script property).
 
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import pairwise
 
 import regex
@@ -37,9 +38,10 @@ _UNSEEN = regex.compile(  # soft hyphen, zero-width spaces, directions, choice o
 _ALIKE = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "‐": "-", "‑": "-"})
 
 
-def signs(text: str) -> list[Span]:
+@lru_cache(maxsize=64)  # one answer is asked about many times
+def signs(text: str) -> tuple[Span, ...]:
     """Where each sign stands: extended grapheme clusters, as UAX #29 cuts them."""
-    return [hit.span() for hit in _SIGN.finditer(text)]
+    return tuple(hit.span() for hit in _SIGN.finditer(text))
 
 
 def whole_signs(text: str, span: Span) -> Span:
@@ -102,9 +104,9 @@ def _places(text: str, phrase: str, loose: bool) -> list[Span]:
     wanted, parts, spans = folded(phrase, loose), _folds(text, loose), signs(text)
     begins, ends, whole = {}, {}, ""
     for (start, end), part in zip(spans, parts, strict=True):
-        begins.setdefault(len(whole), start) if part else None
+        if part:
+            begins[len(whole)], ends[len(whole) + len(part)] = start, end
         whole += part
-        ends.setdefault(len(whole), end) if part else None
     hits = [hit.start() for hit in regex.finditer(regex.escape(wanted), whole, overlapped=True)]
     hits = [hit for hit in hits if wanted and hit in begins and hit + len(wanted) in ends]
     found = [(begins[hit], ends[hit + len(wanted)]) for hit in hits]
