@@ -7,7 +7,6 @@ exactly the same thing.
 """
 
 import math
-import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -23,14 +22,14 @@ from .errors import StudyError
 from .images import load_image, to_tensor
 from .keywords import keyword_spans
 from .models.base import Answer
+from .token_places import places, readable
+from .words import Span, folded, is_whole, occurrences, parts_like, stretches, whole_signs
 
 DEFAULT_STOP = frozenset({"the", "and", "of", "a", "an", "this", "that", "is", "with"})
 THRESHOLD = 1.0  # nats; the paper gives no value, its released code uses a ratio of e
 SINGLE_RATIO = math.log(2)  # nats; the released code keeps a lone token when p(baseline) <= p / 2
 TOKEN_CHOICES = ("llr", "all", "keywords", "word")
-_MARKERS = str.maketrans({"▁": " ", "Ġ": " ", "Ċ": "\n", "ĉ": "\t"})
 PIXELS_AT_ONCE = 6_000_000  # bound on a micro-batch, so that large photographs fit in memory
-_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +140,7 @@ def visual_reliance(
     model,
     image,
     question: str,
-    answer: Answer | None = None,
+    answer: Answer | str | None = None,
     baseline: str | Tensor = "blur",
     threshold: float = THRESHOLD,
     exclude: frozenset[str] | None = DEFAULT_STOP,
@@ -153,7 +152,7 @@ def visual_reliance(
     is no punctuation, whitespace, special token or word of `exclude` (whole words, case-folded;
     None excludes nothing). Where the first token is the only one with content, the first-token
     rule and `exclude` are waived and p(baseline) <= p(image) / 2 decides. `answer` defaults to the
-    model's own.
+    model's own; a text is scored as if the model had said it.
     """
     parts = _prepare(model, image, question, answer, baseline, seed)
     return _reliance(*parts, threshold=threshold, exclude=exclude)
@@ -164,7 +163,7 @@ def make_target(
     image,
     question: str,
     baseline: str | Tensor = "blur",
-    answer: Answer | None = None,
+    answer: Answer | str | None = None,
     threshold: float = THRESHOLD,
     tokens: str | int | Sequence[int] = "llr",
     word: str | None = None,
@@ -178,7 +177,8 @@ def make_target(
     occurrence of `word`, which may be a phrase), or the number of one token or of several, counted
     from 0. A `word` alone implies "word". An answer without a crucial token or keyword has the
     status "no_crucial_tokens". Raises StudyError for another choice, for a word that the answer
-    does not contain, with near matches, and for a token number that it does not have.
+    does not contain, with near matches, and for a token number that it does not have. `answer` as
+    in `visual_reliance`.
     """
     tokens = _check_choice(tokens, word)
     parts = _prepare(model, image, question, answer, baseline, seed)
@@ -217,37 +217,56 @@ def crucial_tokens(
 
 
 def token_spans(answer: Answer) -> list[tuple[int, int]]:
-    """Where each token stands in `answer.text`: [start, end) in characters.
+    """Where each token stands in `answer.text`: [start, end) in characters, without white space.
 
-    Found by walking along the text, so it does not matter whether the tokenizer writes a word
-    start as "▁red", "Ġred", " red" or drops it. A token without visible text gets an empty span.
+    All byte tokens of a character stand for the whole of it. A token without visible text gets an
+    empty span. For an Answer built by hand the places are found by the tokens' names (see
+    `token_places`): as "▁red", "Ġred", " red", "<0xE7>" or "çº¢".
     """
-    spans, at = [], 0
-    for token in answer.tokens:
-        piece = _readable(token).strip()
-        start = answer.text.find(piece, at) if piece else at
-        start = at if start < 0 else start
-        end = start + len(piece) if answer.text.startswith(piece, start) else start
-        spans.append((start, end))
-        at = end
-    return spans
+    spans = getattr(answer, "spans", ())
+    if len(spans) != len(answer.tokens):
+        spans = places(answer.text, answer.tokens)
+    return [_shown(answer.text, span) for span in spans]
+
+
+def _shown(text: str, span: Span) -> Span:
+    """A span without the white space at its ends."""
+    part = text[slice(*span)]
+    start = span[0] + len(part) - len(part.lstrip())
+    return start, start + len(part.strip())
 
 
 def marked(answer: Answer, crucial: Tensor, left: str = "\033[1;31m", right: str = "\033[0m"):
-    """The answer's text with crucial tokens between `left` and `right` (bold red in a terminal)."""
+    """The answer's text with crucial tokens between `left` and `right` (bold red in a terminal).
+
+    A sign that has a crucial token is marked whole.
+    """
     text, out, at = answer.text, [], 0
-    for (start, end), hot in zip(token_spans(answer), crucial.tolist(), strict=True):
-        if hot and end > start:
-            out += [text[at:start], left, text[start:end], right]
-            at = end
+    for start, end in _chosen_signs(answer, crucial):
+        out += [text[at:start], left, text[start:end], right]
+        at = end
     return "".join([*out, text[at:]])
+
+
+def _chosen_signs(answer: Answer, chosen: Tensor) -> list[Span]:
+    """Where the chosen tokens stand, widened to whole signs; those that share a sign are one."""
+    found: list[Span] = []
+    for span, hot in zip(token_spans(answer), chosen.tolist(), strict=True):
+        if not hot or span[0] == span[1]:
+            continue
+        start, end = whole_signs(answer.text, span)
+        if found and start < found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((start, end))
+    return found
 
 
 def _prepare(model, image, question, answer, baseline, seed):
     """Bind the model to this image size and bring image and baseline to its working size."""
     rgb = load_image(image)
     bound = model.bind(rgb.shape[:2], question)
-    answer = answer or model.answer(rgb, question)
+    answer = _given(model, rgb, question, answer)
     if len(answer.token_ids) == 0:
         raise StudyError("The answer is empty, so there is nothing to explain; ask differently.")
     picture = to_tensor(rgb)
@@ -255,6 +274,13 @@ def _prepare(model, image, question, answer, baseline, seed):
     reduced = getattr(bound, "reduced", lambda x: x)  # very large photographs are worked on smaller
     device = model.device
     return bound, reduced(picture).to(device), reduced(empty).to(device), answer
+
+
+def _given(model, rgb, question: str, answer) -> Answer:
+    """The Answer that is meant: the model's own, one that is ready, or one made of a text."""
+    if answer is None:
+        return model.answer(rgb, question)
+    return answer if isinstance(answer, Answer) else model.forced(rgb, question, answer)
 
 
 @torch.no_grad()
@@ -270,8 +296,7 @@ def _reliance(bound, picture, empty, answer, threshold, exclude, chosen=None) ->
 
 
 def _words(answer: Answer, chosen: Tensor) -> tuple[str, ...]:
-    spans = token_spans(answer)
-    return tuple(answer.text[a:b] for (a, b), hot in zip(spans, chosen, strict=True) if hot)
+    return tuple(answer.text[start:end] for start, end in _chosen_signs(answer, chosen))
 
 
 def _check_choice(tokens, word: str | None):
@@ -298,16 +323,19 @@ def _named_tokens(answer: Answer, tokens, word: str | None) -> Tensor | None:
         return torch.ones(len(answer.token_ids), dtype=torch.bool)
     if tokens == "keywords":
         return tokens_within(answer, keyword_spans(answer.text))
-    if not word or not word.strip():
+    if not word or not folded(word):
         raise StudyError('tokens="word" needs the word to explain, for example word="red".')
-    place = re.search(rf"(?<!\w){re.escape(word.strip())}(?!\w)", answer.text, re.IGNORECASE)
-    if place is None:
+    found = occurrences(answer.text, word)
+    if not found:
         raise _absent(word, answer.text)
-    return tokens_within(answer, [place.span()])
+    return tokens_within(answer, found[:1])
 
 
 def tokens_within(answer: Answer, spans: Sequence[tuple[int, int]]) -> Tensor:
-    """Bool (A,): the tokens that share a character with any [start, end) of the answer's text."""
+    """Bool (A,): the tokens that share a character with any [start, end) of the answer's text.
+
+    White space between the words of a phrase belongs to it.
+    """
     inside = [any(a < end and b > start for start, end in spans) for a, b in token_spans(answer)]
     return torch.tensor(inside)
 
@@ -330,34 +358,28 @@ def _numbered_tokens(answer: Answer, numbers) -> Tensor:
 
 def _absent(word: str, text: str) -> StudyError:
     """The error for a word that the answer does not contain, with the nearest that it does."""
-    words = {w.casefold(): w for w in re.findall(r"\w+", text)}
-    near = get_close_matches(word.strip().casefold(), words, n=3, cutoff=0.5)
-    known = [words[key] for key in near] or list(words.values())
-    hint = f"did you mean {' or '.join(known)}?" if near else f"its words: {', '.join(known)}."
+    known = list(dict.fromkeys(text[a:b] for a, b in stretches(text)))
+    words = {folded(part): part for part in [*known, *parts_like(text, word)]}
+    near = [words[key] for key in get_close_matches(folded(word), words, n=3, cutoff=0.5)]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"its words: {', '.join(known)}."
     return StudyError(f"The word {word!r} is not in the answer {text!r}; {hint}")
 
 
 def _content(answer: Answer, special_ids) -> Tensor:
-    """True for tokens that are no punctuation, whitespace or special token, (A,)."""
-    special = set(special_ids)
-    words = [
-        any(not unicodedata.category(c).startswith(("P", "Z", "C")) for c in _readable(token))
-        for token in answer.tokens
-    ]
+    """True for tokens that are no punctuation, whitespace or special token, (A,).
+
+    A byte token is what its character is.
+    """
+    special, parts = set(special_ids), [answer.text[a:b] for a, b in token_spans(answer)]
+    seen = [part or readable(token) for part, token in zip(parts, answer.tokens, strict=True)]
+    words = [any(unicodedata.category(sign)[0] not in "PZC" for sign in part) for part in seen]
     ids = answer.token_ids.tolist()
     return torch.tensor([w and i not in special for w, i in zip(words, ids, strict=True)])
 
 
 def _stop_words(answer: Answer, exclude) -> Tensor:
     """True for tokens that are a whole word of `exclude`; the "a" that ends "panda" is not."""
-    stop, text = {word.casefold() for word in exclude}, answer.text
-    found = []
-    for start, end in token_spans(answer):
-        whole = not text[start - 1 : start].isalnum() and not text[end : end + 1].isalnum()
-        found.append(whole and text[start:end].casefold() in stop)
+    stop, text = set(map(folded, exclude)) - {""}, answer.text
+    spans = token_spans(answer)
+    found = [folded(text[slice(*span)]) in stop and is_whole(text, span) for span in spans]
     return torch.tensor(found)
-
-
-def _readable(token: str) -> str:
-    """A vocabulary entry as text: word-start markers become spaces, byte tokens their character."""
-    return _BYTE.sub(lambda m: chr(int(m[1], 16)), token).translate(_MARKERS)

@@ -94,6 +94,7 @@ def _explain_parser(commands) -> None:
     p.add_argument("--seed", type=_seed, default=0)
     p.add_argument("--tokens", default="llr", choices=("llr", "all", "keywords", "word"))
     p.add_argument("--word", help="the word to explain; implies --tokens word")
+    p.add_argument("--answer", metavar="TEXT", help="explain this text, not the model's own answer")
     p.add_argument("--threshold", type=_nats, default=1.0, help="nats that make a token crucial")
     _model_options(p)
 
@@ -103,11 +104,14 @@ def explain(options) -> int:
     from .baselines import baselines
     from .heatmaps import METHODS
     from .images import load_image
+    from .models.forced import check_text
 
     _known("method", options.method, METHODS)
     _known("baseline", options.baseline, baselines())
     if not options.question.strip():
         raise StudyError("The question is empty; ask something about the image.")
+    if options.answer is not None:
+        check_text(options.answer)
     rgb = load_image(options.image)
     if options.out is None:
         _explain(options, rgb, None)
@@ -127,7 +131,10 @@ def _explain(options, rgb, stage: Path | None) -> None:
     from .models import load_model
 
     model = load_model(options.model, dtype=options.dtype, device=options.device)
-    answer = model.answer(rgb, options.question, options.max_new_tokens)
+    if options.answer is None:
+        answer = model.answer(rgb, options.question, options.max_new_tokens)
+    else:
+        answer = model.forced(rgb, options.question, options.answer)
     choice = {"tokens": "word" if options.word else options.tokens, "word": options.word}
     ex = make(
         model,
@@ -147,6 +154,7 @@ def _explain(options, rgb, stage: Path | None) -> None:
     if stage is not None:
         call = {"command": shlex.join(map(str, options.command)), "baseline": options.baseline}
         call |= {"max_new_tokens": options.max_new_tokens, "choice": choice}
+        call |= {"answer_given": options.answer is not None}
         write_files(stage, rgb, ex, describe(ex, model, options.image, scores, call))
 
 
@@ -162,6 +170,8 @@ def report(ex, scores: dict, options) -> str:
     lines += [
         f"Question  {ex.question}",
         f"Answer    {marked(ex.answer, ex.reliance.crucial, *marks)}",
+        *(["          given with --answer, not the model's own"] if options.answer else []),
+        *_cut_line(ex.answer),
         *_token_lines(ex),
         f"Status    {STATUS[ex.status].format(**words)}",
         *_score_lines(scores),
@@ -172,11 +182,19 @@ def report(ex, scores: dict, options) -> str:
     return "\n".join(lines)
 
 
+def _cut_line(answer) -> list[str]:
+    count = len(answer.token_ids)
+    note = f"          cut after {count} tokens, before its end; allow more with --max-new-tokens"
+    return [f"{note} {2 * count}"] if answer.truncated else []
+
+
 def _token_lines(ex) -> list[str]:
-    rel = ex.reliance
+    from .answers import token_spans
+
+    rel, spans = ex.reliance, token_spans(ex.answer)
     found = [
-        f"          {token.strip()!r:<16} log-likelihood ratio {ratio:6.2f} nats"
-        for token, ratio, hot in zip(ex.answer.tokens, rel.llr.tolist(), rel.crucial, strict=True)
+        f"          {ex.answer.text[start:end]!r:<16} log-likelihood ratio {ratio:6.2f} nats"
+        for (start, end), ratio, hot in zip(spans, rel.llr.tolist(), rel.crucial, strict=True)
         if hot
     ]
     drop = f"          without the image the answer is {rel.total_drop:.0%} less likely"

@@ -102,6 +102,7 @@ def describe(explanation, model, image: Path, scores: dict, call: dict) -> dict:
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "answer": answer.text,
+        "truncated": answer.truncated,
         "tokens": list(answer.tokens),
         "token_ids": answer.token_ids.tolist(),
         "log_probs": plain(reliance.log_probs.tolist()),

@@ -5,10 +5,10 @@ The paper's ablation takes the keywords that YAKE finds (Campos et al. 2020, Inf
 words such as "three" as stop words, so a count is never a keyword.
 """
 
-import re
 from importlib import import_module
 
 from .errors import StudyError
+from .words import occurrences
 
 LONGEST = 2  # words in a keyword
 ALIKE = 0.2  # keywords more alike than this are told once
@@ -29,16 +29,11 @@ def keywords(text: str) -> tuple[str, ...]:
 def keyword_spans(text: str) -> list[tuple[int, int]]:
     """Where the keywords stand in `text`, [start, end) in characters, in reading order.
 
-    Every occurrence as whole words counts, from the first word of a keyword to its last. (The
-    released code searches joined token numbers, which also hits the inside of other numbers, and
-    keeps the ends of a keyword without what lies between.)
+    Every occurrence as whole words counts (see `words.occurrences`), from the first word of a
+    keyword to its last. (The released code searches joined token numbers, which also hits the
+    inside of other numbers, and keeps the ends of a keyword without what lies between.)
     """
-    found = set()
-    for phrase in keywords(text):
-        words = r"\s+".join(re.escape(word) for word in phrase.split())
-        hits = re.finditer(rf"(?<!\w){words}(?!\w)", text, re.IGNORECASE)
-        found |= {hit.span() for hit in hits}
-    return sorted(found)
+    return sorted({span for phrase in keywords(text) for span in occurrences(text, phrase)})
 
 
 def _yake():

@@ -68,6 +68,7 @@ RELIANCE = pa.schema(
         *_ABOUT,
         ("answer", pa.string()),
         ("verdict", pa.string()),
+        ("truncated", pa.bool_()),
         ("tokens", pa.list_(pa.string())),
         ("token_ids", pa.list_(pa.int32())),
         ("crucial", pa.list_(pa.bool_())),
@@ -458,6 +459,7 @@ def reliance_rows(asked: Asked, method: str = "") -> list[dict]:
     said = {
         "answer": answer.text,
         "verdict": judge(answer.text, item),
+        "truncated": answer.truncated,
         "tokens": list(answer.tokens),
         "token_ids": answer.token_ids.tolist(),
         "log_probs": answer.log_probs.tolist(),

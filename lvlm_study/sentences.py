@@ -4,7 +4,6 @@ The picture, the answer and the two scored passes are shared; each word then get
 from the same method, so the maps differ by the word alone.
 """
 
-import re
 from collections.abc import Callable
 
 from torch import Tensor, eye
@@ -15,6 +14,7 @@ from .heatmaps import METHODS
 from .heatmaps.base import Explanation, check_options, explain_target
 from .images import load_image
 from .models.base import Answer
+from .words import word_spans
 
 
 def explain_tokens(
@@ -25,14 +25,16 @@ def explain_tokens(
     by: str = "word",
     seed: int = 0,
     baseline="blur",
-    answer: Answer | None = None,
+    answer: Answer | str | None = None,
     **options,
 ) -> tuple[Explanation, ...]:
     """One Explanation for every word of the answer, in reading order; or for every token.
 
-    `by="word"` takes words with all their tokens and leaves punctuation out, `by="token"` takes
-    each token that shows. `reliance.words` of each names it. Words that the picture hardly changes
-    ("is") have the status "no_gap": their maps show little but noise. `options` go to the method,
+    `by="word"` takes words with all their tokens and leaves punctuation out (an emoji is a word;
+    without spaces, as in Chinese, the tokenizer's pieces are), `by="token"` takes each token that
+    shows. `reliance.words` of each names it. Words that the picture hardly changes
+    ("is") have the status "no_gap": their maps show little but noise. `answer` may be any text; by
+    default it is the model's own. `options` go to the method,
     which runs once a word. Raises StudyError for unknown names and an answer without words.
     """
     if method not in METHODS:
@@ -56,9 +58,18 @@ def explain_tokens(
 
 
 def word_masks(answer: Answer) -> list[Tensor]:
-    """The tokens (A,) bool of every word: letters and digits, with apostrophes and hyphens."""
-    hits = re.finditer(r"\w+(?:['’-]\w+)*", answer.text)
-    masks = [tokens_within(answer, [hit.span()]) for hit in hits]
+    """The tokens (A,) bool of every word (see `words.word_spans`).
+
+    Words that share a token are taken together: so where a script has no spaces, the tokenizer's
+    own pieces part it, but never inside a sign.
+    """
+    masks: list[Tensor] = []
+    for span in word_spans(answer.text):
+        mask = tokens_within(answer, [span])
+        if masks and bool((masks[-1] & mask).any()):
+            masks[-1] = masks[-1] | mask
+        else:
+            masks.append(mask)
     return [mask for mask in masks if mask.any()]
 
 

@@ -14,7 +14,7 @@ from .shards import read_table
 from .variants import is_ablation
 
 KEYS = ["model", "benchmark", "item"]
-SAID = ["answer", "verdict", "tokens", "llr", "crucial", "total_drop"]
+SAID = ["answer", "verdict", "tokens", "llr", "crucial", "total_drop", "truncated"]
 UNIT_RANGE = ("igos", "igos++")  # their saliency is 1 - mask, in [0, 1] by itself
 
 
@@ -27,7 +27,8 @@ def stored_maps(
     `igos[l2=1]`, are left out unless `ablations`.
     Column `saliency` is float32 (h, w), high = important, or None where the runner kept none
     (controls, and items that could not be explained: `status` says why). The answer's columns
-    (`answer`, `verdict`, `tokens`, `llr`, `crucial`, `total_drop`) are those measured under blur.
+    (`answer`, `verdict`, `tokens`, `llr`, `crucial`, `total_drop`, `truncated`) are those measured
+    under blur; tables from before `truncated` was recorded have nothing there.
     Raises StudyError when the folder holds no maps.
     """
     maps, answers = read_table(results, "maps"), read_table(results, "reliance")
@@ -37,7 +38,8 @@ def stored_maps(
     if not ablations:
         maps = maps[~maps.method.map(is_ablation)]
     answers = answers[answers.baseline == "blur"].drop_duplicates(KEYS)
-    frame = maps.merge(answers[KEYS + SAID], on=KEYS, how="left", validate="many_to_one")
+    answers = answers.reindex(columns=KEYS + SAID)
+    frame = maps.merge(answers, on=KEYS, how="left", validate="many_to_one")
     frame["saliency"] = grids(frame)
     return frame.drop(columns=["heatmap", "heatmap_shape", "heatmap_scale"], errors="ignore")
 

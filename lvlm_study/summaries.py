@@ -68,9 +68,16 @@ def of_category(frame: pd.DataFrame) -> dict:
         "undecided": int((judged.verdict == "undecided").sum()),
         "accuracy": interval(judged.verdict == "correct"),
         "answer_tokens": number(judged.tokens.map(len).mean()),
+        **cut_short(judged),
     }
     rated = frame[frame.total_drop.notna()]
     return out | {str(name): of_baseline(part) for name, part in rated.groupby("baseline")}
+
+
+def cut_short(once: pd.DataFrame) -> dict:
+    """How many answers `max_new_tokens` ended; nothing for tables from before it was recorded."""
+    known = once["truncated"].dropna() if "truncated" in once else ()
+    return {"truncated": int(known.sum())} if len(known) else {}
 
 
 def of_baseline(frame: pd.DataFrame) -> dict:

@@ -1,6 +1,7 @@
 """Crucial tokens: hand-computed ratios, both sides of each threshold, exclusion by what is read."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,6 +43,15 @@ def test_log_likelihood_ratio_by_hand():
     assert found.crucial_share == pytest.approx(0.2)
     sigmoid = 1 / (1 + math.exp(-4))
     assert found.gap == pytest.approx(sigmoid - (1 - sigmoid), abs=1e-5)
+
+
+@pytest.mark.parametrize(("limit", "cut"), [(1, True), (5, True), (6, False), (64, False)])
+def test_a_cut_answer_says_so(limit, cut):
+    """Five tokens and the end, which takes a token of its own."""
+    said = planted("object").answer(SCENE, "?", limit)
+    assert len(said.token_ids) == min(limit, 5) and said.truncated is cut
+    assert answer(["A", " hand", " made"]).truncated is False
+    assert replace(said, text="x").truncated is cut
 
 
 @pytest.mark.parametrize(("gain", "status"), [(0.99, "no_crucial_tokens"), (1.01, "ok")])

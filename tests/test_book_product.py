@@ -156,6 +156,21 @@ def test_the_explorer_shows_what_was_stored(explorer):
     assert checked > 20
 
 
+@pytest.mark.parametrize("known", [True, False, None, float("nan")])
+def test_the_explorer_says_which_answers_were_cut(known):
+    row = {"answer": "A red", "verdict": "wrong", "total_drop": 0.5, "tokens": ["A", " red"]}
+    row |= {"llr": [0.0, 2.0], "crucial": [False, True]}
+    told = tool("explorer").answered(types.SimpleNamespace(**row, truncated=known))
+    assert told.get("truncated", False) is (known is True)
+    assert "answer.truncated" in (ROOT / "book/_static/explorer.js").read_text()
+
+
+def test_the_explorer_shows_a_sign_of_several_tokens_once():
+    seen = tool("explorer").whole(["A", "", "", " 红", "b", ""], [0, 1, 2, 3, 4, 5],
+                                  [False, False, True, False, False, True])  # fmt: skip
+    assert list(seen) == [("A", 0, False), (" 红", 6, True), ("b", 4, False), ("", 5, True)]
+
+
 def test_items_without_a_map_are_shown_too(explorer):
     _, tree = explorer
     found = {s["status"] for one in tree["maps"] for s in one["scores"].values()}

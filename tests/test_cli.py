@@ -124,6 +124,44 @@ def test_a_terminal_gets_colours(reader, scene, monkeypatch, capsys):
     assert "\033[1;31mred\033[0m" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("limit", "cut"), [(4, True), (64, False)])
+def test_a_cut_answer_is_told(reader, scene, tmp_path, capsys, limit, cut):
+    out = tmp_path / "out"
+    assert explain(scene, "--method", "center", "--max-new-tokens", limit, "--out", out) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "cut after" in line]
+    wanted = ["          cut after 4 tokens, before its end; allow more with --max-new-tokens 8"]
+    assert told == (wanted if cut else [])
+    assert json.loads((out / "explanation.json").read_text())["truncated"] is cut
+
+
+def test_the_terminal_names_signs_made_of_bytes(checkpoints, scene, capsys):
+    options = ["--model", checkpoints("llava"), "--answer", "红🐇 é", "--method", "center"]
+    assert explain(scene, *options, "--word", "🐇") == 0
+    told = capsys.readouterr().out
+    assert "Answer    红[🐇] é" in told and told.count("'🐇'") == 4 and "''" not in told
+
+
+def test_any_answer_can_be_given(reader, scene, tmp_path, capsys):
+    out, given = tmp_path / "out", "The shape is blue."
+    assert explain(scene, "--method", "center", "--answer", given, "--out", out) == 0
+    told = capsys.readouterr().out
+    assert given in told and "given with --answer, not the model's own" in told
+    found = json.loads((out / "explanation.json").read_text())
+    assert (found["answer"], found["answer_given"], found["truncated"]) == (given, True, False)
+    assert found["llr"][3] < -3 and f"--answer '{given}'" in found["command"]
+    assert explain(scene, "--method", "center", "--word", "blue", "--answer", given) == 0
+    assert "is [blue]." in capsys.readouterr().out
+    assert explain(scene, "--method", "center", "--out", out) == 0
+    assert "--answer" not in capsys.readouterr().out
+    assert json.loads((out / "explanation.json").read_text())["answer_given"] is False
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\n"])
+def test_an_empty_answer_is_refused(scene, text, monkeypatch, capsys):
+    monkeypatch.setattr(models, "load_model", None)  # before anything is loaded
+    assert "answer is empty" in refused(capsys, "explain", scene, QUESTION, "--answer", text)
+
+
 def test_mini_models_say_what_they_know(monkeypatch, scene, capsys):
     mini = planted("object")
     mini.name = "mini/llava-1.5"

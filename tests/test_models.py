@@ -168,6 +168,24 @@ def test_end_token_ends_the_answer_and_is_not_part_of_it(adapters, monkeypatch):
     assert (silent.text, silent.tokens, silent.log_probs.shape) == ("", (), (0,))
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_answer_says_whether_it_was_cut(adapters, family, monkeypatch):
+    """Cut by the limit, ended on its very last token, ended before it."""
+    model = adapters(family)
+    full = model.answer(photo(), QUESTION, 6)
+    if len(full.token_ids) == 6:
+        assert full.truncated and model.answer(photo(), QUESTION, 5).truncated
+    ids = full.token_ids.tolist()
+    stop = next((i for i in range(1, len(ids)) if ids[i] not in ids[:i]), 0)
+    monkeypatch.setattr(model, "_eos", [tiny.EOS, ids[stop]])  # a second way to end
+    monkeypatch.setattr(model.model.generation_config, "eos_token_id", [tiny.EOS, ids[stop]])
+    for limit, cut in ((stop, True), (stop + 1, False), (stop + 2, False))[stop == 0 :]:
+        found = model.answer(photo(), QUESTION, limit)
+        assert found.token_ids.tolist() == ids[:stop] and found.truncated is cut
+    x = to_tensor(photo())
+    assert model.read(model.bind(SIZE, QUESTION), x, full.token_ids).truncated is False
+
+
 @pytest.mark.parametrize("family", MAIN)
 def test_an_image_token_that_the_model_says_is_a_word(adapters, family):
     """Scores equal those of generation, where the id stands for no picture; methods can go on."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 
@@ -100,6 +101,36 @@ def test_rows_hold_what_a_single_call_gives(study):
     drop = 1 - np.exp(-np.sum(both.loc["black"].llr))
     assert both.loc["black"].total_drop == pytest.approx(drop, abs=1e-5)
     assert both.loc["mean"].total_drop != both.loc["black"].total_drop
+
+
+def test_a_cut_answer_is_in_the_table_and_counted(study):
+    study(toy(3), max_new_tokens=4, baselines=("blur",))
+    cut = study.table("reliance")
+    assert cut.truncated.tolist() == [True] * 3 and set(cut.tokens.map(len)) == {4}
+    study(toy(3), results=study.results / "whole", baselines=("blur",))
+    whole = shards.read_table(study.results / "whole", "reliance")
+    assert whole.truncated.tolist() == [False] * 3
+    both = pd.concat([cut, whole.assign(item=["a", "b", "c"])])
+    assert summaries.of_category(both)["truncated"] == 3
+    assert stored.stored_maps(study.results).truncated.tolist() == [True] * 6
+
+
+def test_tables_from_before_cut_answers_were_recorded(study):
+    """They are read, gone on with and summarised; what is not known is not claimed."""
+    study(toy(2), baselines=("blur",))
+    (path,) = (study.results / "reliance").rglob("*.parquet")
+    rows, about = shards.read_shard(path)
+    names = [field for field in runner.RELIANCE if field.name != "truncated"]
+    rows = [{k: v for k, v in row.items() if k != "truncated"} for row in rows]
+    shards.write_shard(path, rows, pa.schema(names), about)
+    old = study.table("reliance")
+    assert "truncated" not in old and "truncated" not in summaries.of_category(old)
+    assert stored.stored_maps(study.results).truncated.isna().all()
+    failed, readers = study(toy(4), baselines=("blur",))
+    assert failed == 0 and readers[0].answers == 2
+    mixed = study.table("reliance")
+    assert mixed.truncated.isna().sum() == 2 and mixed.truncated.dropna().tolist() == [False] * 2
+    assert summaries.of_category(mixed)["truncated"] == 0
 
 
 def test_full_size_maps_are_stored_small_and_controls_not_at_all():

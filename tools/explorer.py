@@ -83,13 +83,25 @@ def outline(evidence: np.ndarray) -> Image.Image:
 
 def answered(row) -> dict:
     """A model's answer to an item: its tokens with log-likelihood ratio, and which are crucial."""
-    marks = zip(row.tokens, row.llr, row.crucial, strict=True) if row.tokens is not None else ()
-    return {
+    marks = whole(row.tokens, row.llr, row.crucial) if row.tokens is not None else ()
+    cut = {"truncated": True} if row.truncated in (True,) else {}  # NaN in older rows
+    return cut | {
         "text": row.answer,
         "verdict": row.verdict,
         "drop": rounded(row.total_drop),
         "tokens": [[token, rounded(llr), int(crucial)] for token, llr, crucial in marks],
     }
+
+
+def whole(tokens, llr, crucial):
+    """(piece, ratio, crucial) of what can be seen: byte tokens that show nothing belong to the
+    piece that they begin, whose log-likelihood ratio is their sum."""
+    ratio, hot = 0.0, False
+    for number, (token, own, mark) in enumerate(zip(tokens, llr, crucial, strict=True), 1):
+        ratio, hot = ratio + own, hot or mark
+        if token or number == len(tokens):
+            yield token, ratio, hot
+            ratio, hot = 0.0, False
 
 
 def scored(row, item) -> dict:

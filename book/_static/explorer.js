@@ -193,6 +193,7 @@
       answer.tokens.forEach((each) => tokens.append(...token(each, top)));
       const crucial = answer.tokens.filter(([, , mark]) => mark).map(([text]) => text.trim());
       lines.push(tokens);
+      if (answer.truncated) lines.push(make("p", {}, "The answer was cut here: the limit on new tokens ended it."));
       facts.push(
         ["Verdict", answer.verdict],
         ["Crucial", crucial.join(", ") || "none"],

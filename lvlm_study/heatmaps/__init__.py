@@ -56,8 +56,9 @@ def explain(
     """Explain a model's answer to `question` about `image` as a heatmap over its pixels.
 
     `baseline` is the picture without information. `options` go to the method (see its function), or
-    choose the target: `answer`, `threshold`, `tokens` ("llr", "all", "keywords", "word" or token
-    numbers), `word`, `exclude` (see `answers.make_target`). Raises StudyError for unknown names;
-    an answer without crucial tokens is no error but a status.
+    choose the target: `answer` (any text, by default what the model says), `threshold`, `tokens`
+    ("llr", "all", "keywords", "word" or token numbers), `word`, `exclude` (see
+    `answers.make_target`). Raises StudyError for unknown names; an answer without crucial tokens is
+    no error but a status.
     """
     return run(METHODS, model, image, question, method, seed, baseline, options)

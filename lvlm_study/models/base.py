@@ -23,6 +23,7 @@ from ..errors import StudyError
 from ..images import load_image, to_tensor
 from ..memory import in_parts
 from ..preprocess import Plan, Size
+from .forced import spelled
 
 Used = tuple[np.ndarray, np.ndarray]  # view rows, view columns that reach a visual token (bool)
 
@@ -32,13 +33,18 @@ class Answer:
     """What the model said: the text, its tokens, and how likely each was given those before it.
 
     `token_ids` (A,) int64 without the end-of-text token; `log_probs` (A,) float32 under teacher
-    forcing; `tokens` are pieces of `text`, so that `"".join(tokens) == text`.
+    forcing; `tokens` are pieces of `text`, so that `"".join(tokens) == text`. `truncated` says that
+    `max_new_tokens` ended the answer and not the model. `spans` [start, end) say where each token
+    stands in `text`: a byte of a sign stands for the whole character, so spans may overlap. An
+    Answer built by hand needs none.
     """
 
     text: str
     tokens: tuple[str, ...]
     token_ids: Tensor = field(repr=False)
     log_probs: Tensor = field(repr=False)
+    truncated: bool = False
+    spans: tuple[tuple[int, int], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -331,16 +337,31 @@ class Adapter(ABC):
         return ids[:-1] if len(ids) and int(ids[-1]) in self._eos else ids
 
     def answer(self, image, question: str, max_new_tokens: int = 64) -> Answer:
-        """Ask the model: `image` is anything that `load_image` opens."""
+        """Ask the model: `image` is anything that `load_image` opens.
+
+        `truncated` is True when the answer is as long as `max_new_tokens` allows: one that ends by
+        itself has spent a token on its end.
+        """
         x = to_tensor(load_image(image))
         bound = self.bind(x.shape[-2:], question)
-        return self.read(bound, x, self.generate(bound, x, max_new_tokens))
+        ids = self.generate(bound, x, max_new_tokens)
+        return self.read(bound, x, ids, truncated=len(ids) >= max_new_tokens)
+
+    def forced(self, image, question: str, text: str) -> Answer:
+        """Any text as the answer to a question, in the model's own tokens; `truncated` is False.
+
+        What the model said, given back as text, is the same Answer again, unless decoding lost
+        something (see `forced.spelled`). Raises StudyError for no text and for control tokens.
+        """
+        x = to_tensor(load_image(image))
+        bound = self.bind(x.shape[-2:], question)
+        return self.read(bound, x, spelled(bound, x, text))
 
     @torch.no_grad()
-    def read(self, bound: Bound, x: Tensor, ids: Tensor) -> Answer:
+    def read(self, bound: Bound, x: Tensor, ids: Tensor, truncated: bool = False) -> Answer:
         """Wrap answer ids (A,), scored on the picture (1, 3, H, W), as an Answer."""
-        text, tokens = pieces(self.tokenizer, ids.tolist())
-        return Answer(text, tokens, ids.cpu(), bound.log_probs(x, ids)[0].cpu())
+        text, tokens, spans = located(self.tokenizer, ids.tolist())
+        return Answer(text, tokens, ids.cpu(), bound.log_probs(x, ids)[0].cpu(), truncated, spans)
 
     def encode(self, bound: Bound, x: Tensor) -> Tensor:
         """Projected visual tokens (B, N, D), newline tokens included, in prompt order."""
@@ -376,12 +397,16 @@ class Adapter(ABC):
             raise StudyError("The question is empty; ask something about the image.")
         if any("\ud800" <= sign <= "\udfff" for sign in question):  # a byte of the command line
             raise StudyError("The question has bytes that are no UTF-8 text; write it in UTF-8.")
+        self.check_signs("question", question)
+
+    def check_signs(self, what: str, text: str) -> None:
+        """Raise StudyError where a text would speak to the model in control tokens."""
         control = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
         control |= {self.image_token, self.placeholder}
-        found = sorted(t for t in control if t and t in question)
+        found = sorted(t for t in control if t and t in text)
         if found:
             raise StudyError(
-                f"The question contains {found[0]!r}, which {self.name} reads as a control token; "
+                f"The {what} contains {found[0]!r}, which {self.name} reads as a control token; "
                 "leave it out."
             )
 
@@ -429,14 +454,21 @@ def pieces(tokenizer, ids: list[int]) -> tuple[str, tuple[str, ...]]:
     A character spread over several byte tokens belongs to the last of them. The space with which
     many tokenizers open an answer is dropped.
     """
-    text, cuts = _decode(tokenizer, ids), [0]
+    return located(tokenizer, ids)[:2]
+
+
+def located(tokenizer, ids: list[int]) -> tuple[str, tuple[str, ...], tuple[tuple[int, int], ...]]:
+    """The same, and where each token stands: every byte token has the whole of its character."""
+    text, cuts, begun = _decode(tokenizer, ids), [0], []
     for end in range(1, len(ids)):
         so_far = _decode(tokenizer, ids[:end])
-        whole = len(so_far.rstrip("\ufffd")) if so_far.endswith("\ufffd") else len(so_far)
-        cuts.append(min(max(whole, cuts[-1]), len(text)))
+        begun.append(so_far.endswith("\ufffd"))  # the character behind the cut has begun
+        cuts.append(min(max(len(so_far.rstrip("\ufffd")), cuts[-1]), len(text)))
     lead = len(text) - len(text.lstrip())
     cuts, text = [max(c - lead, 0) for c in (*cuts, len(text))], text[lead:]
-    return text, tuple(text[a:b] for a, b in zip(cuts, cuts[1:], strict=False))[: len(ids)]
+    borders = list(zip(cuts, cuts[1:], (*begun, False), strict=False))[: len(ids)]
+    spans = tuple((a, min(b + part, len(text))) for a, b, part in borders)
+    return text, tuple(text[a:b] for a, b, _ in borders), spans
 
 
 def _decode(tokenizer, ids: list[int]) -> str:

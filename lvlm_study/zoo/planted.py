@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..answers import Target
-from ..errors import unknown
+from ..errors import StudyError, unknown
 from ..images import load_image, to_tensor
 from ..models.base import Answer
+from ..models.forced import check_text
 
 Box = tuple[float, float, float, float]  # x0 y0 x1 y1 as fractions of width and height
 OBJECT: Box = (0.625, 0.125, 0.875, 0.375)
@@ -40,6 +41,19 @@ class WordTokenizer:
     def encode(self, words) -> list[int]:
         """Ids of a sequence of words."""
         return [self.words.index(word) for word in words]
+
+    def split(self, text: str) -> list[int]:
+        """Ids of a text, the longest word first. Raises StudyError where no word fits."""
+        left, known, ids = check_text(text), self.words[2:], []
+        if not left.startswith(known):
+            left = " " + left
+        while left:
+            fits = [word for word in known if left.startswith(word)]
+            if not fits:
+                raise StudyError(f"There is no word for {left.strip()!r}; known are {known}.")
+            ids.append(self.words.index(max(fits, key=len)))
+            left = left.removeprefix(max(fits, key=len))
+        return ids
 
     def decode(self, ids) -> str:
         """Text without special tokens."""
@@ -175,7 +189,17 @@ class PlantedReader:
         bound, x = self.bind(rgb.shape[:2], question), to_tensor(rgb)
         ids = self.generate(bound, x, max_new_tokens)
         tokens = tuple(self.tokenizer.words[int(i)] for i in ids)
-        return Answer(self.tokenizer.decode(ids), tokens, ids, bound.log_probs(x, ids)[0])
+        scores = bound.log_probs(x, ids)[0]
+        return Answer(self.tokenizer.decode(ids), tokens, ids, scores, len(ids) >= max_new_tokens)
+
+    @torch.no_grad()
+    def forced(self, image, question: str, text: str) -> Answer:
+        """Any text that its words can say, as an answer."""
+        rgb = load_image(image)
+        ids = torch.tensor(self.tokenizer.split(text))
+        tokens = tuple(self.tokenizer.words[int(i)] for i in ids)
+        scores = self.bind(rgb.shape[:2], question).log_probs(to_tensor(rgb), ids)[0]
+        return Answer(self.tokenizer.decode(ids), tokens, ids, scores)
 
     def encode(self, bound: PlantedBound, x: Tensor) -> Tensor:
         """Visual features (B, N, 1): the mean redness of every token's box."""
