@@ -35,7 +35,7 @@ def stored_maps(
         raise StudyError(f"There are no maps in {results}; make some with 'lvlm-study run'.")
     maps = one_way(maps, units, fill)
     if not ablations:
-        maps = maps[~maps.method.map(is_ablation)]
+        maps = maps[~maps.method.map(is_ablation).astype(bool)]
     answers = answers[answers.baseline == "blur"].drop_duplicates(KEYS)
     frame = maps.merge(answers[KEYS + SAID], on=KEYS, how="left", validate="many_to_one")
     frame["saliency"] = grids(frame)
