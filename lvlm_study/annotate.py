@@ -249,11 +249,12 @@ def _line(values) -> bytes:
     return text.getvalue().encode()
 
 
-def read(path: Path) -> pd.DataFrame:
+def read(path: Path | str) -> pd.DataFrame:
     """Every whole line of the file, in order; a line that a crash cut short is left out.
 
     No rows when there is no file. Raises StudyError for a CSV file that is something else.
     """
+    path = Path(path)
     if not path.exists():
         return pd.DataFrame(columns=list(FIELDS))
     with path.open(newline="", encoding="utf-8", errors="replace") as file:

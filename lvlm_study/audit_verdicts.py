@@ -249,6 +249,8 @@ def _against_chance(tree: dict, family: str, method: str) -> tuple[str, str]:
         return f"not run on {model}", OPEN
     gap = found["gap"]
     said = f"{RIVALS[method]} on {model}: {shown(gap)}, n = {found['n']}"
+    if gap["low"] is None:
+        return said, OPEN
     return said, NOT if gap["low"] > 0 else ZOO if gap["high"] < 0 else OPEN
 
 

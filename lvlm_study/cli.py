@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         requirements.check()
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
+            _at_least("max-new-tokens", getattr(options, "max_new_tokens", None), 1)
             return options.act(options) or 0
     except StudyError as error:
         print(f"lvlm-study: {error}", file=sys.stderr)
@@ -335,6 +336,7 @@ def run(options) -> int:
     from .summaries import report, write_summaries
     from .variants import expand
 
+    _at_least("items", options.items, 0)
     results = options.results or data_dir() / "results" / options.profile
     names = profiles.expand(options.models or profiles.models(options.profile))
     if not names:
@@ -436,8 +438,7 @@ def train(options) -> int:
     name = options.name.removeprefix("mini/")
     if name not in DETECTION:
         split_seed(name)  # an unknown name is told at once
-    if options.steps is not None and options.steps < 1:
-        raise StudyError(f"--steps must be at least 1, not {options.steps}.")
+    _at_least("steps", options.steps, 1)
     more = {} if options.steps is None else {"steps": options.steps}
     own = {"images": options.images, "compare": options.compare or None}
     own = {key: value for key, value in own.items() if value is not None}
@@ -469,6 +470,7 @@ def estimate(options) -> int:
     from .heatmaps import METHODS
     from .models import load_model
 
+    _at_least("items", options.items, 1)
     methods = options.methods or list(METHODS)
     for name in methods:
         _known("method", name, METHODS)
@@ -530,8 +532,7 @@ def detect(options) -> int:
     from .joint_study import study
     from .paths import data_dir
 
-    if options.items is not None and options.items < 2:
-        raise StudyError(f"--items must be at least 2, not {options.items}.")
+    _at_least("items", options.items, 2)
     results = options.results or data_dir() / "results" / options.profile
     study(
         options.model,
@@ -567,8 +568,7 @@ def sanity(options) -> int:
     from .paths import data_dir
     from .stability import METHODS, shown, study
 
-    if options.items < 1:
-        raise StudyError(f"--items must be at least 1, not {options.items}.")
+    _at_least("items", options.items, 1)
     results = options.results or data_dir() / "results" / options.profile
     tree = study(
         options.model,
@@ -608,6 +608,11 @@ def _folder(text: str) -> tuple[str, str]:
     if not (name and equals and folder):
         raise argparse.ArgumentTypeError(f"write it as mmvp=FOLDER, not {text!r}")
     return name, folder
+
+
+def _at_least(option: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise StudyError(f"--{option} must be at least {least}, not {value}.")
 
 
 def _known(kind: str, name: str, known) -> None:

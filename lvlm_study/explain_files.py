@@ -20,6 +20,7 @@ from . import provenance
 from .answers import marked
 from .errors import StudyError
 from .faithfulness import Faithfulness
+from .method_names import UNITS
 from .shards import unwritable
 
 FILES = ("overlay.png", "saliency.npz", "explanation.json")  # in the order of their appearance
@@ -151,8 +152,6 @@ def draw_overlay(path: Path, rgb: np.ndarray, explanation, scores: dict) -> None
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from .figures import overlay
-
     with matplotlib.rc_context({"axes.titlelocation": "left", "axes.titlesize": "medium"}):
         picture, saliency = shown(rgb, explanation.saliency)
         height, width = saliency.shape
@@ -161,11 +160,55 @@ def draw_overlay(path: Path, rgb: np.ndarray, explanation, scores: dict) -> None
         left.imshow(picture)
         left.set_axis_off()
         left.set_title("the image")
-        overlay(right, picture, saliency, 0.0, top(saliency), title=_map_title(explanation))
+        scale = draw_map(right, picture, saliency, explanation)
+        below = f"{_score_line(explanation, scores)}\n{scale}"
         figure.suptitle(_heading(explanation), x=0.02, ha="left")
-        figure.supxlabel(_score_line(explanation, scores), x=0.02, ha="left", fontsize="medium")
+        figure.supxlabel(below, x=0.02, ha="left", fontsize="medium")
         figure.savefig(path, dpi=110)
         plt.close(figure)
+
+
+def draw_map(ax, picture: np.ndarray, saliency: np.ndarray, explanation) -> str:
+    """The map over its picture on a scale of its own, or why there is none; returns the scale."""
+    from .figures import overlay, own_scale, scale_bar
+
+    scale, title = own_scale(explanation.saliency), _map_title(explanation)
+    if scale is not None:
+        overlay(ax, picture, saliency, *scale, title=title, bar=False)
+        bar = scale_bar(ax, *scale, label=_wrapped(unit(explanation.method), 36))
+        ticks = np.linspace(*scale, 5)
+        bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
+        return scale_line(*scale)
+    ax.imshow(picture)
+    ax.set_axis_off()
+    ax.set_title(title)
+    middle = {"transform": ax.transAxes, "ha": "center", "va": "center"}
+    ax.text(0.5, 0.5, _silence(explanation), bbox={"facecolor": "white", "alpha": 0.9}, **middle)
+    return ""
+
+
+def unit(method: str) -> str:
+    """What the values of a method's maps are."""
+    return UNITS.get(method, "saliency")
+
+
+def scale_line(low: float, high: float) -> str:
+    """Where the colours end: "colours end at 0.0163, the 99 % quantile of |map|"."""
+    from .figures import QUANTILE
+
+    sides = "; red speaks for the answer, blue against it" if low < 0 else ""
+    return f"colours end at {high:.3g}, the {100 * QUANTILE:.0f} % quantile of |map|{sides}"
+
+
+def _silence(explanation) -> str:
+    """Why there is nothing to draw."""
+    told = {
+        "no_crucial_tokens": "no map: no word of the answer\ndepends on the image",
+        "diverged": "no map: the method returned\nnumbers that are not finite",
+    }
+    value = float(explanation.saliency.flat[0])
+    same = "zero" if value == 0 else f"the same ({value:.3g})"
+    return told.get(explanation.status, f"the map is {same} everywhere\nand says nothing")
 
 
 def shown(rgb: np.ndarray, saliency: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -178,11 +221,6 @@ def shown(rgb: np.ndarray, saliency: np.ndarray) -> tuple[np.ndarray, np.ndarray
     picture = Image.fromarray(rgb).resize(size, Image.Resampling.BOX)
     small = Image.fromarray(saliency, mode="F").resize(size, Image.Resampling.BOX)
     return np.asarray(picture), np.asarray(small)
-
-
-def top(saliency: np.ndarray) -> float:
-    """The end of the colour scale: 1 for every map in [0, 1], so that pictures can be compared."""
-    return max(1.0, float(saliency.max()))
 
 
 def _heading(explanation) -> str:

@@ -1,8 +1,9 @@
 """How the study draws: one style, one colour scale for every saliency map, real tables.
 
-A map is drawn on a scale that the caller gives (`vmin`, `vmax`), never on its own: two maps that
-look alike are alike. The scale's colours rise evenly in lightness and can be told apart by
-colour-blind readers; where saliency is low the picture shows through.
+A map is drawn on a scale that the caller gives (`vmin`, `vmax`): in the chapters one for all maps
+that are compared, so that two maps that look alike are alike; for a map that stands alone its own
+(`own_scale`), whose end is written beside it. The scale's colours rise evenly in lightness and can
+be told apart by colour-blind readers; where saliency is near 0 the picture shows through.
 """
 
 import html
@@ -16,6 +17,9 @@ from matplotlib.colors import Normalize
 from .errors import StudyError
 
 CMAP = "viridis"  # even in lightness, safe for colour-blind readers
+SIGNED = "coolwarm"  # blue against the answer, red for it: safe for colour-blind readers too
+QUANTILE = 0.99  # of |map|, where the scale of a map that stands alone ends
+FAINT = 0.01  # negative values below this share of the end are rounding, no sign
 PALETTE = "colorblind"  # seaborn's, for categories
 WIDTH = 7.0  # inches: the book's text column
 
@@ -49,12 +53,37 @@ def colour(saliency: np.ndarray, vmin: float, vmax: float) -> np.ndarray:
     """Saliency (H, W) to RGBA (H, W, 4) in [0, 1]: clear at `vmin`, four fifths opaque at `vmax`.
 
     Opacity rises with the square root, so that a map at a third of the scale is still seen on a
-    busy picture; the value itself is told by the colour alone.
+    busy picture; the value itself is told by the colour alone. A scale around 0 (`vmin` = -`vmax`)
+    has two colours and is clear at 0, in proportion: a root would draw a line along every zero.
     """
     part = share(saliency, vmin, vmax)  # (H, W), in [0, 1]
-    rgba = matplotlib.colormaps[CMAP](part)
-    rgba[..., 3] = 0.8 * np.sqrt(part)
+    rgba = matplotlib.colormaps[colours_of(vmin, vmax)](part)
+    rgba[..., 3] = 0.8 * (abs(2 * part - 1) if around_zero(vmin, vmax) else np.sqrt(part))
     return rgba
+
+
+def around_zero(vmin: float, vmax: float) -> bool:
+    """Whether a scale is one for signed maps."""
+    return vmin < 0 and vmin == -vmax
+
+
+def colours_of(vmin: float, vmax: float) -> str:
+    """matplotlib's name for the colours of a scale."""
+    return SIGNED if around_zero(vmin, vmax) else CMAP
+
+
+def own_scale(saliency: np.ndarray) -> tuple[float, float] | None:
+    """(vmin, vmax) for a map that stands alone; None where it has the same value everywhere.
+
+    It ends at the `QUANTILE` of |map|, so that one outlier cannot darken the rest (at the largest
+    value where less of the map than that is not 0), and begins at 0, or at minus the end where
+    the map has values below 0.
+    """
+    size = np.abs(saliency, dtype=np.float64)
+    if np.ptp(saliency) <= 1e-6 * size.max():
+        return None
+    end = float(np.quantile(size, QUANTILE)) or float(size.max())
+    return (-end if saliency.min() < -FAINT * end else 0.0), end
 
 
 def share(saliency: np.ndarray, vmin: float, vmax: float) -> np.ndarray:
@@ -89,7 +118,7 @@ def overlay(ax, rgb, saliency, vmin: float, vmax: float, title: str = "", bar: b
 
 def scale_bar(ax, vmin: float, vmax: float, label: str = "saliency"):
     """The colour scale of `overlay` beside `ax` (an axes, or a list of axes that share it)."""
-    scale = matplotlib.cm.ScalarMappable(Normalize(vmin, vmax), CMAP)
+    scale = matplotlib.cm.ScalarMappable(Normalize(vmin, vmax), colours_of(vmin, vmax))
     figure = (ax if hasattr(ax, "figure") else np.ravel(ax)[0]).figure
     return figure.colorbar(scale, ax=ax, label=label, shrink=0.8)
 

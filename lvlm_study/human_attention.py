@@ -79,7 +79,7 @@ def attention_rows(maps: pd.DataFrame, items: dict[str, Item]) -> pd.DataFrame:
     seeds = kept.drop_duplicates("item").set_index("item").item_seed
     for name, seed in seeds.items():
         rows += _beside(items[name], int(seed))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=None if rows else ["who", "orientation", "item"])
 
 
 def has_region(item: Item) -> bool:

@@ -64,7 +64,8 @@ def by_method(said: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         }
         row |= {"eye": eye.value, "low": eye.low, "high": eye.high}
         out.append(row | {rule: float(once[rule].mean()) for rule in correctness.RULES})
-    return pd.DataFrame(out).sort_values("eye", ascending=False, ignore_index=True)
+    columns = ["method", "pictures", "unsure", "eye", "low", "high", *correctness.RULES]
+    return pd.DataFrame(out, columns=columns).sort_values("eye", ascending=False, ignore_index=True)
 
 
 def apart(said: pd.DataFrame, one: str, other: str, seed: int = 0) -> dict:

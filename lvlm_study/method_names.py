@@ -26,6 +26,27 @@ TITLES = {
     "center": "Centre blob",
     "random": "Random map",
 }
+UNITS = {  # what a map's values are, written beside its colours; other methods: "saliency"
+    "igos": "share of the picture's detail taken away",
+    "igos++": "share of the picture's detail taken away",
+    "grad_cam": "gradient × feature, nats",
+    "gae": "relevance, without a unit",
+    "attention": "attention, 1 = spread evenly",
+    "rollout": "attention, 1 = spread evenly",
+    "llava_cam": "gradient × feature, nats",
+    "rise": "effect of showing the place, nats",
+    "occlusion": "loss when the place is covered, nats",
+    "integrated_gradients": "share of the score, nats a pixel",
+    "smoothgrad": "size of the gradient, nats for full brightness",
+    "iia": "relevance, without a unit",
+    "tam": "activation, 0 to 1",
+    "eagle": "probability",
+    "eagle_lazy": "probability",
+    "ga": "cosine with the detector's gradients",
+    "sobel": "edge strength",
+    "center": "nearness to the centre",
+    "random": "drawn by lot",
+}
 CONTROLS = ("random", "center", "sobel")  # they never look at the model
 REFERENCE = "igos"  # our setting of it, which the others are compared with
 PAPER_METHOD = "igos[preset=paper]"  # the paper's setting: its ablations, its claims

@@ -36,7 +36,7 @@ def stored_maps(
         raise StudyError(f"There are no maps in {results}; make some with 'lvlm-study run'.")
     maps = one_way(maps, units, fill)
     if not ablations:
-        maps = maps[~maps.method.map(is_ablation)]
+        maps = maps[~maps.method.map(is_ablation).astype(bool)]
     answers = answers[answers.baseline == "blur"].drop_duplicates(KEYS)
     answers = answers.reindex(columns=KEYS + SAID)
     frame = maps.merge(answers, on=KEYS, how="left", validate="many_to_one")

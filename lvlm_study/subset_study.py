@@ -12,7 +12,7 @@ from .benchmarks import load_benchmark
 from .benchmarks.sprite_subsets import PRIOR_ARMS, prior_scores
 from .shards import read_table
 from .statistics import estimate
-from .summaries import Tables, interval
+from .summaries import Tables, interval, number
 from .zoo.accuracy import share
 from .zoo_page import told
 
@@ -54,7 +54,10 @@ def of_prior(part: pd.DataFrame) -> dict:
     `conflict` is the share of scenes (%) where P- needs the picture more than P+; without a prior
     it is 50.
     """
-    table = part.pivot(index="triple", columns="arm", values="ratio")[list(PRIOR_ARMS)].dropna()
+    table = part.pivot(index="triple", columns="arm", values="ratio")
+    table = table.reindex(columns=list(PRIOR_ARMS)).dropna()
+    if table.empty:
+        return {"arms": {}, "conflict": share(0, 0), "triples": 0}
     whole = part[part.triple.isin(table.index)]
     items = {item.id: item for item in load_benchmark("sprites_prior")}
     scores = prior_scores([items[name] for name in whole["item"]], whole.ratio.tolist())
@@ -64,7 +67,8 @@ def of_prior(part: pd.DataFrame) -> dict:
     }
     more = 100 * (np.sign(table["P-"] - table["P+"]) + 1) / 2  # a tie counts half
     found = estimate(more)
-    against = {"percent": 100 * scores["conflict"], "low": found.low, "high": found.high}
+    against = {"percent": 100 * scores["conflict"]}
+    against |= {"low": number(found.low), "high": number(found.high)}
     return {"arms": arms, "conflict": against, "triples": len(table)}
 
 
@@ -104,6 +108,6 @@ def _row(found: dict) -> dict:
     if pairs := found.get("pairs"):
         row |= {"pairs, one by one": told(pairs["single"]), "pairs, both": told(pairs["both"])}
     if prior := found.get("prior"):
-        row |= {f"prior, {arm}": told(prior["arms"][arm]) for arm in PRIOR_ARMS}
+        row |= {f"prior, {arm}": told(cell) for arm, cell in prior["arms"].items()}
         row["P- above P+"] = told(prior["conflict"])
     return row | {name: told(cell) for name, cell in found.get("styles", {}).items()}

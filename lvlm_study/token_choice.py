@@ -26,6 +26,7 @@ RULES = {
     "keywords": "YAKE keywords",
 }
 Span = tuple[int, int]
+COLUMNS = ["model", "item", "category", "rule", "words", "recall", "precision"]
 known_keywords = cache(keyword_spans)  # models give the same answers, and YAKE is slow
 
 
@@ -80,7 +81,7 @@ def rated(reliance: pd.DataFrame, items) -> pd.DataFrame:
                     "precision": len(wanted & found) / len(found) if found else float("nan"),
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def summary(tables: Tables) -> dict:

@@ -85,7 +85,9 @@ def evidence_scores(frame: pd.DataFrame) -> pd.DataFrame:
             ends = {f"{measure}_{end}": found[end] for end in ("low", "high")}
             row |= {measure: found["value"]} | ends
         rows.append(row)
-    table = pd.DataFrame(rows, columns=None if rows else ["method", "title", "n", *MEASURES])
+    ends = [f"{measure}{end}" for measure in MEASURES for end in ("", "_low", "_high")]
+    table = pd.DataFrame(rows, columns=["method", "title", "n", *ends])
+    table[ends] = table[ends].astype(float)  # an end that is not there is NaN
     return table.sort_values("energy_ratio", ascending=False, ignore_index=True)
 
 
@@ -175,6 +177,7 @@ def effect_scores(frame: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
         rows.append(row | {"top": once.area_top.mean()})
     columns = ["method", "title", "n", "spearman", "low", "high", "density", "top"]
     table = pd.DataFrame(rows, columns=columns)
+    table[columns[3:]] = table[columns[3:]].astype(float)  # an end that is not there is NaN
     return table.sort_values("spearman", ascending=False, ignore_index=True)
 
 
@@ -342,7 +345,7 @@ def effects_told(table: pd.DataFrame) -> dict:
     rows = table.set_index("method")
     own = rows.drop([AREA, *CONTROLS], errors="ignore")
     below = [name for name in own.index if own.spearman[name] <= rows.spearman[AREA]]
-    unclear = [name for name in in_order(own.index) if own.low[name] <= 0]
+    unclear = [name for name in in_order(own.index) if not own.low[name] > 0]
     keep = ("spearman", "low", "high", "density", "top")
     return {
         "n": int(rows.n.max()),
@@ -360,5 +363,5 @@ def turned(part: pd.DataFrame) -> dict:
     """Methods whose maps avoid the evidence: upside down, or of a model that looks elsewhere."""
     table = evidence_scores(part).set_index("method")
     own = [n for n in ranked(part) if n in table.index]
-    low = [n for n in own if table.auc_high[n] is not None and table.auc_high[n] < 0.5]
+    low = [n for n in own if table.auc_high[n] < 0.5]
     return {"count": len(low), "titles": listed(low)}

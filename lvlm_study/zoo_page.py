@@ -72,9 +72,11 @@ def accuracy_table(zoo: dict, view: str = "picture") -> pd.DataFrame:
 
 
 def told(cell: dict | None) -> str | None:
-    """A share of `zoo.json` as "98 [93, 99]"."""
-    if cell is None:
+    """A share of `zoo.json` as "98 [93, 99]"; None where nothing was asked."""
+    if cell is None or cell["percent"] is None:
         return None
+    if cell["low"] is None:  # an interval needs two
+        return f"{cell['percent']:.0f}"
     return f"{cell['percent']:.0f} [{cell['low']:.0f}, {cell['high']:.0f}]"
 
 

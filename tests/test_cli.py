@@ -243,6 +243,24 @@ def test_a_question_that_is_no_text(checkpoints, scene, capsys):
     assert "no UTF-8 text" in told
 
 
+@pytest.mark.parametrize(
+    ("words", "least"),
+    [
+        ("run --models x --items -1", 0),
+        ("estimate --items 0", 1),
+        ("estimate --items -3", 1),
+        ("sanity --items 0", 1),
+        ("detect --items 1", 2),
+        ("train llava-1.5 --steps -2", 1),
+        ("estimate --max-new-tokens 0", 1),
+        ("run --models x --max-new-tokens -1", 1),
+    ],
+)
+def test_counts_that_are_none(words, least, capsys):
+    *_, option, value = words.split()
+    assert f"{option} must be at least {least}, not {value}." in refused(capsys, *words.split())
+
+
 def test_a_summary_of_nothing(tmp_path, capsys):
     assert "no tables" in refused(capsys, "summarise", "--results", tmp_path / "nowhere")
 

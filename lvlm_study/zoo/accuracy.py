@@ -46,8 +46,10 @@ def gather(zoo: Path) -> dict[str, dict]:
     return out
 
 
-def share(right: int, n: int) -> dict[str, float]:
-    """Per cent of right answers with a 95 % Wilson interval, and n."""
+def share(right: int, n: int) -> dict[str, float | None]:
+    """Per cent of right answers with a 95 % Wilson interval, and n; null where n is 0."""
+    if n == 0:
+        return {"percent": None, "low": None, "high": None, "n": 0}
     low, high = proportion_confint(right, n, method="wilson")
     return {"percent": 100 * right / n, "low": 100 * low, "high": 100 * high, "n": n}
 
