@@ -22,7 +22,8 @@ from .baselines import make_baseline
 from .errors import StudyError
 from .images import load_image, to_tensor
 from .keywords import keyword_spans
-from .models.base import Answer
+from .models import Answer, with_model
+from .models.alone import ordinary
 
 DEFAULT_STOP = frozenset({"the", "and", "of", "a", "an", "this", "that", "is", "with"})
 THRESHOLD = 1.0  # nats; the paper gives no value, its released code uses a ratio of e
@@ -94,6 +95,10 @@ class Target:
     crucial: Tensor  # (A,) bool
     original: np.ndarray | None = field(default=None, repr=False)  # (H, W, 3) where it was reduced
 
+    def __post_init__(self):
+        for name in ("image", "baseline", "crucial"):
+            object.__setattr__(self, name, ordinary(getattr(self, name)))
+
     def fill(self, kind: str | Tensor, seed: int = 0) -> Tensor:
         """Another baseline (1, 3, h, w) of the same picture, as `make_baseline`.
 
@@ -137,6 +142,7 @@ class Target:
         return self.log_probs(images).exp().mean(-1)  # (B,)
 
 
+@with_model
 def visual_reliance(
     model,
     image,
@@ -159,6 +165,7 @@ def visual_reliance(
     return _reliance(*parts, threshold=threshold, exclude=exclude)
 
 
+@with_model
 def make_target(
     model,
     image,

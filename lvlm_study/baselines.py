@@ -23,7 +23,7 @@ def make_baseline(image: Tensor, kind: str | Tensor = "blur", seed: int = 0) -> 
                 f"The baseline must have the image's shape {tuple(image.shape)}, "
                 f"not {tuple(kind.shape)}."
             )
-        return kind.float()
+        return kind.detach().float().clone()  # the caller's may be of inference mode, or change
     if kind not in BASELINES:
         raise unknown("baseline", kind, BASELINES)
     return BASELINES[kind](image, seed)

@@ -8,6 +8,17 @@ class StudyError(Exception):
     """Bad input, told in one sentence. The command line prints it and exits with code 2."""
 
 
+def named(value) -> str:
+    """What was given, for an error that says what is wanted: "5 (int)", "a list", "None"."""
+    if value is None:
+        return "None"
+    kind = type(value).__name__
+    if isinstance(value, bool | int | float | str):
+        text = repr(value)
+        return f"{text if len(text) < 60 else text[:56] + '...'} ({kind})"
+    return f"{'an' if kind[0].lower() in 'aeio' else 'a'} {kind}"
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> StudyError:
     """The error for a name that does not exist, with the nearest names that do."""
     known = list(known)

@@ -17,6 +17,7 @@ from .errors import StudyError, unknown
 from .heatmaps.base import MIN_GAP, Explanation
 from .heatmaps.controls import center, random
 from .masks import render
+from .models.alone import alone
 
 GRID_CELLS = 32
 PATCH_PIXELS = 16
@@ -113,7 +114,8 @@ def deletion_insertion(
     ranked = removal_order(unit_means(_fit(explanation.saliency, target), labels), seed)
     empty = target.baseline if fill is None else target.fill(fill, seed)
     counts = step_counts(len(ranked), steps, compat)
-    curves = perturbation_curves(target, labels, ranked, counts, empty, batch)
+    with alone(target.bound.adapter):
+        curves = perturbation_curves(target, labels, ranked, counts, empty, batch)
     return _score(*curves, steps, name, fill_name, min_gap, compat)
 
 

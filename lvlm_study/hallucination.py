@@ -18,6 +18,7 @@ import torch
 from .detection import confidences
 from .errors import StudyError
 from .images import load_image, to_tensor
+from .models import with_model
 from .plausibility import auc
 from .statistics import Estimate, estimate
 
@@ -36,6 +37,7 @@ class Presence:
     absent: tuple[str, ...]
 
 
+@with_model
 def ask_presence(
     model, pictures: Iterable[Presence], question: str = QUESTION, max_new_tokens: int = 8
 ) -> pd.DataFrame:

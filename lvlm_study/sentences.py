@@ -14,9 +14,10 @@ from .errors import StudyError, unknown
 from .heatmaps import METHODS
 from .heatmaps.base import Explanation, check_options, explain_target
 from .images import load_image
-from .models.base import Answer
+from .models import Answer, with_model
 
 
+@with_model
 def explain_tokens(
     model,
     image,

@@ -3,6 +3,7 @@
 A method is one function in one file, `name(target, *, seed=0, **options) -> Tensor`, entered below.
 """
 
+from ..models import with_model
 from .attention import attention, rollout
 from .base import Cost, Explanation, run
 from .controls import center, random, sobel
@@ -50,6 +51,7 @@ def methods() -> list[str]:
     return list(METHODS)
 
 
+@with_model
 def explain(
     model, image, question: str, method: str = "igos", seed: int = 0, baseline="blur", **options
 ) -> Explanation:

@@ -18,7 +18,8 @@ from ..answers import Reliance, Target, make_target
 from ..errors import StudyError, unknown
 from ..images import load_image
 from ..masks import render
-from ..models.base import Answer
+from ..models import Answer
+from ..models.alone import alone
 
 CONTROLS = ("random", "center", "sobel")  # know nothing of the model
 NUMBERS = {int: (Integral, "a whole number"), float: (Real, "a number")}  # what options must be
@@ -33,7 +34,8 @@ class Cost:
     how far memory rose above its level at the start: on CUDA the allocator's own peak, on Linux
     the high-water mark of resident memory (reset first, so that the figure is this call's, freed
     memory handed back first), elsewhere the rise of the process maximum. Answering and choosing
-    tokens come before and are not counted; they are the same for every method.
+    tokens come before and are not counted; they are the same for every method. Waiting for another
+    thread's turn with the model is no part of it; memory is that of all that runs in the process.
     """
 
     forward: int = 0
@@ -85,7 +87,7 @@ def explain_target(
     options = dict(options or {})
     cost, grid, status = Cost(), torch.zeros(size), reliance.status
     if target is not None:
-        with measure(target.bound.adapter.model) as cost:
+        with alone(target.bound.adapter), measure(target.bound.adapter.model) as cost:
             grid = method(target, seed=seed, **options).detach().float().cpu()
         status = "ok" if abs(reliance.gap) >= MIN_GAP else "no_gap"
     if not torch.isfinite(grid).all():

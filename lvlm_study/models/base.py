@@ -23,6 +23,7 @@ from ..errors import StudyError
 from ..images import load_image, to_tensor
 from ..memory import in_parts
 from ..preprocess import Plan, Size
+from .alone import attention_by, exclusive, lock_of, locked, ordinary
 
 Used = tuple[np.ndarray, np.ndarray]  # view rows, view columns that reach a visual token (bool)
 
@@ -39,6 +40,10 @@ class Answer:
     tokens: tuple[str, ...]
     token_ids: Tensor = field(repr=False)
     log_probs: Tensor = field(repr=False)
+
+    def __post_init__(self):
+        for name in ("token_ids", "log_probs"):
+            object.__setattr__(self, name, ordinary(getattr(self, name)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +153,7 @@ class Bound:
         answer_ids = answer_ids.to(self.adapter.device)
         ids = torch.cat([self.prompt_ids, answer_ids[None, :-1]], 1).repeat(B, 1)  # (B, P + A - 1)
         extras = self.extras(B, ids.shape[1] - self.prompt_ids.shape[1])
-        with self._spoken(ids) as ids:
+        with lock_of(self.adapter), self._spoken(ids) as ids:
             return self.adapter.model(
                 input_ids=ids,
                 **inputs,
@@ -235,12 +240,8 @@ class Adapter(ABC):
 
         The fast kernels keep no weights, and transformers then returns none without a word.
         """
-        usual = self.model.config._attn_implementation
-        self.model.set_attn_implementation("eager")
-        try:
+        with lock_of(self), attention_by(self.model, "eager"):
             yield
-        finally:
-            self.model.set_attn_implementation(usual)
 
     @property
     def vision(self) -> torch.nn.Module:
@@ -283,6 +284,7 @@ class Adapter(ABC):
 
     # --- what all families share -----------------------------------------------------------
 
+    @exclusive
     def bind(self, size: Size, question: str) -> Bound:
         """Tie the model to images of `size` (H, W) and one question. Raises StudyError."""
         size = (int(size[0]), int(size[1]))
@@ -314,6 +316,7 @@ class Adapter(ABC):
             )
         return text
 
+    @exclusive
     @torch.no_grad()
     def generate(self, bound: Bound, x: Tensor, max_new_tokens: int = 64) -> Tensor:
         """The greedy answer to one picture (1, 3, H, W): ids (A,) without the end-of-text token."""
@@ -330,18 +333,21 @@ class Adapter(ABC):
         ids = out[0, bound.prompt_ids.shape[1] :]
         return ids[:-1] if len(ids) and int(ids[-1]) in self._eos else ids
 
+    @exclusive
     def answer(self, image, question: str, max_new_tokens: int = 64) -> Answer:
         """Ask the model: `image` is anything that `load_image` opens."""
         x = to_tensor(load_image(image))
         bound = self.bind(x.shape[-2:], question)
         return self.read(bound, x, self.generate(bound, x, max_new_tokens))
 
+    @exclusive
     @torch.no_grad()
     def read(self, bound: Bound, x: Tensor, ids: Tensor) -> Answer:
         """Wrap answer ids (A,), scored on the picture (1, 3, H, W), as an Answer."""
         text, tokens = pieces(self.tokenizer, ids.tolist())
         return Answer(text, tokens, ids.cpu(), bound.log_probs(x, ids)[0].cpu())
 
+    @locked
     def encode(self, bound: Bound, x: Tensor) -> Tensor:
         """Projected visual tokens (B, N, D), newline tokens included, in prompt order."""
         inputs = bound.pixels(x) | self.encoder_extras(bound, len(x))

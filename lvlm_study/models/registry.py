@@ -5,7 +5,9 @@ A further family is one line in `FAMILIES`: its `model_type` (config.json) and i
 
 import os
 import re
+from functools import lru_cache, wraps
 from pathlib import Path
+from threading import Lock
 
 import torch
 from huggingface_hub import snapshot_download
@@ -20,10 +22,11 @@ from huggingface_hub.errors import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from ..errors import StudyError, unknown
+from ..errors import StudyError, named, unknown
 from ..paths import data_dir
 from ..zoo import manifest
 from . import checkpoint
+from .alone import alone
 from .anyres import LlavaNext, LlavaOnevision
 from .base import Adapter
 from .cambrian import Cambrian
@@ -62,6 +65,7 @@ DTYPES = {
 }
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_opening = Lock()  # threads that name one model at once shall load it once
 
 
 def models() -> list[str]:
@@ -86,6 +90,7 @@ def is_part(config: Path) -> bool:
     return '"owlvit"' in config.read_text(encoding="utf-8", errors="replace")
 
 
+@torch.inference_mode(False)  # weights made in inference mode could never be explained
 def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
     """Load a vision-language model, ready to explain.
 
@@ -93,7 +98,7 @@ def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
     ("org/name", "org/name@revision") or a folder in the Hugging Face layout. `dtype`: a torch dtype
     or its name; by default float32 on the CPU and the checkpoint's own on a GPU. `device`: by
     default the GPU if there is one; "auto" spreads a large model over all GPUs, a dict {module
-    name: device} as it says (both need accelerate).
+    name: device} as it says (both need accelerate). Threads may share a model: they take turns.
     Raises StudyError for an unknown name or architecture, a missing or damaged file, a model that
     takes no images. Runs no code from the checkpoint and reads no pickles.
     """
@@ -113,6 +118,39 @@ def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
     model = checkpoint.load_weights(family.model_class, folder, dtype, spread)
     model = model if spread else model.to(device)
     return family(name, model, tokenizer, processor, template)
+
+
+def opened(model):
+    """The model itself, or the one of that name: it is loaded, and the last one named is kept.
+
+    Raises StudyError for what is no model of ours, such as a bare transformers model.
+    """
+    if isinstance(model, str | os.PathLike):
+        with _opening:
+            return _named(os.fspath(model))
+    if not all(callable(getattr(model, what, None)) for what in ("bind", "answer")):
+        raise StudyError(
+            f"A model comes from load_model, or is the name of one; this is {named(model)}. Open a "
+            'bare transformers model from its folder or hub id, load_model("org/name").'
+        )
+    return model
+
+
+@lru_cache(maxsize=1)
+def _named(name: str) -> Adapter:
+    return load_model(name)
+
+
+def with_model(function):
+    """A function whose first argument is a model, or a name of one, run `alone` with it."""
+
+    @wraps(function)
+    def run(model, *args, **options):
+        model = opened(model)
+        with alone(model):
+            return function(model, *args, **options)
+
+    return run
 
 
 def find_folder(name: str) -> Path:
