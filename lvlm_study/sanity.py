@@ -307,7 +307,7 @@ class _Run:
             raise unknown("method", method, METHODS)
         about = {k: v for k, v in options.items() if k in (*TARGET_OPTIONS, "baseline")}
         own = {k: v for k, v in options.items() if k not in about}
-        check_options(method, METHODS[method], own)
+        own = check_options(method, METHODS[method], own)
         self.method, self.seed, self.options = METHODS[method], seed, own
         rgb = load_image(image)
         self.target, reliance = make_target(model, rgb, question, seed=seed, **about)

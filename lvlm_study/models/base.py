@@ -19,8 +19,9 @@ from transformers import GenerationConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
+from ..arguments import asked, check_question, whole
 from ..errors import StudyError
-from ..images import load_image, to_tensor
+from ..images import to_tensor
 from ..memory import in_parts
 from ..preprocess import Plan, Size
 from .alone import attention_by, exclusive, lock_of, locked, ordinary
@@ -320,8 +321,7 @@ class Adapter(ABC):
     @torch.no_grad()
     def generate(self, bound: Bound, x: Tensor, max_new_tokens: int = 64) -> Tensor:
         """The greedy answer to one picture (1, 3, H, W): ids (A,) without the end-of-text token."""
-        if max_new_tokens < 1:
-            raise StudyError(f"max_new_tokens must be at least 1, not {max_new_tokens}.")
+        max_new_tokens = whole(max_new_tokens, "max_new_tokens", 1)
         out = self.model.generate(
             input_ids=bound.prompt_ids,
             attention_mask=torch.ones_like(bound.prompt_ids),
@@ -334,9 +334,13 @@ class Adapter(ABC):
         return ids[:-1] if len(ids) and int(ids[-1]) in self._eos else ids
 
     @exclusive
-    def answer(self, image, question: str, max_new_tokens: int = 64) -> Answer:
-        """Ask the model: `image` is anything that `load_image` opens."""
-        x = to_tensor(load_image(image))
+    def answer(self, image, question: str | None = None, max_new_tokens: int = 64) -> Answer:
+        """Ask the model: `image` is anything that `load_image` opens, or an item with its question.
+
+        A question given besides an item wins.
+        """
+        rgb, question = asked(image, question)
+        x = to_tensor(rgb)
         bound = self.bind(x.shape[-2:], question)
         return self.read(bound, x, self.generate(bound, x, max_new_tokens))
 
@@ -378,8 +382,7 @@ class Adapter(ABC):
         return self.tokenizer(text, add_special_tokens=special, return_tensors="pt").input_ids
 
     def _check_question(self, question: str) -> None:
-        if not isinstance(question, str) or not question.strip():
-            raise StudyError("The question is empty; ask something about the image.")
+        check_question(question)
         if any("\ud800" <= sign <= "\udfff" for sign in question):  # a byte of the command line
             raise StudyError("The question has bytes that are no UTF-8 text; write it in UTF-8.")
         control = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}

@@ -74,6 +74,9 @@ def models() -> list[str]:
     return sorted(f"mini/{p.parent.name}" for p in found if not is_part(p))
 
 
+list_models = models  # beside list_methods and list_benchmarks
+
+
 def zoo_name(name: str) -> str:
     """The one name of a zoo model: "-l", the largest size, may be said or left out.
 
@@ -102,7 +105,10 @@ def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
     Raises StudyError for an unknown name or architecture, a missing or damaged file, a model that
     takes no images. Runs no code from the checkpoint and reads no pickles.
     """
-    spread = device if device == "auto" or isinstance(device, dict) else None
+    if not isinstance(name, str | os.PathLike):
+        raise StudyError(f"A model is named by text or a path, not {named(name)}.")
+    auto = isinstance(device, str) and device == "auto"
+    spread = device if auto or isinstance(device, dict) else None
     device = pick_device(None if spread else device)
     dtype = pick_dtype(dtype, device)
     name = zoo_name(str(name))
@@ -224,10 +230,12 @@ def pick_device(device) -> torch.device:
     """The device asked for, or the first GPU, or the CPU."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not isinstance(device, str | int | torch.device):
+        raise StudyError(f"A device is named by text, such as 'cuda:0', not {named(device)}.")
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, TypeError) as error:
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         raise StudyError(
             f"There is no device {str(device)!r} here ({checkpoint.one_line(error)})."
         ) from error
@@ -242,6 +250,6 @@ def pick_dtype(dtype, device: torch.device) -> torch.dtype | str:
         if not dtype.is_floating_point:
             raise StudyError(f"A model needs a floating-point dtype, not {dtype}.")
         return dtype
-    if str(dtype) not in DTYPES:
-        raise unknown("dtype", str(dtype), DTYPES)
-    return DTYPES[str(dtype)]
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    return DTYPES[dtype]

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..answers import Target
+from ..arguments import asked
 from ..errors import unknown
-from ..images import load_image, to_tensor
+from ..images import to_tensor
 from ..models.base import Answer
 
 Box = tuple[float, float, float, float]  # x0 y0 x1 y1 as fractions of width and height
@@ -169,9 +170,9 @@ class PlantedReader:
         return rows[: int(ends[0])] if len(ends) else rows
 
     @torch.no_grad()
-    def answer(self, image, question: str, max_new_tokens: int = 64) -> Answer:
+    def answer(self, image, question: str | None = None, max_new_tokens: int = 64) -> Answer:
         """The greedy answer about an image, with its log-probabilities."""
-        rgb = load_image(image)
+        rgb, question = asked(image, question)
         bound, x = self.bind(rgb.shape[:2], question), to_tensor(rgb)
         ids = self.generate(bound, x, max_new_tokens)
         tokens = tuple(self.tokenizer.words[int(i)] for i in ids)
