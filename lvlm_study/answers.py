@@ -11,17 +11,18 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from operator import index
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .arguments import asked, check_seed, number, whole, word_set
 from .baselines import make_baseline
-from .errors import StudyError
-from .images import load_image, to_tensor
+from .errors import StudyError, named, short
+from .images import to_tensor
 from .keywords import keyword_spans
-from .models.base import Answer
+from .models import Answer, with_model
+from .models.alone import ordinary
 from .token_places import places, readable
 from .words import Span, folded, is_whole, occurrences, parts_like, stretches, whole_signs
 
@@ -29,6 +30,7 @@ DEFAULT_STOP = frozenset({"the", "and", "of", "a", "an", "this", "that", "is", "
 THRESHOLD = 1.0  # nats; the paper gives no value, its released code uses a ratio of e
 SINGLE_RATIO = math.log(2)  # nats; the released code keeps a lone token when p(baseline) <= p / 2
 TOKEN_CHOICES = ("llr", "all", "keywords", "word")
+LARGEST = 709.0  # nats; the exponential of more than this is no number any more
 PIXELS_AT_ONCE = 6_000_000  # bound on a micro-batch, so that large photographs fit in memory
 
 
@@ -55,9 +57,9 @@ class Reliance:
         """1 - P(a | baseline) / P(a | image): the drop behind Table 2, negative if it rises.
 
         Joint probabilities shrink with length, so long answers look more image-reliant; compare
-        `per_token` and `crucial_share` too.
+        `per_token` and `crucial_share` too. Finite also where the answer rises beyond all bounds.
         """
-        return 1 - math.exp(-float(self.llr.sum()))
+        return -math.expm1(min(-float(self.llr.sum()), LARGEST))
 
     @property
     def per_token(self) -> float:
@@ -92,6 +94,10 @@ class Target:
     answer: Answer
     crucial: Tensor  # (A,) bool
     original: np.ndarray | None = field(default=None, repr=False)  # (H, W, 3) where it was reduced
+
+    def __post_init__(self):
+        for name in ("image", "baseline", "crucial"):
+            object.__setattr__(self, name, ordinary(getattr(self, name)))
 
     def fill(self, kind: str | Tensor, seed: int = 0) -> Tensor:
         """Another baseline (1, 3, h, w) of the same picture, as `make_baseline`.
@@ -136,10 +142,11 @@ class Target:
         return self.log_probs(images).exp().mean(-1)  # (B,)
 
 
+@with_model
 def visual_reliance(
     model,
     image,
-    question: str,
+    question: str | None = None,
     answer: Answer | str | None = None,
     baseline: str | Tensor = "blur",
     threshold: float = THRESHOLD,
@@ -152,16 +159,19 @@ def visual_reliance(
     is no punctuation, whitespace, special token or word of `exclude` (whole words, case-folded;
     None excludes nothing). Where the first token is the only one with content, the first-token
     rule and `exclude` are waived and p(baseline) <= p(image) / 2 decides. `answer` defaults to the
-    model's own; a text is scored as if the model had said it.
+    model's own; a text is scored as if the model had said it. `image` may be a benchmark item,
+    which brings its question.
     """
+    rule = _rule(threshold, exclude)
     parts = _prepare(model, image, question, answer, baseline, seed)
-    return _reliance(*parts, threshold=threshold, exclude=exclude)
+    return _reliance(*parts, **rule)
 
 
+@with_model
 def make_target(
     model,
     image,
-    question: str,
+    question: str | None = None,
     baseline: str | Tensor = "blur",
     answer: Answer | str | None = None,
     threshold: float = THRESHOLD,
@@ -180,15 +190,15 @@ def make_target(
     does not contain, with near matches, and for a token number that it does not have. `answer` as
     in `visual_reliance`.
     """
-    tokens = _check_choice(tokens, word)
+    tokens, rule = _check_choice(tokens, word), _rule(threshold, exclude)
     parts = _prepare(model, image, question, answer, baseline, seed)
     bound, picture, empty, answer = parts
     exact = tuple(picture.shape[-2:]) == tuple(bound.size)
     chosen = _named_tokens(answer, tokens, word)
-    reliance = _reliance(*parts, threshold=threshold, exclude=exclude, chosen=chosen)
+    reliance = _reliance(*parts, **rule, chosen=chosen)
     if reliance.status != "ok":
         return None, reliance
-    original = None if exact else load_image(image)
+    original = None if exact else asked(image, question)[0]
     return Target(bound, picture, empty, answer, reliance.crucial, original), reliance
 
 
@@ -264,7 +274,10 @@ def _chosen_signs(answer: Answer, chosen: Tensor) -> list[Span]:
 
 def _prepare(model, image, question, answer, baseline, seed):
     """Bind the model to this image size and bring image and baseline to its working size."""
-    rgb = load_image(image)
+    seed = check_seed(seed)
+    if not (answer is None or isinstance(answer, Answer | str)):
+        raise StudyError(f"An answer is a text or what model.answer gives, not {named(answer)}.")
+    rgb, question = asked(image, question)
     bound = model.bind(rgb.shape[:2], question)
     answer = _given(model, rgb, question, answer)
     if len(answer.token_ids) == 0:
@@ -281,6 +294,11 @@ def _given(model, rgb, question: str, answer) -> Answer:
     if answer is None:
         return model.answer(rgb, question)
     return answer if isinstance(answer, Answer) else model.forced(rgb, question, answer)
+
+
+def _rule(threshold, exclude) -> dict:
+    """What makes a token crucial, checked: a number of nats and a set of words."""
+    return {"threshold": number(threshold, "threshold"), "exclude": word_set(exclude, "exclude")}
 
 
 @torch.no_grad()
@@ -301,6 +319,8 @@ def _words(answer: Answer, chosen: Tensor) -> tuple[str, ...]:
 
 def _check_choice(tokens, word: str | None):
     """The choice of tokens, or a StudyError; a word given without it says what is meant."""
+    if not (word is None or isinstance(word, str)):
+        raise StudyError(f"word must be a word or phrase of the answer, not {named(word)}.")
     if not isinstance(tokens, str):
         return tokens
     if tokens not in TOKEN_CHOICES:
@@ -342,14 +362,16 @@ def tokens_within(answer: Answer, spans: Sequence[tuple[int, int]]) -> Tensor:
 
 def _numbered_tokens(answer: Answer, numbers) -> Tensor:
     count = len(answer.token_ids)
+    numbers = numbers.tolist() if isinstance(numbers, np.ndarray | Tensor) else numbers
+    wanted = numbers if isinstance(numbers, Sequence) else [numbers]
     try:
-        wanted = [index(n) for n in (numbers if isinstance(numbers, Sequence) else [numbers])]
-    except TypeError:
-        raise StudyError(f"Token numbers are whole numbers, not {numbers!r}.") from None
+        wanted = [whole(n, "a token number") for n in wanted]
+    except StudyError:
+        raise StudyError(f"Token numbers are whole numbers, not {short(numbers)}.") from None
     if not wanted or not all(-count <= n < count for n in wanted):
         raise StudyError(
             f"The answer {answer.text!r} has tokens 0 to {count - 1}; "
-            f"choose among them, not {numbers!r}."
+            f"choose among them, not {short(numbers)}."
         )
     chosen = torch.zeros(count, dtype=torch.bool)
     chosen[wanted] = True

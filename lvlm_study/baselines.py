@@ -6,27 +6,45 @@ measures the way from it to the image.
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from .errors import StudyError, unknown
+from .arguments import check_seed, choice
+from .errors import StudyError
+from .images import load_image, to_tensor
 
 
-def make_baseline(image: Tensor, kind: str | Tensor = "blur", seed: int = 0) -> Tensor:
+def make_baseline(image: Tensor, kind="blur", seed: int = 0) -> Tensor:
     """The baseline of `image` (1, 3, H, W), same shape, float32 in [0, 1].
 
-    `kind` is one of `baselines()`, or a tensor of the image's shape to be used as it is. `seed`
-    matters for "noise" alone. Raises StudyError for an unknown name or another shape.
+    `kind` is one of `baselines()`, or a picture of the image's size: a PIL image, or an array or
+    tensor whose integers are 8-bit levels and whose floats, in [0, 1], are used as they are.
+    `seed` matters for "noise" alone. Raises StudyError for an unknown name and for a picture of
+    another size.
     """
-    if isinstance(kind, Tensor):
-        if kind.shape != image.shape:
-            raise StudyError(
-                f"The baseline must have the image's shape {tuple(image.shape)}, "
-                f"not {tuple(kind.shape)}."
-            )
-        return kind.float()
-    if kind not in BASELINES:
-        raise unknown("baseline", kind, BASELINES)
-    return BASELINES[kind](image, seed)
+    if isinstance(kind, Tensor | np.ndarray | Image.Image):
+        return _given(kind, image).to(image.device)
+    return BASELINES[choice(kind, "baseline", BASELINES)](image, check_seed(seed))
+
+
+def _given(picture, image: Tensor) -> Tensor:
+    """A picture of the caller's own in the image's shape; a copy, for theirs may change."""
+    if isinstance(picture, np.ndarray) and picture.dtype.kind == "f":
+        picture = torch.tensor(picture)
+    if not (isinstance(picture, Tensor) and picture.is_floating_point()):
+        picture = to_tensor(load_image(picture))
+    x = picture.detach().float().clone()
+    x = x[None] if x.ndim == 3 else x
+    if x.ndim == 4 and x.shape != image.shape:
+        x = x.permute(0, 3, 1, 2)  # (1, H, W, 3), as pictures are in arrays
+    if x.shape != image.shape:
+        raise StudyError(
+            f"The baseline must have the image's shape {tuple(image.shape)}, "
+            f"not {tuple(picture.shape)}."
+        )
+    if not bool(((x >= -1e-3) & (x <= 1 + 1e-3)).all()):
+        raise StudyError("The values of a baseline of floats lie in [0, 1]; scale them first.")
+    return x
 
 
 def baselines() -> list[str]:

@@ -19,6 +19,7 @@ from .benchmarks.sprites import render
 from .errors import StudyError
 from .heatmaps.base import Explanation
 from .images import to_tensor
+from .models.alone import alone
 from .zoo import scenes
 from .zoo.scenes import Scene
 
@@ -75,7 +76,6 @@ def counterfactual(
     return _compared(np.asarray(effects, float), mass, area)
 
 
-@torch.no_grad()
 def object_effects(target: Target, scene: Scene | Item, batch: int = 8) -> np.ndarray:
     """f(image) - f(scene drawn without object i) for every object, nats, float64 (O,).
 
@@ -91,7 +91,8 @@ def object_effects(target: Target, scene: Scene | Item, batch: int = 8) -> np.nd
     if drawn[0].shape != target.image.shape or (drawn[0] - target.image).abs().max() > 1 / 512:
         raise StudyError("The scene does not draw the explained picture; give the item's own.")
     parts = torch.cat(drawn).split(target.micro_batch(batch))
-    scores = torch.cat([target.score(part).double().cpu() for part in parts])  # (1 + O,)
+    with alone(getattr(bound, "adapter", bound)), torch.no_grad():
+        scores = torch.cat([target.score(part).double().cpu() for part in parts])  # (1 + O,)
     return (scores[0] - scores[1:]).numpy()
 
 

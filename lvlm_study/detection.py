@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .errors import StudyError
 from .images import load_image, to_tensor
+from .models import with_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +21,7 @@ class Detections:
     labels: tuple[str, ...]
 
 
+@with_model
 def detect(model, image, queries: Sequence[str] | None = None, threshold: float = 0.3):
     """Boxes of a joint model's detector whose best query scores at least `threshold`.
 

@@ -13,14 +13,18 @@ import torch
 from torch import Tensor
 
 from .answers import Target
-from .errors import StudyError, unknown
+from .arguments import check_seed, choice, number, whole
+from .errors import StudyError, named
 from .heatmaps.base import MIN_GAP, Explanation
 from .heatmaps.controls import center, random
 from .masks import render
+from .models import opened
+from .models.alone import alone
 
 GRID_CELLS = 32
 PATCH_PIXELS = 16
 REGIONS = 64
+MOST_STEPS = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +91,7 @@ def deletion_insertion(
     explanation: Explanation,
     steps: int = 50,
     units: str | np.ndarray = "grid",
-    fill: str | Tensor | None = None,
+    fill=None,
     min_gap: float = MIN_GAP,
     batch: int = 32,
     seed: int = 0,
@@ -95,17 +99,21 @@ def deletion_insertion(
 ) -> Faithfulness:
     """Score an explanation under its own target.
 
+    `model` None is the model that was explained; under another one (or the name of one) the same
+    map is scored with that model's probabilities of the same answer, see `under`.
     `units`: "grid" (32 x 32 cells of the image), "superpixels" (about 64 SLIC regions), "patches"
     (16 x 16 pixels), or integer labels (H, W). Masks are hard; a unit is ranked by the mean
     saliency of its pixels, ties by a draw from `seed`. `steps` equal numbers of units are changed;
     the x axis is the changed area. `fill` None takes the target's baseline, a name of `baselines()`
-    or a tensor another one. `compat="paper_code"` takes the released code's step sizes and sums:
-    on the grid they show a random map about +0.016 above chance.
+    or a picture (see `make_baseline`) another one. `compat="paper_code"` takes the released code's
+    step sizes and sums: on the grid they show a random map about +0.016 above chance.
     """
-    _check(steps, batch, compat)
+    steps, batch = whole(steps, "steps", 1, MOST_STEPS), whole(batch, "batch", 1)
+    seed, min_gap = check_seed(seed), number(min_gap, "min_gap", 0)
+    _check(explanation, compat)
     name = units if isinstance(units, str) else "labels"
     fill_name = fill if isinstance(fill, str) else "baseline" if fill is None else "tensor"
-    target = explanation.target
+    target = under(model, explanation.target)
     if target is None or explanation.status == "diverged" or not _finite(explanation):
         status = "no_crucial_tokens" if target is None else "diverged"
         return _empty(status, steps, name, fill_name)
@@ -113,8 +121,39 @@ def deletion_insertion(
     ranked = removal_order(unit_means(_fit(explanation.saliency, target), labels), seed)
     empty = target.baseline if fill is None else target.fill(fill, seed)
     counts = step_counts(len(ranked), steps, compat)
-    curves = perturbation_curves(target, labels, ranked, counts, empty, batch)
+    with alone(target.bound.adapter):
+        curves = perturbation_curves(target, labels, ranked, counts, empty, batch)
     return _score(*curves, steps, name, fill_name, min_gap, compat)
+
+
+def under(model, target: Target | None) -> Target | None:
+    """The same picture, baseline and tokens of the answer under another model; None is its own.
+
+    Raises StudyError for what is no model, and for one that cuts the answer into other tokens or
+    works on huge photographs at another size: nothing then says which tokens to score.
+    """
+    model = None if model is None else opened(model)
+    if model is None or target is None or model is target.bound.adapter:
+        return target
+    mine, text = target.bound.adapter, target.answer.text
+    bound = model.bind(target.bound.size, target.bound.question)
+    alike = _spelling(model, target.answer) == _spelling(mine, target.answer)
+    if not alike or tuple(getattr(bound, "work_size", target.size)) != target.size:
+        raise StudyError(
+            f"{model.name} has other tokens for {text!r} than {mine.name}, or sees the picture at "
+            "another size; explain the answer with it, and put the map in by dataclasses.replace."
+        )
+    image, baseline = (x.to(model.device) for x in (target.image, target.baseline))
+    return replace(target, bound=bound, image=image, baseline=baseline)
+
+
+def _spelling(model, answer) -> list[str]:
+    """The answer and each of its tokens as a model's tokenizer reads their numbers."""
+    ids = answer.token_ids.tolist()
+    try:
+        return [model.tokenizer.decode(some) for some in (ids, *([i] for i in ids))]
+    except (IndexError, OverflowError):  # a number that this vocabulary does not have
+        return []
 
 
 def every_way(
@@ -229,12 +268,10 @@ def unit_means(saliency: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def unit_labels(target: Target, units: str | np.ndarray) -> np.ndarray:
     """Labels int (h, w), numbered 0 .. U-1 without holes, in the target's working size."""
-    if isinstance(units, np.ndarray):
-        labels = _nearest(units, target)
-    elif units in UNITS:
-        labels = UNITS[units](target)
+    if isinstance(units, np.ndarray | Tensor | list | tuple):
+        labels = _nearest(_labels(units), target)
     else:
-        raise unknown("unit", units, UNITS)
+        labels = UNITS[choice(units, "unit", UNITS)](target)
     return np.unique(labels, return_inverse=True)[1].reshape(target.size)
 
 
@@ -298,11 +335,11 @@ def _curve(fractions, log_probs: Tensor, full: Tensor, none: Tensor) -> Curve:
     return Curve(fractions, p, stretched(p, p1, p0), stretched(q, q1, q0))
 
 
-def _check(steps: int, batch: int, compat: str | None) -> None:
-    if steps < 1 or batch < 1:
-        raise StudyError(f"steps and batch must be at least 1, not {steps} and {batch}.")
-    if compat not in (None, "paper_code"):
-        raise StudyError(f"compat is None or 'paper_code', not {compat!r}.")
+def _check(explanation, compat: str | None) -> None:
+    if not isinstance(explanation, Explanation):
+        raise StudyError(f"What is scored is an Explanation of explain, not {named(explanation)}.")
+    if compat is not None and not (isinstance(compat, str) and compat == "paper_code"):
+        raise StudyError(f"compat is None or 'paper_code', not {named(compat)}.")
 
 
 def _score(deletion, insertion, steps, units, fill, min_gap, compat) -> Faithfulness:
@@ -346,6 +383,18 @@ def _empty(status: str, steps: int, units: str, fill: str) -> Faithfulness:
 
 def _finite(explanation: Explanation) -> bool:
     return bool(np.isfinite(explanation.saliency).all())
+
+
+def _labels(units) -> np.ndarray:
+    """Unit labels as whole numbers (H, W)."""
+    found = units.cpu().numpy() if isinstance(units, Tensor) else units
+    try:
+        found = np.asarray(found)
+    except ValueError:
+        raise StudyError("Unit labels are a table (H, W) of whole numbers; rows differ.") from None
+    if found.dtype.kind not in "iub":
+        raise StudyError(f"Unit labels are whole numbers (H, W), not {found.dtype}.")
+    return found
 
 
 def _nearest(labels: np.ndarray, target: Target) -> np.ndarray:

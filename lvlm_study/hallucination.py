@@ -18,6 +18,7 @@ import torch
 from .detection import confidences
 from .errors import StudyError
 from .images import load_image, to_tensor
+from .models import with_model
 from .plausibility import auc
 from .statistics import Estimate, estimate
 
@@ -36,6 +37,7 @@ class Presence:
     absent: tuple[str, ...]
 
 
+@with_model
 def ask_presence(
     model, pictures: Iterable[Presence], question: str = QUESTION, max_new_tokens: int = 8
 ) -> pd.DataFrame:
@@ -177,7 +179,7 @@ def sprite_presence(items, absent: int | None = None, seed: int = 0) -> list[Pre
         known.add(scene)
         shown = tuple(sorted({o.name for o in scene.objects}))
         others = random.permutation([n for n in scenes.names() if n not in shown]).tolist()
-        out.append(Presence(item.id, item.image, shown, tuple(others[:absent])))
+        out.append(Presence(item.id, item.source, shown, tuple(others[:absent])))
     return out
 
 
@@ -190,5 +192,5 @@ def pope_presence(items) -> list[Presence]:
     for picture, some in asked.items():
         known = {item.extra["object"]: item.extra["present"] for item in some}
         there, absent = (tuple(n for n, p in known.items() if p == want) for want in (True, False))
-        out.append(Presence(Path(picture).name, some[0].image, there, absent))
+        out.append(Presence(Path(picture).name, some[0].source, there, absent))
     return out

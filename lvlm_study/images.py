@@ -8,6 +8,7 @@ import os
 import struct
 import warnings
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from .errors import StudyError
 
 MAX_PIXELS = 150_000_000  # below Pillow's own refusal; no laptop explains more than that anyway
 WITH_ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
+_filters = Lock()  # Python keeps one list of warning filters for all threads
 # What Pillow raises on damaged files of a dozen formats: found by cutting and overwriting bytes.
 BROKEN = (OSError, ValueError, SyntaxError, RuntimeError, EOFError, MemoryError, struct.error)
 
@@ -58,7 +60,7 @@ def _from_path(path: Path) -> np.ndarray:
     name = _one_line(path)
     try:
         _check_file(path, name)
-        with warnings.catch_warnings():
+        with _filters, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about large or slightly odd files
             with Image.open(path) as image:
                 _check_pixels(image, name)

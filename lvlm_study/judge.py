@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from .benchmarks.base import Item
+from .errors import StudyError, named
 
 Tokens = list[str]
 VERDICTS = ("correct", "wrong", "undecided")
@@ -69,6 +70,13 @@ def judge(text: str, item: Item, second: Callable[[str], str] | None = None) -> 
     contradiction); nothing is counted silently. `second` is asked only about undecided answers: it
     takes a prompt and returns the reply of a text model, of which the first yes or no counts.
     """
+    text = getattr(text, "text", text)  # of an Answer
+    if not isinstance(text, str) or not isinstance(item, Item):
+        raise StudyError(
+            f"What is judged is a text, by an Item; not {named(text)} by {named(item)}."
+        )
+    if not (second is None or callable(second)):
+        raise StudyError(f"second is a function from text to text, not {named(second)}.")
     verdict = _first_tier(text, item)
     if verdict == "undecided" and second is not None and text.strip():
         prompt = SECOND_TIER.format(question=item.question, reference=item.reference, text=text)

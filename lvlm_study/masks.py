@@ -107,6 +107,7 @@ def break_ties(mask: Tensor, free: Tensor, seed: int, room: float = 1e-3) -> Ten
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # what is kept serves later calls, with gradients too
 def _weights(cells: int, pixels: int, align_corners: bool) -> Tensor:
     """(pixels, cells) bilinear interpolation matrix, rows sum to 1."""
     at = torch.arange(pixels, dtype=torch.float64)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .errors import StudyError
 from .images import load_image, to_tensor
+from .models import with_model
 from .statistics import Estimate, estimate
 
 LIKELIHOOD = (
@@ -27,7 +28,7 @@ WORDS = {word: i + 1 for i, word in enumerate(NUMBERS)}
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
-@torch.enable_grad()
+@with_model
 def step_towards(model, shared: Tensor, more: str, less: str, size: float = 1.0) -> Tensor:
     """Shared tokens (1, 1 + N, C) after one signed step of `size` towards `more`, from `less`.
 
@@ -59,6 +60,7 @@ class Shift:
     less: tuple[float, float]
 
 
+@with_model
 def shift(model, image, question: str, more: str, less: str, size: float = 1.0) -> Shift:
     """Ask before and after a step towards `more` and away from `less`."""
     from .detection import confidences

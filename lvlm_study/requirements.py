@@ -31,6 +31,7 @@ LEAST = {
     "ipywidgets": "8.0",
     "psutil": "5.9",
     "PyYAML": "6.0",
+    "regex": "2024.4.16",
     "tqdm": "4.65",
 }
 

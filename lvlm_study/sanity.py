@@ -23,6 +23,7 @@ from .heatmaps import METHODS
 from .heatmaps.base import TARGET_OPTIONS, Explanation, check_options
 from .images import load_image
 from .masks import render
+from .models.alone import alone
 from .plausibility import rank_correlation
 
 MODES = ("cascading", "independent")
@@ -212,7 +213,6 @@ def sensitivity(
     return Sensitivity(max(values), float(np.mean(values)), values, radius, status)
 
 
-@torch.no_grad()
 def infidelity(
     explanation: Explanation,
     draws: int = 100,
@@ -235,7 +235,8 @@ def infidelity(
     boxes = _squares(target.size, side, draws, seed)
     mass = _masses(explanation.saliency, target, boxes)
     empty = target.baseline if fill is None else fill
-    return _fidelity(mass, _losses(target, empty, boxes, batch))
+    with alone(target.bound.adapter), torch.no_grad():
+        return _fidelity(mass, _losses(target, empty, boxes, batch))
 
 
 def likeness(one: np.ndarray, other: np.ndarray) -> Likeness:
@@ -306,7 +307,7 @@ class _Run:
             raise unknown("method", method, METHODS)
         about = {k: v for k, v in options.items() if k in (*TARGET_OPTIONS, "baseline")}
         own = {k: v for k, v in options.items() if k not in about}
-        check_options(method, METHODS[method], own)
+        own = check_options(method, METHODS[method], own)
         self.method, self.seed, self.options = METHODS[method], seed, own
         rgb = load_image(image)
         self.target, reliance = make_target(model, rgb, question, seed=seed, **about)
@@ -315,7 +316,8 @@ class _Run:
     def map(self, target: Target | None = None, seed: int | None = None) -> np.ndarray:
         """The method's map in the size of the target's image, float64 (h, w)."""
         target, seed = target or self.target, self.seed if seed is None else seed
-        grid = self.method(target, seed=seed, **self.options).detach().float().cpu()
+        with alone(target.bound.adapter):
+            grid = self.method(target, seed=seed, **self.options).detach().float().cpu()
         if tuple(grid.shape) != target.size:
             grid = render(grid[None, None], target.size)[0, 0]
         return grid.double().numpy()

@@ -9,18 +9,19 @@ from collections.abc import Callable
 from torch import Tensor, eye
 
 from .answers import make_target, retarget, token_spans, tokens_within
-from .errors import StudyError, unknown
+from .arguments import asked, check_seed, choice
+from .errors import StudyError
 from .heatmaps import METHODS
 from .heatmaps.base import Explanation, check_options, explain_target
-from .images import load_image
-from .models.base import Answer
+from .models import Answer, with_model
 from .words import word_spans
 
 
+@with_model
 def explain_tokens(
     model,
     image,
-    question: str,
+    question: str | None = None,
     method: str = "igos",
     by: str = "word",
     seed: int = 0,
@@ -37,12 +38,9 @@ def explain_tokens(
     default it is the model's own. `options` go to the method,
     which runs once a word. Raises StudyError for unknown names and an answer without words.
     """
-    if method not in METHODS:
-        raise unknown("method", method, METHODS)
-    if by not in PARTS:
-        raise unknown("part of an answer", by, PARTS)
-    check_options(method, METHODS[method], options)
-    rgb = load_image(image)
+    method, by = choice(method, "method", METHODS), choice(by, "part of an answer", PARTS)
+    options, seed = check_options(method, METHODS[method], options), check_seed(seed)
+    rgb, question = asked(image, question)
     ask = {"baseline": baseline, "answer": answer, "tokens": "all", "seed": seed}
     target, reliance = make_target(model, rgb, question, **ask)
     parts = PARTS[by](reliance.answer)

@@ -35,7 +35,7 @@ from .statistics import estimate
 from .stored import with_fill
 
 DROPS = {"lt30": (-math.inf, 0.3), "30_70": (0.3, 0.7), "gt70": (0.7, math.inf)}
-SKIPPED = ("no_crucial_tokens", "no_gap", "diverged", "constant", "empty_answer", "error")
+SKIPPED = ("no_crucial_tokens", "no_gap", "diverged", "empty_answer", "error")
 RATED = ("deletion", "insertion", "gap", "gap_raw")
 PLAUSIBLE = ("energy", "auc", "pointing", "rank_accuracy", "iou_sum")
 BAND = {"lt30": "below 30 %", "30_70": "30 to 70 %"}
@@ -135,12 +135,14 @@ def of_evidence(frame: pd.DataFrame) -> dict:
 def of_method(frame: pd.DataFrame, errors: int = 0) -> dict:
     """Scores of one method over the items that could be scored, and the count of the others.
 
-    Constant maps are among the scored ones, with the gap of chance (`as_chance`), and counted.
+    Constant maps are among the scored ones, with the gap of chance (`as_chance`); `silent` says how
+    many they are. An item is counted once, in `n` or in `skipped`.
     """
     scored = as_chance(frame[frame.status.isin(["ok", "constant"])])
     skipped = frame.status.value_counts()
     return {
         "n": len(scored),
+        "silent": int((scored.status == "constant").sum()),
         "skipped": {name: int(skipped.get(name, 0)) for name in SKIPPED} | {"error": errors},
         **{name: interval(scored[name]) for name in RATED},
         "seconds": number(scored.seconds.mean()),

@@ -305,7 +305,7 @@ def test_a_recipe_runs_from_nothing_to_an_answer(name, work, tmp_path, monkeypat
         f"mini/{name}", work, out=tmp_path / name, budget=training.SMOKE, say=str
     )
     adapter = load_model(folder)
-    assert adapter.answer(items[0].image(), items[0].question, max_new_tokens=2).tokens
+    assert adapter.answer(items[0].image, items[0].question, max_new_tokens=2).tokens
     counts = json.loads((folder / "accuracy.json").read_text())
     assert sum(n for _, n in counts["picture"].values()) == 6
     assert (folder / "model.safetensors").stat().st_size < 10e6

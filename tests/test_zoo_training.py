@@ -158,7 +158,7 @@ def test_a_member_is_trained_from_nothing_and_resumes(tmp_path, monkeypatch):
     options = dict(out=tmp_path / "out", budget=SMOKE, say=str)
     folder = train("mini/llava-ov-m", tmp_path / "work", **options)
     adapter = load_model(folder)
-    assert adapter.answer(items[0].image(), items[0].question, max_new_tokens=2).tokens
+    assert adapter.answer(items[0].image, items[0].question, max_new_tokens=2).tokens
     counts = json.loads((folder / "accuracy.json").read_text())
     assert sum(n for _, n in counts["picture"].values()) == 6
     first = (folder / "model.safetensors").read_bytes()

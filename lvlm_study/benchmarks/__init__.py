@@ -2,8 +2,9 @@
 
 import inspect
 from collections.abc import Sequence
+from os import PathLike
 
-from ..errors import StudyError, unknown
+from ..errors import StudyError, named, unknown
 from .base import Item
 from .cub import cub
 from .cv_bench import cv_bench
@@ -43,12 +44,15 @@ LOADERS = {
 
 NO_DEFAULT = inspect.Parameter.empty
 
-__all__ = ["Item", "benchmarks", "load_benchmark"]
+__all__ = ["Item", "benchmarks", "list_benchmarks", "load_benchmark"]
 
 
 def benchmarks() -> list[str]:
     """The names that `load_benchmark` knows."""
     return list(LOADERS)
+
+
+list_benchmarks = benchmarks  # beside list_models and list_methods
 
 
 def load_benchmark(name: str, **options) -> Sequence[Item]:
@@ -57,6 +61,8 @@ def load_benchmark(name: str, **options) -> Sequence[Item]:
     `options` go to its loader, `source=FOLDER` among them. StudyError for an unknown name, a
     revision where there is no hub dataset, and a folder that is missing or of no use.
     """
+    if not isinstance(name, str):
+        raise unknown("benchmark", name, LOADERS)
     short, _, revision = name.partition("@")
     if short not in LOADERS:
         raise unknown("benchmark", name, LOADERS)
@@ -69,4 +75,9 @@ def load_benchmark(name: str, **options) -> Sequence[Item]:
         raise StudyError(f"{short} is made here and reads no folder; leave the folder out.")
     if "source" not in options and "source" in takes and takes["source"].default is NO_DEFAULT:
         raise StudyError(f"{short} cannot be downloaded; give its folder, --data {short}=FOLDER.")
+    for key, value in options.items():
+        if key not in takes:
+            raise unknown(f"option of {short}", key, takes or ["none"])
+        if key in ("source", "revision") and not isinstance(value, str | PathLike | None):
+            raise StudyError(f"{key} of {short} is text or a path, not {named(value)}.")
     return LOADERS[short](**options)

@@ -3,6 +3,7 @@
 A method is one function in one file, `name(target, *, seed=0, **options) -> Tensor`, entered below.
 """
 
+from ..models import with_model
 from .attention import attention, rollout
 from .base import Cost, Explanation, run
 from .controls import center, random, sobel
@@ -42,7 +43,7 @@ METHODS = {
     "sobel": sobel,
 }
 
-__all__ = ["METHODS", "Cost", "Explanation", "explain", "methods"]
+__all__ = ["METHODS", "Cost", "Explanation", "explain", "list_methods", "methods"]
 
 
 def methods() -> list[str]:
@@ -50,15 +51,27 @@ def methods() -> list[str]:
     return list(METHODS)
 
 
+list_methods = methods  # beside list_models and list_benchmarks
+
+
+@with_model
 def explain(
-    model, image, question: str, method: str = "igos", seed: int = 0, baseline="blur", **options
+    model,
+    image,
+    question: str | None = None,
+    method: str = "igos",
+    seed: int = 0,
+    baseline="blur",
+    **options,
 ) -> Explanation:
     """Explain a model's answer to `question` about `image` as a heatmap over its pixels.
 
-    `baseline` is the picture without information. `options` go to the method (see its function), or
-    choose the target: `answer` (any text, by default what the model says), `threshold`, `tokens`
-    ("llr", "all", "keywords", "word" or token numbers), `word`, `exclude` (see
-    `answers.make_target`). Raises StudyError for unknown names; an answer without crucial tokens is
-    no error but a status.
+    `model` may be the name of one: it is loaded, and the last one named is kept. `image` is
+    anything that `load_image` opens, or a benchmark item, which brings its question. `baseline` is
+    the picture without information: a name of `baselines()`, or a picture of the image's size.
+    `options` go to the method (see its function), or choose the target: `answer` (any text, by
+    default what the model says), `threshold`, `tokens` ("llr", "all", "keywords", "word" or token
+    numbers), `word`, `exclude` (see `answers.make_target`). Raises StudyError for unknown names
+    and values that make no sense; an answer without crucial tokens is no error but a status.
     """
     return run(METHODS, model, image, question, method, seed, baseline, options)

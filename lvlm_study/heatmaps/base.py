@@ -7,21 +7,21 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..answers import Reliance, Target, make_target
-from ..errors import StudyError, unknown
-from ..images import load_image
+from ..arguments import asked, check_seed, choice, matrix, number, whole
+from ..errors import StudyError, named, unknown
 from ..masks import render
-from ..models.base import Answer
+from ..models import Answer
+from ..models.alone import alone
 
 CONTROLS = ("random", "center", "sobel")  # know nothing of the model
-NUMBERS = {int: (Integral, "a whole number"), float: (Real, "a number")}  # what options must be
 MIN_GAP = 0.05  # least difference in mean probability between image and baseline worth explaining
 
 
@@ -33,7 +33,8 @@ class Cost:
     how far memory rose above its level at the start: on CUDA the allocator's own peak, on Linux
     the high-water mark of resident memory (reset first, so that the figure is this call's, freed
     memory handed back first), elsewhere the rise of the process maximum. Answering and choosing
-    tokens come before and are not counted; they are the same for every method.
+    tokens come before and are not counted; they are the same for every method. Waiting for another
+    thread's turn with the model is no part of it; memory is that of all that runs in the process.
     """
 
     forward: int = 0
@@ -68,6 +69,10 @@ class Explanation:
     seed: int
     options: dict
 
+    def __post_init__(self):
+        for name in ("saliency", "grid"):  # tensors and lists will do
+            object.__setattr__(self, name, matrix(getattr(self, name), name))
+
 
 def explain_target(
     method: Callable[..., Tensor],
@@ -85,7 +90,7 @@ def explain_target(
     options = dict(options or {})
     cost, grid, status = Cost(), torch.zeros(size), reliance.status
     if target is not None:
-        with measure(target.bound.adapter.model) as cost:
+        with alone(target.bound.adapter), measure(target.bound.adapter.model) as cost:
             grid = method(target, seed=seed, **options).detach().float().cpu()
         status = "ok" if abs(reliance.gap) >= MIN_GAP else "no_gap"
     if not torch.isfinite(grid).all():
@@ -114,15 +119,11 @@ TARGET_OPTIONS = ("answer", "threshold", "tokens", "word", "exclude")
 
 def run(methods: dict, model, image, question, method, seed, baseline, options) -> Explanation:
     """`heatmaps.explain` with the registry handed in: split the options, make the target, run."""
-    if method not in methods:
-        raise unknown("method", method, methods)
-    if not isinstance(question, str) or not question.strip():
-        raise StudyError("The question is empty; ask something about the image.")
-    function = methods[method]
+    function, seed = methods[choice(method, "method", methods)], check_seed(seed)
     about = {key: options[key] for key in TARGET_OPTIONS if key in options}
     own = {key: value for key, value in options.items() if key not in about}
-    check_options(method, function, own)
-    rgb = load_image(image)
+    own = check_options(method, function, own)
+    rgb, question = asked(image, question)
     target, reliance = make_target(model, rgb, question, baseline=baseline, seed=seed, **about)
     return explain_target(
         function,
@@ -137,19 +138,35 @@ def run(methods: dict, model, image, question, method, seed, baseline, options) 
     )
 
 
-def check_options(name: str, function: Callable, options: dict) -> None:
-    """Raise StudyError for an option that the method does not take, with near matches, or that is
-    no number where one is needed.
+def check_options(name: str, function: Callable, options: dict) -> dict:
+    """The options of a method as plain values.
+
+    Raises StudyError for one that the method does not take, with near matches, and for a value of
+    another type than its signature says.
     """
     known = dict(inspect.signature(function).parameters)
     for key in ("target", "seed"):
         known.pop(key, None)
-    for key, value in options.items():
+    for key in options:
         if key not in known:
             raise unknown(f"option of {name}", key, [*known, *TARGET_OPTIONS])
-        kind, words = NUMBERS.get(known[key].annotation, (object, ""))
-        if not isinstance(value, kind) or (words and isinstance(value, bool)):
-            raise StudyError(f"{key} of {name} must be {words}, not {value!r}.")
+    return {key: _option(f"{key} of {name}", known[key], options[key]) for key in options}
+
+
+def _option(name: str, known: inspect.Parameter, value):
+    """A value by its annotation; what is no plain type there is the method's own business."""
+    kinds = get_args(known.annotation) or (known.annotation,)
+    if value is None and type(None) in kinds:
+        return None
+    plain = [kind for kind in kinds if kind is not type(None)]
+    if plain == [int]:
+        return whole(value, name, 1 if known.name == "batch" else None)
+    if plain == [float]:
+        return number(value, name)
+    if plain in ([str], [bool]) and not isinstance(value, plain[0]):
+        words = "text" if plain == [str] else "True or False"
+        raise StudyError(f"{name} must be {words}, not {named(value)}.")
+    return value
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from ..errors import StudyError
+from ..models.alone import attention_by, lock_of
 from ..models.base import Adapter
 
 NAME = "watched"
@@ -86,13 +87,11 @@ class Listener:
 @contextmanager
 def watched(adapter, listener: Listener):
     """While open, the listener sees every call of its attention modules."""
-    model, usual = adapter.model, adapter.model.config._attn_implementation
     token = _listener.set(listener)
     try:
-        model.set_attn_implementation(NAME)
-        yield listener
+        with lock_of(adapter), attention_by(adapter.model, NAME):
+            yield listener
     finally:
-        model.set_attn_implementation(usual)
         _listener.reset(token)
 
 

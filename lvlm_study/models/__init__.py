@@ -1,6 +1,15 @@
 """Vision-language models as functions of pixels: load one, ask it, score its answer."""
 
 from .base import Adapter, Answer, Bound
-from .registry import load_model, models
+from .registry import list_models, load_model, models, opened, with_model
 
-__all__ = ["Adapter", "Answer", "Bound", "load_model", "models"]
+__all__ = [
+    "Adapter",
+    "Answer",
+    "Bound",
+    "list_models",
+    "load_model",
+    "models",
+    "opened",
+    "with_model",
+]

@@ -19,10 +19,12 @@ from transformers import GenerationConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
+from ..arguments import asked, check_question, whole
 from ..errors import StudyError
-from ..images import load_image, to_tensor
+from ..images import to_tensor
 from ..memory import in_parts
 from ..preprocess import Plan, Size
+from .alone import attention_by, exclusive, lock_of, locked, ordinary
 from .forced import spelled
 
 Used = tuple[np.ndarray, np.ndarray]  # view rows, view columns that reach a visual token (bool)
@@ -45,6 +47,10 @@ class Answer:
     log_probs: Tensor = field(repr=False)
     truncated: bool = False
     spans: tuple[tuple[int, int], ...] = field(default=(), repr=False)
+
+    def __post_init__(self):
+        for name in ("token_ids", "log_probs"):
+            object.__setattr__(self, name, ordinary(getattr(self, name)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +160,7 @@ class Bound:
         answer_ids = answer_ids.to(self.adapter.device)
         ids = torch.cat([self.prompt_ids, answer_ids[None, :-1]], 1).repeat(B, 1)  # (B, P + A - 1)
         extras = self.extras(B, ids.shape[1] - self.prompt_ids.shape[1])
-        with self._spoken(ids) as ids:
+        with lock_of(self.adapter), self._spoken(ids) as ids:
             return self.adapter.model(
                 input_ids=ids,
                 **inputs,
@@ -241,12 +247,8 @@ class Adapter(ABC):
 
         The fast kernels keep no weights, and transformers then returns none without a word.
         """
-        usual = self.model.config._attn_implementation
-        self.model.set_attn_implementation("eager")
-        try:
+        with lock_of(self), attention_by(self.model, "eager"):
             yield
-        finally:
-            self.model.set_attn_implementation(usual)
 
     @property
     def vision(self) -> torch.nn.Module:
@@ -289,6 +291,7 @@ class Adapter(ABC):
 
     # --- what all families share -----------------------------------------------------------
 
+    @exclusive
     def bind(self, size: Size, question: str) -> Bound:
         """Tie the model to images of `size` (H, W) and one question. Raises StudyError."""
         size = (int(size[0]), int(size[1]))
@@ -320,11 +323,11 @@ class Adapter(ABC):
             )
         return text
 
+    @exclusive
     @torch.no_grad()
     def generate(self, bound: Bound, x: Tensor, max_new_tokens: int = 64) -> Tensor:
         """The greedy answer to one picture (1, 3, H, W): ids (A,) without the end-of-text token."""
-        if max_new_tokens < 1:
-            raise StudyError(f"max_new_tokens must be at least 1, not {max_new_tokens}.")
+        max_new_tokens = whole(max_new_tokens, "max_new_tokens", 1)
         out = self.model.generate(
             input_ids=bound.prompt_ids,
             attention_mask=torch.ones_like(bound.prompt_ids),
@@ -336,33 +339,39 @@ class Adapter(ABC):
         ids = out[0, bound.prompt_ids.shape[1] :]
         return ids[:-1] if len(ids) and int(ids[-1]) in self._eos else ids
 
-    def answer(self, image, question: str, max_new_tokens: int = 64) -> Answer:
-        """Ask the model: `image` is anything that `load_image` opens.
+    @exclusive
+    def answer(self, image, question: str | None = None, max_new_tokens: int = 64) -> Answer:
+        """Ask the model: `image` is anything that `load_image` opens, or an item with its question.
 
-        `truncated` is True when the answer is as long as `max_new_tokens` allows: one that ends by
-        itself has spent a token on its end.
+        A question given besides an item wins. `truncated` is True when the answer is as long as
+        `max_new_tokens` allows: one that ends by itself has spent a token on its end.
         """
-        x = to_tensor(load_image(image))
+        rgb, question = asked(image, question)
+        x = to_tensor(rgb)
         bound = self.bind(x.shape[-2:], question)
         ids = self.generate(bound, x, max_new_tokens)
         return self.read(bound, x, ids, truncated=len(ids) >= max_new_tokens)
 
+    @exclusive
     def forced(self, image, question: str, text: str) -> Answer:
         """Any text as the answer to a question, in the model's own tokens; `truncated` is False.
 
         What the model said, given back as text, is the same Answer again, unless decoding lost
         something (see `forced.spelled`). Raises StudyError for no text and for control tokens.
         """
-        x = to_tensor(load_image(image))
+        rgb, question = asked(image, question)
+        x = to_tensor(rgb)
         bound = self.bind(x.shape[-2:], question)
         return self.read(bound, x, spelled(bound, x, text))
 
+    @exclusive
     @torch.no_grad()
     def read(self, bound: Bound, x: Tensor, ids: Tensor, truncated: bool = False) -> Answer:
         """Wrap answer ids (A,), scored on the picture (1, 3, H, W), as an Answer."""
         text, tokens, spans = located(self.tokenizer, ids.tolist())
         return Answer(text, tokens, ids.cpu(), bound.log_probs(x, ids)[0].cpu(), truncated, spans)
 
+    @locked
     def encode(self, bound: Bound, x: Tensor) -> Tensor:
         """Projected visual tokens (B, N, D), newline tokens included, in prompt order."""
         inputs = bound.pixels(x) | self.encoder_extras(bound, len(x))
@@ -393,8 +402,7 @@ class Adapter(ABC):
         return self.tokenizer(text, add_special_tokens=special, return_tensors="pt").input_ids
 
     def _check_question(self, question: str) -> None:
-        if not isinstance(question, str) or not question.strip():
-            raise StudyError("The question is empty; ask something about the image.")
+        check_question(question)
         if any("\ud800" <= sign <= "\udfff" for sign in question):  # a byte of the command line
             raise StudyError("The question has bytes that are no UTF-8 text; write it in UTF-8.")
         self.check_signs("question", question)

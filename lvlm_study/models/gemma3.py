@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..errors import StudyError
 from ..preprocess import Plan, Size, Spec, filter_name
+from .alone import locked
 from .base import Adapter, Bound, Geometry, boxes_of, patch_edges, used_pixels
 from .llava import edge_pair, normalisation
 
@@ -99,6 +100,7 @@ class Gemma3(Adapter):
         kinds = torch.cat([image, image.new_zeros(A)]).repeat(B, 1)  # (B, P + A), 1 = image
         return {"token_type_ids": kinds.to(self.device)}
 
+    @locked
     def encode(self, bound: Bound, x: Tensor) -> Tensor:
         """As in Adapter; the tokens of a picture's views stand behind each other."""
         out = self.model.model.get_image_features(**bound.pixels(x)).pooler_output

@@ -12,6 +12,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optim
 
 from ..errors import StudyError
 from ..preprocess import Plan, Size, Spec, filter_name
+from .alone import locked
 from .base import Adapter, Bound, Geometry, boxes_of, patch_edges, used_pixels
 from .llava import edge_pair, normalisation
 
@@ -71,6 +72,7 @@ class InternVL(Adapter):
         """All tiles of all pictures in one batch, (B * T, 3, side, side)."""
         return {"pixel_values": torch.cat(views, 1).flatten(0, 1)}  # (B * T, 3, side, side)
 
+    @locked
     def encode(self, bound: Bound, x: Tensor) -> Tensor:
         """As in Adapter; the tokens of a picture's tiles stand behind each other."""
         out = self.model.model.get_image_features(**bound.pixels(x)).pooler_output

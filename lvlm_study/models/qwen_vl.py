@@ -18,6 +18,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDe
 
 from ..errors import StudyError
 from ..preprocess import Plan, Size, Spec, filter_name
+from .alone import locked
 from .base import Adapter, Bound, Geometry, boxes_of, patch_edges, used_pixels
 from .llava import normalisation
 
@@ -99,6 +100,7 @@ class Qwen3VL(Qwen2VL):
     model_class = Qwen3VLForConditionalGeneration
     fallback = CHAT + ASSISTANT
 
+    @locked
     def encode(self, bound: Bound, x: Tensor) -> Tensor:
         """As in Adapter; features for deeper layers follow in the last dimension."""
         inputs = bound.pixels(x) | self.encoder_extras(bound, len(x))

@@ -5,7 +5,9 @@ A further family is one line in `FAMILIES`: its `model_type` (config.json) and i
 
 import os
 import re
+from functools import lru_cache, wraps
 from pathlib import Path
+from threading import Lock
 
 import torch
 from huggingface_hub import snapshot_download
@@ -18,10 +20,11 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from ..errors import StudyError, unknown
+from ..errors import StudyError, named, unknown
 from ..paths import data_dir
 from ..zoo import manifest
 from . import checkpoint, configs
+from .alone import alone
 from .anyres import LlavaNext, LlavaOnevision
 from .base import Adapter
 from .cambrian import Cambrian
@@ -60,12 +63,16 @@ DTYPES = {
 }
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_opening = Lock()  # threads that name one model at once shall load it once
 
 
 def models() -> list[str]:
     """Names of the zoo's checkpoints, `mini/...`; hub ids and folders can be loaded besides."""
     found = (data_dir() / "zoo").glob("*/config.json")
     return sorted(f"mini/{p.parent.name}" for p in found if not is_part(p))
+
+
+list_models = models  # beside list_methods and list_benchmarks
 
 
 def zoo_name(name: str) -> str:
@@ -84,6 +91,7 @@ def is_part(config: Path) -> bool:
     return '"owlvit"' in config.read_text(encoding="utf-8", errors="replace")
 
 
+@torch.inference_mode(False)  # weights made in inference mode could never be explained
 def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
     """Load a vision-language model, ready to explain.
 
@@ -91,12 +99,15 @@ def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
     ("org/name", "org/name@revision") or a folder in the Hugging Face layout. `dtype`: a torch dtype
     or its name; by default float32 on the CPU and the checkpoint's own on a GPU. `device`: by
     default the GPU if there is one; "auto" spreads a large model over all GPUs, a dict {module
-    name: device} as it says (both need accelerate).
+    name: device} as it says (both need accelerate). Threads may share a model: they take turns.
     Quantised checkpoints need the packages that wrote them.
     Raises StudyError for an unknown name or architecture, a missing or damaged file, a model that
     takes no images. Runs no code from the checkpoint and reads no pickles.
     """
-    spread = device if device == "auto" or isinstance(device, dict) else None
+    if not isinstance(name, str | os.PathLike):
+        raise StudyError(f"A model is named by text or a path, not {named(name)}.")
+    auto = isinstance(device, str) and device == "auto"
+    spread = device if auto or isinstance(device, dict) else None
     device = pick_device(None if spread else device)
     dtype = pick_dtype(dtype, device)
     name = zoo_name(str(name))
@@ -117,6 +128,39 @@ def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
     model = checkpoint.load_weights(family.model_class, folder, dtype, spread)
     model = model if spread else model.to(device)
     return family(name, model, tokenizer, processor, template)
+
+
+def opened(model):
+    """The model itself, or the one of that name: it is loaded, and the last one named is kept.
+
+    Raises StudyError for what is no model of ours, such as a bare transformers model.
+    """
+    if isinstance(model, str | os.PathLike):
+        with _opening:
+            return _named(os.fspath(model))
+    if not all(callable(getattr(model, what, None)) for what in ("bind", "answer")):
+        raise StudyError(
+            f"A model comes from load_model, or is the name of one; this is {named(model)}. Open a "
+            'bare transformers model from its folder or hub id, load_model("org/name").'
+        )
+    return model
+
+
+@lru_cache(maxsize=1)
+def _named(name: str) -> Adapter:
+    return load_model(name)
+
+
+def with_model(function):
+    """A function whose first argument is a model, or a name of one, run `alone` with it."""
+
+    @wraps(function)
+    def run(model, *args, **options):
+        model = opened(model)
+        with alone(model):
+            return function(model, *args, **options)
+
+    return run
 
 
 def find_folder(name: str) -> Path:
@@ -177,10 +221,12 @@ def pick_device(device) -> torch.device:
     """The device asked for, or the first GPU, or the CPU."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not isinstance(device, str | int | torch.device):
+        raise StudyError(f"A device is named by text, such as 'cuda:0', not {named(device)}.")
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, TypeError) as error:
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         raise StudyError(
             f"There is no device {str(device)!r} here ({checkpoint.one_line(error)})."
         ) from error
@@ -195,6 +241,6 @@ def pick_dtype(dtype, device: torch.device) -> torch.dtype | str:
         if not dtype.is_floating_point:
             raise StudyError(f"A model needs a floating-point dtype, not {dtype}.")
         return dtype
-    if str(dtype) not in DTYPES:
-        raise unknown("dtype", str(dtype), DTYPES)
-    return DTYPES[str(dtype)]
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    return DTYPES[dtype]

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..answers import Target
+from ..arguments import asked
 from ..errors import StudyError, unknown
-from ..images import load_image, to_tensor
+from ..images import to_tensor
 from ..models.base import Answer
 from ..models.forced import check_text
 
@@ -183,9 +184,9 @@ class PlantedReader:
         return rows[: int(ends[0])] if len(ends) else rows
 
     @torch.no_grad()
-    def answer(self, image, question: str, max_new_tokens: int = 64) -> Answer:
+    def answer(self, image, question: str | None = None, max_new_tokens: int = 64) -> Answer:
         """The greedy answer about an image, with its log-probabilities."""
-        rgb = load_image(image)
+        rgb, question = asked(image, question)
         bound, x = self.bind(rgb.shape[:2], question), to_tensor(rgb)
         ids = self.generate(bound, x, max_new_tokens)
         tokens = tuple(self.tokenizer.words[int(i)] for i in ids)
@@ -195,7 +196,7 @@ class PlantedReader:
     @torch.no_grad()
     def forced(self, image, question: str, text: str) -> Answer:
         """Any text that its words can say, as an answer."""
-        rgb = load_image(image)
+        rgb, question = asked(image, question)
         ids = torch.tensor(self.tokenizer.split(text))
         tokens = tuple(self.tokenizer.words[int(i)] for i in ids)
         scores = self.bind(rgb.shape[:2], question).log_probs(to_tensor(rgb), ids)[0]
