@@ -27,7 +27,7 @@ def asked(image, question=None) -> tuple[np.ndarray, str]:
 def check_question(question) -> str:
     """The question, if it is text that asks something. Raises StudyError."""
     if question is None:
-        raise StudyError("There is no question; give one after the image, or a benchmark item.")
+        raise StudyError("The question is empty; give one after the image, or a benchmark item.")
     if not isinstance(question, str):
         raise StudyError(f"A question is text, not {named(question)}.")
     if not question.strip():
@@ -96,8 +96,6 @@ def matrix(value, name: str) -> np.ndarray:
 
 
 def _range(least, most) -> str:
-    if least is None and most is None:
-        return "finite"
-    if most is None:
-        return f"at least {least}"
-    return f"at most {most}" if least is None else f"{least} to {most}"
+    low = [] if least is None else [f"at least {least}"]
+    high = [] if most is None else [f"at most {most}"]
+    return " and ".join(low + high) or "finite"

@@ -163,10 +163,10 @@ def report(ex, scores: dict, options) -> str:
     """What the terminal shows of an explanation."""
     import math
 
-    from .answers import marked
+    from .answers import LARGEST, marked
 
     marks = ("\033[1;31m", "\033[0m") if sys.stdout.isatty() else ("[", "]")
-    words = {"ratio": math.exp(options.threshold), "baseline": options.baseline}
+    words = {"ratio": math.exp(min(options.threshold, LARGEST)), "baseline": options.baseline}
     lines = [MINI_NOTE, ""] if ex.model.startswith("mini/") else []
     lines += [
         f"Question  {ex.question}",

@@ -326,3 +326,18 @@ def test_a_method_that_fails_in_the_middle_leaves_everything_as_it_was(
 
 
 GRADIENT_FREE = ("attention", "rollout", "rise", "occlusion", "tam", "eagle", "eagle_lazy", "ga")
+
+
+@pytest.mark.slow
+def test_threads_on_a_trained_model():
+    """Two threads on mini/llava-1.5: igos and iia, which once gave other maps without a word."""
+    trained, item = ls.load_model("mini/llava-1.5"), ls.load_benchmark("sprites")[5]
+    few = {"igos": {"iterations": 1, "steps": 4}, "iia": {"steps": 2}}
+
+    def run(method):
+        return told(ls.explain(trained, item, method=method, **few[method]))
+
+    order = ["igos", "iia", "iia", "igos"]
+    wanted = {method: run(method) for method in few}
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(run, order)) == [wanted[method] for method in order]

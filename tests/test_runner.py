@@ -487,25 +487,27 @@ def test_a_second_baseline_does_not_count_an_answer_twice():
 
 
 def test_faithfulness_summary_by_hand():
-    status = ["ok", "ok", "no_gap", "error"]
-    score = [0.2, 0.4, np.nan, np.nan]
+    status = ["ok", "ok", "no_gap", "constant", "error"]
+    score = [0.2, 0.4, np.nan, np.nan, np.nan]
     frame = pd.DataFrame(
         {
             "model": "m",
             "benchmark": "toy",
             "method": "igos",
-            "units": ["grid"] * 3 + [None],
-            "fill": ["blur"] * 3 + [None],
-            "item": list("abcd"),
+            "units": ["grid"] * 4 + [None],
+            "fill": ["blur"] * 4 + [None],
+            "item": list("abcde"),
             "status": status,
             **{name: score for name in summaries.RATED},
-            "seconds": [1.0, 3.0, 5.0, np.nan],
+            "seconds": [1.0, 3.0, 5.0, 2.0, np.nan],
             "forward": 100,
             "backward": 100,
         }
     )
     found = summaries.faithfulness_summary(frame)["m"]["toy"]["igos"]["grid"]
-    assert found["n"] == 2 and found["deletion"]["value"] == pytest.approx(0.3)
+    assert found["n"] == 3 and found["deletion"]["value"] == pytest.approx(0.3)
+    assert found["silent"] == 1 and found["n"] + sum(found["skipped"].values()) == len(frame)
+    assert found["gap"]["value"] == pytest.approx(0.2)  # a constant map has the gap of chance
     assert found["skipped"]["no_gap"] == 1 and found["skipped"]["error"] == 1
     assert found["seconds"] == 2
 

@@ -66,7 +66,7 @@ def explain(
 ) -> Explanation:
     """Explain a model's answer to `question` about `image` as a heatmap over its pixels.
 
-    `model` may be the name of one: it is loaded, and the last one named is kept. `image` is
+    `model` may be the name of one: it is loaded, and the last two named are kept. `image` is
     anything that `load_image` opens, or a benchmark item, which brings its question. `baseline` is
     the picture without information: a name of `baselines()`, or a picture of the image's size.
     `options` go to the method (see its function), or choose the target: `answer` (any text, by

@@ -131,7 +131,7 @@ def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
 
 
 def opened(model):
-    """The model itself, or the one of that name: it is loaded, and the last one named is kept.
+    """The model itself, or the one of that name: it is loaded, and the last two named are kept.
 
     Raises StudyError for what is no model of ours, such as a bare transformers model.
     """
@@ -146,7 +146,7 @@ def opened(model):
     return model
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # two, so that they can be compared in turns
 def _named(name: str) -> Adapter:
     return load_model(name)
 
