@@ -26,6 +26,7 @@ from .heatmaps.eagle import TIE, Search, greedy, slico
 from .heatmaps.gradient_alignment import answer_gradient, usual_queries
 from .heatmaps.igos import igos
 from .models import load_model, models
+from .progress import each, passes
 from .runner import ROUGH_STEPS, STEPS, Sweep, dealt
 from .zoo.planted import planted, planted_scene
 
@@ -253,7 +254,7 @@ def estimate_table(model, item, methods: list[str], items: int) -> str:
         f"{'answer and reliance':<65}{asking:>11.1f}{asking * items / 3600:>14.2f}",
     ]
     total, scoring = asking, scoring_passes()
-    for name in methods:
+    for name in each(methods, "counting passes", "method"):
         try:
             there, back = method_passes(name, target)
         except StudyError as refusal:  # a method that this model cannot have
@@ -389,7 +390,8 @@ def print_bench(model, item, rounds: int, items=()) -> dict:
     )
     races["scores"] = race_scores(model, ex, rounds)
     print(races["scores"], flush=True)
-    eagle = race_eagle(target)
+    with passes(model, "eagle"):
+        eagle = race_eagle(target)
     print(eagle_line(eagle), flush=True)
     if JOINT in models():
         print(ga_line(race_ga(target_of(load_model(JOINT), item))), flush=True)
@@ -420,7 +422,7 @@ def method_lines(model, item, names=METHODS):
         f"{'method':<24}{'time':>10}{'forward':>9}{'backward':>10}{'memory':>12}{'floor':>10}"
         f"{'ratio':>8}"
     )
-    for name in names:
+    for name in each(names, "every method", "method"):
         try:
             cost = explain(model, item.rgb, item.question, method=name, **asked).cost
         except StudyError as refusal:  # a method that this model cannot have
@@ -436,7 +438,7 @@ def method_lines(model, item, names=METHODS):
 
 def _race(name, target, work, floor, rounds, bar) -> Race:
     passes, floor_passes = counted(target, work), counted(target, floor)  # also warms both up
-    times = [(_seconds(work), _seconds(floor)) for _ in range(rounds)]
+    times = [(_seconds(work), _seconds(floor)) for _ in each(range(rounds), name, "round")]
     best = [min(column) for column in zip(*times, strict=True)]
     return Race(name, *best, passes, floor_passes, bar)
 
