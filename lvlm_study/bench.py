@@ -249,7 +249,7 @@ def estimate_table(model, item, methods: list[str], items: int) -> str:
         f"{model.name} on {item.id}: {forward:.3f} s a forward pass, {both:.3f} s forward and "
         "backward, measured here.",
         *pass_lines(costs.of_target(target), target.micro_batch(BATCH), picture_bytes(target)),
-        f"{'method':<24}{'map: forward':>14}{'backward':>10}{'scores: forward':>17}"
+        f"{'method':<23} {'map: forward':>13} {'backward':>9} {'scores: forward':>16}"
         f"{'s an item':>11}{f'h for {items}':>14}",
         f"{'answer and reliance':<65}{asking:>11.1f}{asking * items / 3600:>14.2f}",
     ]
@@ -258,12 +258,13 @@ def estimate_table(model, item, methods: list[str], items: int) -> str:
         try:
             there, back = method_passes(name, target)
         except StudyError as refusal:  # a method that this model cannot have
-            lines.append(f"{name:<24}not counted: {refusal}")
+            lines.append(f"{name:<23} not counted: {refusal}")
             continue
         seconds = back * both + max(there - back, 0) * forward + scoring * forward
         total += seconds
         hours = seconds * items / 3600
-        lines.append(f"{name:<24}{there:>14}{back:>10}{scoring:>17}{seconds:>11.1f}{hours:>14.2f}")
+        passes_made = f"{name:<23} {there:>13} {back:>9} {scoring:>16}"
+        lines.append(f"{passes_made} {seconds:>10.1f} {hours:>13.2f}")
     lines.append(f"{'together':<24}{total:>52.1f}{total * items / 3600:>14.2f}")
     return "\n".join(lines)
 
@@ -426,13 +427,13 @@ def method_lines(model, item, names=METHODS):
         try:
             cost = explain(model, item.rgb, item.question, method=name, **asked).cost
         except StudyError as refusal:  # a method that this model cannot have
-            yield f"{name:<24}{refusal}"
+            yield f"{name:<23} {refusal}"
             continue
         floor = cost.backward * both + max(cost.forward - cost.backward, 0) * forward
         ratio = f"{floor:8.2f} s{cost.seconds / floor:8.2f}" if floor else f"{'none':>10}"
         yield (
-            f"{name:<24}{cost.seconds:8.2f} s{cost.forward:>9}{cost.backward:>10}"
-            f"{cost.peak_bytes / 2**20:8.0f} MiB{ratio}"
+            f"{name:<23} {cost.seconds:8.2f} s {cost.forward:>8} {cost.backward:>9} "
+            f"{cost.peak_bytes / 2**20:7.0f} MiB{ratio}"
         )
 
 

@@ -35,6 +35,9 @@ CONTROL_DRAWS, CONTROL_STEPS = 2, 8  # for comparison: coarser curves
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):  # what a terminal cannot show is no reason to stop
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
     options = parser().parse_args(argv)
     options.command = ["lvlm-study", *(sys.argv[1:] if argv is None else argv)]
     try:
@@ -110,17 +113,19 @@ def explain(options) -> int:
         raise StudyError("The question is empty; ask something about the image.")
     rgb = load_image(options.image)
     if options.out is None:
-        _explain(options, rgb, None)
+        print(_explain(options, rgb, None))
         return 0
     from .explain_files import staged
 
     with staged(options.out) as stage:
-        _explain(options, rgb, stage)
+        told = _explain(options, rgb, stage)
+    print(told)  # only now: nothing that a terminal does can lose the files
     print(f"\nWritten to {options.out}: overlay.png, saliency.npz, explanation.json")
     return 0
 
 
-def _explain(options, rgb, stage: Path | None) -> None:
+def _explain(options, rgb, stage: Path | None) -> str:
+    """Write the files into `stage`; returns what is to be printed."""
     from .explain_files import describe, score_summary, write_files
     from .faithfulness import controls, deletion_insertion
     from .heatmaps import METHODS
@@ -149,11 +154,11 @@ def _explain(options, rgb, stage: Path | None) -> None:
     few = {"draws": CONTROL_DRAWS, "steps": CONTROL_STEPS, "seed": options.seed}
     with passes(model, "random and centre maps", 2 * (CONTROL_DRAWS + 1) * CONTROL_STEPS):
         scores = score_summary(own, controls(model, ex, **few) if own.status == "ok" else {})
-    print(report(ex, scores, options))
     if stage is not None:
         call = {"command": shlex.join(map(str, options.command)), "baseline": options.baseline}
         call |= {"max_new_tokens": options.max_new_tokens, "choice": choice}
         write_files(stage, rgb, ex, describe(ex, model, options.image, scores, call))
+    return report(ex, scores, options)
 
 
 def report(ex, scores: dict, options) -> str:
@@ -227,17 +232,19 @@ def list_names(options) -> int:
     from .heatmaps import METHODS
     from .models import models
 
+    sizes = {name: _model_size(name) for name in models()}
+    counts = {name: _item_count(name) for name in benchmarks()}
+    about = {
+        name: (method.__doc__ or "").strip().partition("\n")[0] for name, method in METHODS.items()
+    }
+    width = max(22, *map(len, (*sizes, *counts, *about)))
     print("Models (hub ids and folders can be given too)")
-    for name in models():
-        print(f"  {name:<24}{_model_size(name)}")
-    if not models():
-        print("  none yet; make one with 'lvlm-study train NAME'")
-    print("\nBenchmarks")
-    for name in benchmarks():
-        print(f"  {name:<24}{_item_count(name)}")
-    print("\nMethods")
-    for name, method in METHODS.items():
-        print(f"  {name:<24}{(method.__doc__ or '').strip().splitlines()[0]}")
+    for title, rows in (("", sizes), ("\nBenchmarks", counts), ("\nMethods", about)):
+        print(title) if title else None
+        for name, words in rows.items():
+            print(f"  {name:<{width}}  {words}")
+        if rows is sizes and not rows:
+            print("  none yet; make one with 'lvlm-study train NAME'")
     return 0
 
 
