@@ -26,6 +26,7 @@ from .heatmaps.eagle import TIE, Search, greedy, slic_zero
 from .heatmaps.gradient_alignment import answer_gradient, usual_queries
 from .heatmaps.igos import igos
 from .models import load_model, models
+from .progress import each, passes
 from .runner import ROUGH_STEPS, STEPS, Sweep, dealt
 from .zoo.planted import planted, planted_scene
 
@@ -248,21 +249,22 @@ def estimate_table(model, item, methods: list[str], items: int) -> str:
         f"{model.name} on {item.id}: {forward:.3f} s a forward pass, {both:.3f} s forward and "
         "backward, measured here.",
         *pass_lines(costs.of_target(target), target.micro_batch(BATCH), picture_bytes(target)),
-        f"{'method':<24}{'map: forward':>14}{'backward':>10}{'scores: forward':>17}"
+        f"{'method':<23} {'map: forward':>13} {'backward':>9} {'scores: forward':>16}"
         f"{'s an item':>11}{f'h for {items}':>14}",
         f"{'answer and reliance':<65}{asking:>11.1f}{asking * items / 3600:>14.2f}",
     ]
     total, scoring = asking, scoring_passes()
-    for name in methods:
+    for name in each(methods, "counting passes", "method"):
         try:
             there, back = method_passes(name, target)
         except StudyError as refusal:  # a method that this model cannot have
-            lines.append(f"{name:<24}not counted: {refusal}")
+            lines.append(f"{name:<23} not counted: {refusal}")
             continue
         seconds = back * both + max(there - back, 0) * forward + scoring * forward
         total += seconds
         hours = seconds * items / 3600
-        lines.append(f"{name:<24}{there:>14}{back:>10}{scoring:>17}{seconds:>11.1f}{hours:>14.2f}")
+        passes_made = f"{name:<23} {there:>13} {back:>9} {scoring:>16}"
+        lines.append(f"{passes_made} {seconds:>10.1f} {hours:>13.2f}")
     lines.append(f"{'together':<24}{total:>52.1f}{total * items / 3600:>14.2f}")
     return "\n".join(lines)
 
@@ -389,7 +391,8 @@ def print_bench(model, item, rounds: int, items=()) -> dict:
     )
     races["scores"] = race_scores(model, ex, rounds)
     print(races["scores"], flush=True)
-    eagle = race_eagle(target)
+    with passes(model, "eagle"):
+        eagle = race_eagle(target)
     print(eagle_line(eagle), flush=True)
     if JOINT in models():
         print(ga_line(race_ga(target_of(load_model(JOINT), item))), flush=True)
@@ -420,23 +423,23 @@ def method_lines(model, item, names=METHODS):
         f"{'method':<24}{'time':>10}{'forward':>9}{'backward':>10}{'memory':>12}{'floor':>10}"
         f"{'ratio':>8}"
     )
-    for name in names:
+    for name in each(names, "every method", "method"):
         try:
             cost = explain(model, item.rgb, item.question, method=name, **asked).cost
         except StudyError as refusal:  # a method that this model cannot have
-            yield f"{name:<24}{refusal}"
+            yield f"{name:<23} {refusal}"
             continue
         floor = cost.backward * both + max(cost.forward - cost.backward, 0) * forward
         ratio = f"{floor:8.2f} s{cost.seconds / floor:8.2f}" if floor else f"{'none':>10}"
         yield (
-            f"{name:<24}{cost.seconds:8.2f} s{cost.forward:>9}{cost.backward:>10}"
-            f"{cost.peak_bytes / 2**20:8.0f} MiB{ratio}"
+            f"{name:<23} {cost.seconds:8.2f} s {cost.forward:>8} {cost.backward:>9} "
+            f"{cost.peak_bytes / 2**20:7.0f} MiB{ratio}"
         )
 
 
 def _race(name, target, work, floor, rounds, bar) -> Race:
     passes, floor_passes = counted(target, work), counted(target, floor)  # also warms both up
-    times = [(_seconds(work), _seconds(floor)) for _ in range(rounds)]
+    times = [(_seconds(work), _seconds(floor)) for _ in each(range(rounds), name, "round")]
     best = [min(column) for column in zip(*times, strict=True)]
     return Race(name, *best, passes, floor_passes, bar)
 

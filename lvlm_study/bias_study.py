@@ -16,6 +16,7 @@ from torch import Tensor
 from .detection import confidences
 from .images import to_tensor
 from .perturbation import LIKELIHOOD, TEN, number_odds, read_number, step_towards
+from .progress import each
 from .statistics import estimate
 from .zoo import scenes
 from .zoo.bias import LESS, MORE, TRAIT
@@ -68,7 +69,7 @@ def shifts(model, some: Sequence[Case], sizes: Sequence[float] = SIZES) -> pd.Da
     detector's highest score for `more` after the change).
     """
     rows = []
-    for n, case in enumerate(some):
+    for n, case in enumerate(each(some, "scenes", "scene")):
         bound, shared = _look(model, case.scene)
         before = _numbers(model, bound, shared)
         changes = [("drawn", float("nan"), _look(model, exchanged(case))[1])]

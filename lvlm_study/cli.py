@@ -30,11 +30,15 @@ STATUS = {
     "constant": "constant: the map has the same value everywhere and says nothing.",
 }
 DISC = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST)
-CONTROL_DRAWS, CONTROL_STEPS = 2, 8  # for comparison: coarser curves than the map's 50 steps
+STEPS = 50  # of the map's curves
+CONTROL_DRAWS, CONTROL_STEPS = 2, 8  # for comparison: coarser curves
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):  # what a terminal cannot show is no reason to stop
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
     options = parser().parse_args(argv)
     options.command = ["lvlm-study", *(sys.argv[1:] if argv is None else argv)]
     try:
@@ -115,48 +119,56 @@ def explain(options) -> int:
         check_text(options.answer)
     rgb = load_image(options.image)
     if options.out is None:
-        _explain(options, rgb, None)
+        print(_explain(options, rgb, None))
         return 0
     from .explain_files import staged
 
     with staged(options.out) as stage:
-        _explain(options, rgb, stage)
+        told = _explain(options, rgb, stage)
+    print(told)  # only now: nothing that a terminal does can lose the files
     print(f"\nWritten to {options.out}: overlay.png, saliency.npz, explanation.json")
     return 0
 
 
-def _explain(options, rgb, stage: Path | None) -> None:
+def _explain(options, rgb, stage: Path | None) -> str:
+    """Write the files into `stage`; returns what is to be printed."""
     from .explain_files import describe, score_summary, write_files
     from .faithfulness import controls, deletion_insertion
+    from .heatmaps import METHODS
     from .heatmaps import explain as make
     from .models import load_model
+    from .progress import expected, passes
 
     model = load_model(options.model, dtype=options.dtype, device=options.device)
-    if options.answer is None:
-        answer = model.answer(rgb, options.question, options.max_new_tokens)
-    else:
-        answer = model.forced(rgb, options.question, options.answer)
+    with passes(model, "answer"):
+        if options.answer is None:
+            answer = model.answer(rgb, options.question, options.max_new_tokens)
+        else:
+            answer = model.forced(rgb, options.question, options.answer)
     choice = {"tokens": "word" if options.word else options.tokens, "word": options.word}
-    ex = make(
-        model,
-        rgb,
-        options.question,
-        method=options.method,
-        seed=options.seed,
-        baseline=options.baseline,
-        answer=answer,
-        threshold=options.threshold,
-        **choice,
-    )
-    own = deletion_insertion(model, ex, seed=options.seed)
+    with passes(model, options.method, expected(options.method, METHODS[options.method])):
+        ex = make(
+            model,
+            rgb,
+            options.question,
+            method=options.method,
+            seed=options.seed,
+            baseline=options.baseline,
+            answer=answer,
+            threshold=options.threshold,
+            **choice,
+        )
+    with passes(model, "deletion and insertion", 2 * STEPS):
+        own = deletion_insertion(model, ex, steps=STEPS, seed=options.seed)
     few = {"draws": CONTROL_DRAWS, "steps": CONTROL_STEPS, "seed": options.seed}
-    scores = score_summary(own, controls(model, ex, **few) if own.status == "ok" else {})
-    print(report(ex, scores, options))
+    with passes(model, "random and centre maps", 2 * (CONTROL_DRAWS + 1) * CONTROL_STEPS):
+        scores = score_summary(own, controls(model, ex, **few) if own.status == "ok" else {})
     if stage is not None:
         call = {"command": shlex.join(map(str, options.command)), "baseline": options.baseline}
         call |= {"max_new_tokens": options.max_new_tokens, "choice": choice}
         call |= {"answer_given": options.answer is not None}
         write_files(stage, rgb, ex, describe(ex, model, options.image, scores, call))
+    return report(ex, scores, options)
 
 
 def report(ex, scores: dict, options) -> str:
@@ -240,17 +252,19 @@ def list_names(options) -> int:
     from .heatmaps import METHODS
     from .models import models
 
+    sizes = {name: _model_size(name) for name in models()}
+    counts = {name: _item_count(name) for name in benchmarks()}
+    about = {
+        name: (method.__doc__ or "").strip().partition("\n")[0] for name, method in METHODS.items()
+    }
+    width = max(22, *map(len, (*sizes, *counts, *about)))
     print("Models (hub ids and folders can be given too)")
-    for name in models():
-        print(f"  {name:<24}{_model_size(name)}")
-    if not models():
-        print("  none yet; make one with 'lvlm-study train NAME'")
-    print("\nBenchmarks")
-    for name in benchmarks():
-        print(f"  {name:<24}{_item_count(name)}")
-    print("\nMethods")
-    for name, method in METHODS.items():
-        print(f"  {name:<24}{(method.__doc__ or '').strip().splitlines()[0]}")
+    for title, rows in (("", sizes), ("\nBenchmarks", counts), ("\nMethods", about)):
+        print(title) if title else None
+        for name, words in rows.items():
+            print(f"  {name:<{width}}  {words}")
+        if rows is sizes and not rows:
+            print("  none yet; make one with 'lvlm-study train NAME'")
     return 0
 
 
@@ -332,6 +346,7 @@ def run(options) -> int:
     from . import profiles
     from .engines import run as compute
     from .paths import data_dir
+    from .progress import say
     from .runner import Sweep
     from .summaries import report, write_summaries
     from .variants import expand
@@ -359,7 +374,7 @@ def run(options) -> int:
         fresh=options.fresh,
         folders=tuple(options.data),
     )
-    how = (options.engine, options.workers, options.gpus)
+    how = (options.engine, options.workers, options.gpus, say)
     torch.set_flush_denormal(True)  # gradients below 1e-38 made a Mini-Gemini pass 1.4 x as long
     if options.kept:
         compute(replace(sweep, methods=()), *how)
@@ -425,6 +440,7 @@ def _train_parser(commands) -> None:
 
 def train(options) -> int:
     """Hand over to the zoo."""
+    from .progress import say
     from .zoo.train import DETECTION, split_seed
     from .zoo.train import train as train_zoo
 
@@ -433,7 +449,7 @@ def train(options) -> int:
     if options.all:
         from .zoo.train import train_all
 
-        train_all(options.work)
+        train_all(options.work, say=say)
         return 0
     name = options.name.removeprefix("mini/")
     if name not in DETECTION:
@@ -445,7 +461,7 @@ def train(options) -> int:
     if own and name != "joint":
         raise StudyError(f"--{next(iter(own))} is for 'lvlm-study train joint' alone.")
     more |= own
-    train_zoo(name, options.work, say=print, **more)
+    train_zoo(name, options.work, say=say, **more)
     return 0
 
 
@@ -500,14 +516,15 @@ def _convert_parser(commands) -> None:
 def convert(options) -> int:
     """Read the tensors without running code, and write them where `load_model` finds them."""
     from .models.joint import convert_published
+    from .progress import bar
 
     if options.out.exists() and not options.force:
         raise StudyError(f"{options.out} is there already; choose another folder or add --force.")
     if options.out.is_file():
         raise StudyError(f"{options.out} is a file; name a folder to write.")
-    folder = convert_published(
-        options.weights, options.out, options.owl, options.llava, options.names
-    )
+    with bar(2, "file", "reading and writing the alignment") as counted:
+        names = (options.owl, options.llava, options.names)
+        folder = convert_published(options.weights, options.out, *names, step=counted.update)
     print(f"Written to {folder}; it needs {options.owl} and {options.llava} when it is loaded.")
     return 0
 
@@ -531,6 +548,7 @@ def detect(options) -> int:
     """Measure the joint model part by part; each part is one results file."""
     from .joint_study import study
     from .paths import data_dir
+    from .progress import say
 
     _at_least("items", options.items, 2)
     results = options.results or data_dir() / "results" / options.profile
@@ -542,6 +560,7 @@ def detect(options) -> int:
         profile=options.profile,
         seed=options.seed,
         pope=options.pope,
+        say=say,
     )
     return 0
 
@@ -566,6 +585,7 @@ def sanity(options) -> int:
     import pandas as pd
 
     from .paths import data_dir
+    from .progress import say
     from .stability import METHODS, shown, study
 
     _at_least("items", options.items, 1)
@@ -578,6 +598,7 @@ def sanity(options) -> int:
         items=options.items,
         profile=options.profile,
         seed=options.seed,
+        say=say,
     )
     print(shown(pd.DataFrame(tree["rows"]).astype({"value": float})).to_string(index=False))
     return 0

@@ -10,7 +10,9 @@ import math
 import os
 import shutil
 import tempfile
+import unicodedata
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from .method_names import UNITS
 from .shards import unwritable
 
 FILES = ("overlay.png", "saliency.npz", "explanation.json")  # in the order of their appearance
+FONT = "DejaVu Sans"  # comes with matplotlib
 SHOWN_SIDE = 1200  # pixels: larger photographs are reduced for the picture, not for the map
 
 
@@ -152,7 +155,10 @@ def draw_overlay(path: Path, rgb: np.ndarray, explanation, scores: dict) -> None
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    with matplotlib.rc_context({"axes.titlelocation": "left", "axes.titlesize": "medium"}):
+    style = {"axes.titlelocation": "left", "axes.titlesize": "medium"}
+    texts = (explanation.question, explanation.answer.text, explanation.model)
+    style["font.family"] = list(fonts_with("".join(texts))[0])
+    with matplotlib.rc_context(style):
         picture, saliency = shown(rgb, explanation.saliency)
         height, width = saliency.shape
         side = min(max(5.0 * height / width, 2.0), 9.0)
@@ -225,7 +231,32 @@ def shown(rgb: np.ndarray, saliency: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def _heading(explanation) -> str:
     answer = marked(explanation.answer, explanation.reliance.crucial, "[", "]")
-    return f"{_wrapped(explanation.question)}\n{_wrapped(answer)}".replace("$", r"\$")
+    lines = (_drawn(explanation.question, "question"), _drawn(answer, "answer"))
+    return "\n".join(map(_wrapped, lines)).replace("$", r"\$")
+
+
+def _drawn(text: str, name: str) -> str:
+    """A text as the picture shows it; where no installed font has its signs, where it stands."""
+    kept = "".join(c for c in text if not unicodedata.category(c).startswith("C") or c.isspace())
+    return f"({name}: see explanation.json)" if fonts_with(kept)[1] else kept
+
+
+@lru_cache(maxsize=8)
+def fonts_with(text: str) -> tuple[tuple[str, ...], frozenset[str]]:
+    """(installed fonts that have the signs of a text, the signs that none of them has)."""
+    from matplotlib import font_manager, ft2font
+
+    signs = {c for c in text if not c.isspace() and not unicodedata.category(c).startswith("C")}
+    names, files = [FONT], [font_manager.findfont(FONT)]
+    files += [font.fname for font in font_manager.fontManager.ttflist]
+    for file in dict.fromkeys(files):
+        if not signs:
+            break
+        font = ft2font.FT2Font(file)
+        found = {c for c in signs if ord(c) in font.get_charmap()}
+        names += [font.family_name] if found else []
+        signs -= found
+    return tuple(dict.fromkeys(names)), frozenset(signs)
 
 
 def _wrapped(text: str, width: int = 95) -> str:
@@ -236,7 +267,7 @@ def _wrapped(text: str, width: int = 95) -> str:
 
 def _map_title(explanation) -> str:
     state = "" if explanation.status == "ok" else f", {explanation.status.replace('_', ' ')}"
-    return f"{explanation.method}, {explanation.model}{state}"
+    return f"{explanation.method}, {_drawn(explanation.model, 'model')}{state}"
 
 
 def _score_line(explanation, scores: dict) -> str:

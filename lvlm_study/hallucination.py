@@ -20,6 +20,7 @@ from .errors import StudyError
 from .images import load_image, to_tensor
 from .models import with_model
 from .plausibility import auc
+from .progress import each
 from .statistics import Estimate, estimate
 
 QUESTION = "Is there {a} in the image? Only answer with 'yes' or 'no'."
@@ -49,7 +50,8 @@ def ask_presence(
     """
     if getattr(model, "detector", None) is None:
         raise StudyError(f"{model.name} has no detector to compare with; use a joint model.")
-    rows = [row for p in pictures for row in _rows(model, p, question, max_new_tokens)]
+    asked = each(pictures, "presence", "picture")
+    rows = [row for p in asked for row in _rows(model, p, question, max_new_tokens)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -34,6 +34,7 @@ from .images import to_tensor
 from .localisation import evidence_boxes, max_box_acc, two_choice
 from .models import load_model
 from .models.registry import find_folder
+from .progress import each
 from .runner import dealt, item_seed, stored_map
 from .shards import unwritable
 from .statistics import Estimate, estimate, paired_test
@@ -203,7 +204,7 @@ def pairs(mine: Study) -> None:
     known = set(zip(frame.pair, frame.method, strict=True))
     items = dealt(load_benchmark("sprites"), None)
     chosen = [(item, two) for item in items if (two := two_objects(item.extra["scene"]))]
-    for item, two in chosen[: mine.count("pairs")]:
+    for item, two in each(chosen[: mine.count("pairs")], "pairs", "pair"):
         fresh = [m for m in METHODS if (item.id, m) not in known]
         rows = pair_rows(mine, item, two, fresh) if fresh else []
         if rows:

@@ -17,7 +17,6 @@ file, where it must agree before rows are put together.
 
 import os
 import re
-import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -27,7 +26,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from tqdm import tqdm
 
 from . import identity, provenance, variants
 from .answers import make_target, visual_reliance
@@ -42,6 +40,7 @@ from .heatmaps.base import CONTROLS, Explanation, explain_target
 from .judge import judge
 from .models import load_model
 from .plausibility import plausibility
+from .progress import bar
 from .shards import chunk_lock, folder_name, outline, read_shard, set_aside, write_shard
 from .zoo import scenes
 
@@ -403,10 +402,9 @@ def chunk_sizes(sweep: Sweep) -> dict[tuple[str, int], int]:
     return sizes
 
 
-def progress(total: int) -> tqdm:
-    """A bar with the time left, quiet in log files."""
-    quiet = 0.5 if sys.stderr.isatty() else 30
-    return tqdm(total=total, unit="item", smoothing=0.05, file=sys.stderr, mininterval=quiet)
+def progress(total: int):
+    """A bar with the time left, on a terminal alone."""
+    return bar(total, leave=True)
 
 
 def fill_chunk(sweep: Sweep, model, benchmark: str, items, shards: list[Shard], step) -> int:

@@ -22,6 +22,7 @@ from .errors import StudyError
 from .heatmaps import explain
 from .method_names import title
 from .method_tables import interval, number, or_not_yet, spread
+from .progress import each
 from .runner import dealt, item_seed
 from .sanity import (
     infidelity,
@@ -60,7 +61,7 @@ COLUMNS = ["item", "method", "check", "stage", "value", "status"]
 def explainable(model, items, count: int, seed: int = 0) -> list[tuple]:
     """The first `count` items whose answer has crucial tokens, with the options that they need."""
     found = []
-    for item in items:
+    for item in each(items, "answering"):
         answer = model.answer(item.rgb, item.question)
         if not answer.tokens:
             continue
@@ -83,7 +84,8 @@ def measure(model, asked, methods=METHODS, say: Callable = print) -> pd.DataFram
     for method in methods:
         started = time.perf_counter()
         try:
-            for (item, answer), other in zip(asked, others, strict=True):
+            pairs = list(zip(asked, others, strict=True))
+            for (item, answer), other in each(pairs, method):
                 rows += [
                     {"item": item.id, "method": method} | row
                     for row in _checks(model, item, answer, method, other)

@@ -28,6 +28,7 @@ import pandas as pd
 
 from .kept import kept_shares
 from .method_tables import as_chance
+from .progress import each
 from .results import beside
 from .shards import made_with, read_table, unwritable
 from .similarity import meant_to_compare
@@ -265,7 +266,7 @@ def write_summaries(results: Path, profile: str, seed: int) -> dict[str, dict]:
     They cover everything in the folder, whichever run computed it. Returns the trees.
     """
     tables, out = Tables(Path(results), profile, seed), {}
-    for name, make in SUMMARIES.items():
+    for name, make in each(SUMMARIES.items(), "summaries", "file"):
         tree = make(tables)
         if tree:
             out[name] = tree

@@ -1,11 +1,13 @@
 """The commands as a reader types them: what they print, what they write, what they refuse."""
 
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
 import types
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +118,38 @@ def test_an_answer_without_crucial_tokens_is_told(monkeypatch, scene, tmp_path, 
     found = json.loads((tmp_path / "out" / "explanation.json").read_text())
     assert found["scores"]["map"]["deletion"] is None
     assert not np.load(tmp_path / "out" / "saliency.npz")["saliency"].any()
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_what_a_terminal_cannot_show_is_replaced(encoding, reader, scene, tmp_path, monkeypatch):
+    """The files are whole, the words stay in them, and the command ends well."""
+    question = "兔子是什么颜色？ नमस्ते é"
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", out)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # also "Glyph missing from font(s)"
+        assert explain(scene, "--method", "center", "--out", tmp_path / "o", question=question) == 0
+    out.flush()
+    assert b"Status    ok" in out.buffer.getvalue() and b"?" in out.buffer.getvalue()
+    assert json.loads((tmp_path / "o" / "explanation.json").read_text())["question"] == question
+
+
+def test_signs_without_a_font_are_told_where_they_stand():
+    assert explain_files._drawn("What colour?", "question") == "What colour?"
+    nobody = "\U0001f9ff\U0002fa1d\U000e0041"  # an amulet, a rare ideograph, a tag
+    assert explain_files.fonts_with("What\U0002fa1d?")[1] <= {"\U0002fa1d"}
+    shown = explain_files._drawn(nobody, "question")
+    assert shown in ("(question: see explanation.json)", nobody[:2])
+
+
+def test_files_are_there_before_anything_is_printed(reader, scene, tmp_path, monkeypatch):
+    def broken(*args, **options):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", broken)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert explain(scene, "--method", "center", "--out", tmp_path / "out") == 141
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(explain_files.FILES)
 
 
 def test_a_terminal_gets_colours(reader, scene, monkeypatch, capsys):
@@ -357,6 +391,17 @@ def test_list_names_everything(capsys, monkeypatch, checkpoints, tmp_path):
     assert f"mini/tiny               {count / 1e6:.1f} M parameters" in told
     assert all(f"  {name} " in told for name in [*lvlm_study.methods(), *lvlm_study.benchmarks()])
     assert "sprites                 not here: " in told  # this data folder holds a model alone
+
+
+def test_the_columns_of_the_list_stand_apart(capsys, monkeypatch):
+    """However long a name is: each begins a line, and two blanks follow the longest."""
+    long = "mini/mini-gemini-l-seed1-and-more"
+    monkeypatch.setattr(models, "models", lambda: [long, "mini/llava-1.5"])
+    monkeypatch.setattr(cli, "_model_size", lambda name: "3.8 M parameters, 7.7 MB")
+    assert cli.main(["list"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    starts = {len(row) - len(row[2:].split("  ", 1)[1].lstrip()) for row in rows}
+    assert starts == {2 + len(long) + 2}
 
 
 def test_train_hands_over_to_the_zoo(monkeypatch, tmp_path, capsys):

@@ -222,15 +222,19 @@ def convert_published(
     owl: str = "google/owlvit-base-patch32",
     llava: str = "llava-hf/llava-1.5-7b-hf",
     names: Sequence[str] = (),
+    step: Callable = lambda: None,
 ) -> Path:
     """A published W (`.pth` or safetensors) to a folder that `load_model` opens; returns it.
 
     The file is read with `weights_only=True`. An existing `out` is replaced only when W is whole.
+    `step` is called when W is read, and when it is written.
     """
     alignment = read_published(Path(weights))
+    step()
     beside = out.with_name(out.name + ".partial")
     shutil.rmtree(beside, ignore_errors=True)
     save_joint(beside, alignment, owl, llava, names)
+    step()
     shutil.rmtree(out, ignore_errors=True)
     beside.rename(out)
     return out

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..errors import StudyError
+from ..progress import each
 
 SAVE_SECONDS = 120
 
@@ -67,7 +68,7 @@ def fit(
     first = _restore(net, optimizer, folder)
     saved = begun = time.monotonic()
     until = until or steps
-    for step in range(first, until):
+    for step in each(range(first, until), f"training {folder.name}", "step"):
         for group in optimizer.param_groups:
             group["lr"] = rate * schedule(step, steps)
         with half():
