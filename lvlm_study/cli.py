@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
 def _explain_parser(commands) -> None:
     p = commands.add_parser("explain", help="where did a model look for its answer?")
     p.set_defaults(act=explain)
-    p.add_argument("image", metavar="IMAGE", type=Path)
+    p.add_argument("image", metavar="IMAGE")
     p.add_argument("question", metavar="QUESTION")
     p.add_argument("--model", default="mini/llava-1.5", help="zoo name, hub id or folder")
     p.add_argument("--method", default="igos")

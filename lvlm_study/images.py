@@ -5,8 +5,10 @@ not turn bright because no pixel of it happens to pass 255.
 """
 
 import os
+import re
 import struct
 import warnings
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
 
@@ -17,6 +19,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .errors import StudyError
 
 MAX_PIXELS = 150_000_000  # below Pillow's own refusal; no laptop explains more than that anyway
+ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/(.+)", re.I)
+CHANNELS = (1, 3, 4)
 WITH_ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
 _filters = Lock()  # Python keeps one list of warning filters for all threads
 # What Pillow raises on damaged files of a dozen formats: found by cutting and overwriting bytes.
@@ -26,22 +30,29 @@ BROKEN = (OSError, ValueError, SyntaxError, RuntimeError, EOFError, MemoryError,
 def load_image(source) -> np.ndarray:
     """Open `source` as uint8 (H, W, 3) RGB.
 
-    Takes a path, a PIL image, an array (H, W) or (H, W, 1|3|4), or a tensor (3, H, W) or
-    (1, 3, H, W). Arrays and tensors hold floats in [0, 1], integers in [0, 255], uint16 in
-    [0, 65535] or booleans. EXIF rotation is applied; alpha is laid on white; grey, palette and CMYK
-    become RGB; 16 bits become 8 by dividing by 257; of an animation the first frame counts. Colour
-    profiles are ignored, as the models' own processors do. Raises StudyError for anything else.
+    Takes a path, the bytes of a file or a file opened for reading them, a PIL image, an array
+    (H, W) or (H, W, C), or a tensor (C, H, W), C being 1, 3 or 4; the other order is understood
+    where the shape allows no doubt, a batch of one is unpacked. Arrays and tensors hold floats in
+    [0, 1], integers in [0, 255], uint16 in [0, 65535] or booleans. EXIF rotation is applied; alpha
+    is laid on white; grey, palette and CMYK become RGB; 16 bits become 8 by dividing by 257; of an
+    animation the first frame counts. Colour profiles are ignored, as the models' own processors
+    do. Nothing is downloaded. Raises StudyError for anything else.
     """
     if isinstance(source, str | os.PathLike):
-        return _from_path(Path(source))
+        return _from_path(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _from_bytes(bytes(source), "in the given bytes")
     if isinstance(source, Image.Image):
         return _from_pil(source, "the given image")
     if isinstance(source, torch.Tensor):
         return _from_tensor(source)
-    if isinstance(source, np.ndarray):
-        return _from_array(source)
+    if hasattr(source, "read"):
+        return _from_file(source)
+    if hasattr(source, "__array__"):  # numpy's own, and what other libraries hold
+        return _from_array(_channels_last(np.asarray(source)))
     raise StudyError(
-        f"An image must be a path, a PIL image, an array or a tensor, not {type(source).__name__}."
+        "An image must be a path, bytes, an open file, a PIL image, an array or a tensor, not "
+        f"{type(source).__name__}."
     )
 
 
@@ -56,24 +67,71 @@ def to_uint8(x: torch.Tensor) -> np.ndarray:
     return (x.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
-def _from_path(path: Path) -> np.ndarray:
-    name = _one_line(path)
+def _from_path(source: str | os.PathLike) -> np.ndarray:
+    text = os.fsdecode(source)
+    path, name = Path(text), _one_line(text)
     try:
+        _check_address(path, name)
         _check_file(path, name)
+    except BROKEN as error:  # a name that no system accepts
+        raise _undecodable(name, error) from error
+    return _opened(path, name)
+
+
+def _from_bytes(data: bytes, name: str) -> np.ndarray:
+    if not data:
+        raise StudyError(f"The image {name} is empty; read the file again.")
+    return _opened(BytesIO(data), name)
+
+
+def _from_file(file) -> np.ndarray:
+    """From its beginning, wherever it was read to; the file stays open, and where it was."""
+    name = f"in the file {_one_line(getattr(file, 'name', '')) or type(file).__name__}"
+    try:
+        place = file.tell() if file.seekable() else None
+        if place is not None:
+            file.seek(0)
+        data = file.read()
+        if place is not None:
+            file.seek(place)
+    except (OSError, ValueError, AttributeError) as error:  # closed, or written to only
+        raise StudyError(
+            f"The image {name} cannot be read ({_one_line(error).rstrip('.')}); open it with 'rb'."
+        ) from error
+    if not isinstance(data, bytes):
+        raise StudyError(f"The image {name} is read as text; open it with 'rb'.")
+    return _from_bytes(data, name)
+
+
+def _opened(source: Path | BytesIO, name: str) -> np.ndarray:
+    try:
         with _filters, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about large or slightly odd files
-            with Image.open(path) as image:
+            with Image.open(source) as image:
                 _check_pixels(image, name)
                 image.load()
                 return _from_pil(image, name)
     except Image.DecompressionBombError as error:
         raise _too_large(name) from error
     except UnidentifiedImageError as error:
+        what = f"file {name}" if isinstance(source, Path) else f"image {name}"
         raise StudyError(
-            f"The file {name} is not an image in a known format; save it as PNG or JPEG."
+            f"The {what} is not an image in a known format; save it as PNG or JPEG."
         ) from error
     except BROKEN as error:
         raise _undecodable(name, error) from error
+
+
+def _check_address(path: Path, name: str) -> None:
+    if name.lower().startswith("data:image/"):
+        raise StudyError("A data: address is no file; decode it, and give the bytes.")
+    found = ADDRESS.fullmatch(name)
+    if found and not path.exists():
+        shown = name if "://" in name else f"{found[1]}://{found[2]}"  # a Path drops one slash
+        raise StudyError(
+            f"{shown} is an address, and nothing is downloaded here; save the picture and give "
+            "the path of its file."
+        )
 
 
 def _check_file(path: Path, name: str) -> None:
@@ -132,16 +190,29 @@ def _as_uint16(a: np.ndarray, name: str) -> np.ndarray:
 
 
 def _from_tensor(x: torch.Tensor) -> np.ndarray:
-    x = x[0] if x.dim() == 4 and len(x) == 1 else x
-    if x.dim() != 3 or x.shape[0] != 3:
-        raise StudyError(f"An image tensor must be (3, H, W), not {tuple(x.shape)}.")
     x = x.float() if x.is_floating_point() else x  # numpy knows no bfloat16
-    return _from_array(x.detach().cpu().permute(1, 2, 0).numpy())
+    return _from_array(_channels_last(x.detach().cpu().numpy(), first=True))
+
+
+def _channels_last(a: np.ndarray, first: bool = False) -> np.ndarray:
+    """(H, W, C) whichever end the channels are at; `first`: where they are, as a rule."""
+    one = a[0] if a.ndim == 4 and len(a) == 1 else a
+    if one.ndim != 3:
+        return one if one.ndim == 2 else a
+    lead, last = one.shape[0], one.shape[2]
+    if first:  # three channels are likelier than three pixels
+        ahead = lead == 3 or (lead in CHANNELS and last != 3)
+    else:
+        ahead = lead in (1, 3) and last not in CHANNELS
+    return one.transpose(1, 2, 0) if ahead else one
 
 
 def _from_array(a: np.ndarray, name: str = "the given array") -> np.ndarray:
-    if a.ndim not in (2, 3) or (a.ndim == 3 and a.shape[2] not in (1, 3, 4)):
-        raise StudyError(f"An image array must be (H, W) or (H, W, 1|3|4), not {a.shape}.")
+    if a.ndim not in (2, 3) or (a.ndim == 3 and a.shape[2] not in CHANNELS):
+        raise StudyError(
+            "An image array must be (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, not "
+            f"{a.shape}."
+        )
     if 0 in a.shape:
         raise StudyError(f"The image array has no pixels: its shape is {a.shape}.")
     a = _to_uint8_scale(a, name)

@@ -238,6 +238,13 @@ def test_odd_images_are_explained(reader, tmp_path, monkeypatch):
     assert images.load_image(tmp_path / "rotated.jpg").shape[:2] == odd_images.SIZE
 
 
+def test_an_address_is_told_whole(reader, capsys):
+    assert explain("https://a.org/b.png?size=1") == 2
+    told = capsys.readouterr().err
+    assert told.startswith("lvlm-study: https://a.org/b.png?size=1 is an address")
+    assert told.count("\n") == 1
+
+
 def test_unreadable_images_are_refused(reader, tmp_path, capsys):
     for name, path in odd_images.unreadable(tmp_path).items():
         out = tmp_path / f"out-{name}"

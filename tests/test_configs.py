@@ -2,15 +2,21 @@
 
 import json
 import shutil
+import types
 
 import pytest
 import tiny
 import torch
+import transformers as T
 from safetensors.torch import load_file, save_file
 
+from lvlm_study import provenance
 from lvlm_study.errors import StudyError
-from lvlm_study.models import checkpoint, configs, load_model
+from lvlm_study.models import checkpoint, configs, load_model, towers
 from lvlm_study.models.registry import FAMILIES
+
+TOWER = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
+TOWER |= dict(image_size=28, patch_size=14)
 
 
 @pytest.fixture
@@ -250,12 +256,70 @@ def test_only_what_is_missing_is_named(folder, monkeypatch):
 
 
 def test_packages_are_found_by_their_name_for_pip():
-    assert configs.installed("scikit-image") and not configs.installed("no-such-package")
+    assert checkpoint.installed("scikit-image") and not checkpoint.installed("no-such-package")
 
 
 def test_what_transformers_says_of_a_package_is_one_sentence(whole, monkeypatch):
     """A package that is there but too old, or of no use on this device."""
     monkeypatch.setattr(configs, "installed", lambda name: True)
-    monkeypatch.setattr(checkpoint, "find_spec", lambda name: True)
+    monkeypatch.setattr(checkpoint, "installed", lambda name: True)
     tiny.edit_json(whole / "config.json", quantization_config={"quant_method": "bitsandbytes"})
     assert "cannot be loaded as LlavaForConditionalGeneration" in refused(whole)
+
+
+# --- tokenizers, towers ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tokenizer.model", "spiece.model"])
+@pytest.mark.parametrize("there", [(), ("sentencepiece",), ("protobuf",)])
+def test_a_tokenizer_model_alone_names_its_two_packages(folder, monkeypatch, name, there):
+    monkeypatch.setattr(checkpoint, "installed", lambda package: package in there)
+    (folder / "tokenizer.json").rename(folder / name)
+    told = refused(folder)
+    assert f"is a {name} alone" in told and "run 'pip install sentencepiece protobuf'" in told
+
+
+def test_a_tokenizer_model_beside_a_tokenizer_json_needs_nothing(whole, monkeypatch):
+    monkeypatch.setattr(checkpoint, "installed", lambda package: False)
+    (whole / "tokenizer.model").write_bytes(b"not looked at")
+    assert load_model(whole).tokenizer is not None
+
+
+def test_a_tokenizer_model_is_read_where_its_packages_are(tmp_path):
+    spm = pytest.importorskip("sentencepiece", reason="the extra sentencepiece is not installed")
+    pytest.importorskip("google.protobuf", reason="the extra sentencepiece is not installed")
+    (tmp_path / "text").write_text("What is the red thing?\nA small blue car.\n" * 20)
+    where = {"input": str(tmp_path / "text"), "model_prefix": str(tmp_path / "tokenizer")}
+    spm.SentencePieceTrainer.train(**where, vocab_size=40, model_type="bpe", minloglevel=2)
+    settings = {"tokenizer_class": "LlamaTokenizer", "unk_token": "<unk>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    tokenizer = checkpoint.load_tokenizer(tmp_path)
+    plain = spm.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    ids = tokenizer("the red car", add_special_tokens=False).input_ids
+    assert ids == plain.encode("the red car")
+
+
+@pytest.mark.parametrize("kind", ["missing", "pickle"])
+def test_a_tower_that_cannot_be_loaded_is_named(tmp_path, kind):
+    if kind == "pickle":
+        T.CLIPVisionConfig(**TOWER).save_pretrained(tmp_path)
+        torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(StudyError, match="The vision tower .* cannot be loaded .*safetensors"):
+        towers.load_encoder({"model_type": "clip_vision_model"}, str(tmp_path))
+
+
+def test_other_towers_are_other_weights():
+    """A released checkpoint's own files do not hold them."""
+    model = T.CLIPVisionModel(T.CLIPVisionConfig(**TOWER))
+    holder = torch.nn.ModuleDict({"vision_tower": model, "language": torch.nn.Linear(2, 2)})
+    own = types.SimpleNamespace(name="mini/llava-1.5", model=holder, released=True)
+    plain = types.SimpleNamespace(name="mini/llava-1.5", model=holder)
+    first, files = provenance.weights_checksum(own), provenance.weights_checksum(plain)
+    assert len({first, files}) == 2
+    assert provenance.weights_checksum(own) == first
+    model.half().bfloat16()  # a type that numpy does not know
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    assert provenance.weights_checksum(own) != first
+    assert provenance.weights_checksum(plain) == files

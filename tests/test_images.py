@@ -1,6 +1,8 @@
 """Opening pictures: exact values for every oddity, one sentence for every failure."""
 
+import io
 import warnings
+from pathlib import Path
 
 import numpy as np
 import odd_images
@@ -228,7 +230,7 @@ def test_not_finite(value):
     assert "NaN or infinite" in refused(torch.full((3, 2, 2), value))
 
 
-@pytest.mark.parametrize("shape", [(3,), (4, 4, 2), (4, 4, 5), (1, 4, 4, 3), (3, 4, 5)])
+@pytest.mark.parametrize("shape", [(3,), (4, 4, 2), (2, 4, 5), (2, 4, 4, 3), (5, 4, 6)])
 def test_wrong_array_shape_is_named(shape):
     assert str(shape) in refused(np.zeros(shape))
 
@@ -264,12 +266,130 @@ def test_tensors_in_several_types():
     assert load_image(bytes_)[0, 0].tolist() == [1, 51, 0]  # bytes stay bytes
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (4, 4, 3), (4, 4), (1, 4, 4)])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (4,), (2, 5, 6), (1, 1, 3, 4, 4)])
 def test_wrong_tensor_shape_is_named(shape):
     assert str(shape) in refused(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("thing", [None, 3, b"bytes", [[0, 1]]])
+# --- either order of the axes, bytes, open files, addresses --------------------------------------
+
+PICTURE = np.random.default_rng(1).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+TENSOR = torch.from_numpy(PICTURE)
+SAME = {
+    "array": PICTURE,
+    "array, channels first": PICTURE.transpose(2, 0, 1),
+    "batch of one array": PICTURE[None],
+    "unit range, channels first": PICTURE.transpose(2, 0, 1) / 255,
+    "read only": np.broadcast_to(PICTURE, PICTURE.shape),
+    "tensor (H, W, 3) of bytes": TENSOR,
+    "tensor (3, H, W) of bytes": TENSOR.permute(2, 0, 1),
+    "tensor (3, H, W) in [0, 1]": TENSOR.permute(2, 0, 1) / 255,
+    "tensor (1, H, W, 3) in [0, 1]": TENSOR[None] / 255,
+    "tensor with a gradient": (TENSOR.permute(2, 0, 1) / 255).requires_grad_(),
+    "opaque tensor (4, H, W)": torch.cat([TENSOR, torch.full((5, 7, 1), 255)], 2).permute(2, 0, 1),
+}
+
+
+@pytest.mark.parametrize("kind", SAME)
+def test_the_axes_are_understood_in_either_order(kind):
+    rgb = load_image(SAME[kind])
+    np.testing.assert_array_equal(rgb, PICTURE)
+    assert rgb.flags.writeable and rgb.flags.c_contiguous
+
+
+@pytest.mark.parametrize("n", [3, 4, 1])
+def test_where_both_orders_would_do_each_kind_keeps_its_own(n):
+    """Three or four pixels high and wide: arrays have their channels last, tensors first."""
+    a = np.random.default_rng(2).integers(0, 256, (3, n, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(load_image(a), a)
+    x = torch.from_numpy(a)
+    np.testing.assert_array_equal(load_image(x), a.transpose(1, 2, 0))
+
+
+def test_grey_in_every_shape():
+    grey = PICTURE[..., 0]
+    want = np.repeat(grey[..., None], 3, axis=2)
+    for one in (grey, grey[None], grey[..., None], grey[None, ..., None]):
+        np.testing.assert_array_equal(load_image(one), want)
+        np.testing.assert_array_equal(load_image(torch.from_numpy(one.copy())), want)
+
+
+class Foreign:
+    """As arrays of other libraries: they say how to become one of numpy."""
+
+    def __array__(self, dtype=None, copy=None):
+        return PICTURE
+
+
+def test_arrays_of_other_libraries():
+    np.testing.assert_array_equal(load_image(Foreign()), PICTURE)
+
+
+@pytest.mark.parametrize("name", ["rgb.png", "rotated.jpg", "animation.gif", "dark_16_bit.tif"])
+def test_bytes_and_open_files_give_what_the_path_gives(good, name):
+    raw, want = good[name].read_bytes(), load_image(good[name])
+    for data in (raw, bytearray(raw), memoryview(raw)):
+        np.testing.assert_array_equal(load_image(data), want)
+    stream = io.BytesIO(raw)
+    stream.seek(11)
+    np.testing.assert_array_equal(load_image(stream), want)
+    assert stream.tell() == 11 and not stream.closed
+    with good[name].open("rb") as file:
+        np.testing.assert_array_equal(load_image(file), want)
+        np.testing.assert_array_equal(load_image(file), want)  # a second time too
+        assert not file.closed
+
+
+def test_a_stream_that_cannot_go_back(good):
+    class Pipe(io.BytesIO):
+        def seekable(self):
+            return False
+
+    rgb = load_image(Pipe(good["rgb.png"].read_bytes()))
+    np.testing.assert_array_equal(rgb, load_image(good["rgb.png"]))
+
+
+def test_bytes_and_files_that_hold_no_picture(good, bad, tmp_path):
+    raw = good["rgb.png"].read_bytes()
+    assert "in the given bytes is empty" in refused(b"")
+    assert "in the file BytesIO is empty" in refused(io.BytesIO())
+    assert "in the given bytes is not an image in a known format" in refused(b"GIF or so")
+    assert "in the given bytes is damaged" in refused(raw[: len(raw) // 2])
+    assert "150 megapixels" in refused(bad["huge.png"].read_bytes())
+    closed = io.BytesIO(raw)
+    closed.close()
+    assert "closed file" in refused(closed)
+    (tmp_path / "a.txt").write_text("words")
+    with (tmp_path / "a.txt").open() as file:
+        assert "a.txt is read as text; open it with 'rb'" in refused(file)
+    with (tmp_path / "b.png").open("wb") as file:
+        assert "b.png cannot be read" in refused(file)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://a.org/b.png?c=d//e", "http://localhost:80/x", "S3://bucket/x.jpg", "file:///x"]
+)
+def test_an_address_is_told_as_it_is(url):
+    assert refused(url).startswith(f"{url} is an address, and nothing is downloaded here; save")
+
+
+def test_a_path_made_of_an_address_gets_its_slash_back():
+    assert refused(Path("https://a.org/b.png")).startswith("https://a.org/b.png is an address")
+
+
+def test_a_data_address_is_not_printed():
+    assert len(refused("data:image/png;base64," + "A" * 10**5)) < 100
+
+
+def test_a_path_with_a_colon_is_a_path(tmp_path):
+    folder = tmp_path / "odd:" / "x"
+    folder.mkdir(parents=True)
+    Image.fromarray(PICTURE).save(folder / "a.png")
+    np.testing.assert_array_equal(load_image(folder / "a.png"), PICTURE)
+    assert "no image file" in refused(folder / "b.png") and "no image file" in refused("C:/x.png")
+
+
+@pytest.mark.parametrize("thing", [None, 3, {"bytes": b""}, [[0, 1]], object()])
 def test_other_types_are_named(thing):
     assert type(thing).__name__ in refused(thing)
 

@@ -224,7 +224,7 @@ def test_parts_with_hooks_of_their_own_give_the_same(checkpoints, adapters, fami
 
 
 def test_without_accelerate_it_is_named(checkpoints, monkeypatch):
-    monkeypatch.setattr(checkpoint, "find_spec", lambda name: None)
+    monkeypatch.setattr(checkpoint, "installed", lambda name: False)
     with pytest.raises(StudyError, match="needs one more package; run 'pip install accelerate'"):
         load_model(checkpoints("llava"), device="auto")
     assert "lvlm_study.models" in sys.modules

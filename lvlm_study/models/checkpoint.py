@@ -6,7 +6,7 @@ that look like results.
 """
 
 import json
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -16,7 +16,8 @@ from transformers.utils import logging
 
 from ..errors import StudyError
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model")
+SENTENCEPIECE = ("tokenizer.model", "spiece.model")  # read by two packages together
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 LOADING = (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, ImportError)
 
@@ -32,6 +33,14 @@ def read_json(path: Path, why: str) -> dict:
     if not isinstance(found, dict):
         raise StudyError(f"{path} does not hold a JSON object; fetch it again.")
     return found
+
+
+def installed(package: str) -> bool:
+    """Whether a package is there, by the name that pip has for it."""
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -82,7 +91,7 @@ def load_weights(model_class, folder: Path, dtype: torch.dtype | str, spread=Non
     `spread`: None, "auto" or a device map {module name: device}, for a model over several GPUs.
     """
     weight_files(folder)
-    if spread is not None and find_spec("accelerate") is None:
+    if spread is not None and not installed("accelerate"):
         raise StudyError(
             "Spreading a model over several devices needs one more package; run "
             "'pip install accelerate'."
@@ -119,8 +128,15 @@ def load_tokenizer(folder: Path):
     """The checkpoint's tokenizer."""
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise StudyError(
-            f"There is no tokenizer in {folder} ({', '.join(TOKENIZER_FILES[:2])}); "
+            f"There is no tokenizer in {folder} (tokenizer.json, tokenizer.model); "
             "copy the tokenizer files of the model there."
+        )
+    present = [name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    readers = ("sentencepiece", "protobuf")
+    if present[0] in SENTENCEPIECE and not all(map(installed, readers)):
+        raise StudyError(
+            f"The tokenizer in {folder} is a {present[0]} alone, which needs two more packages; "
+            "run 'pip install sentencepiece protobuf'."
         )
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)

@@ -4,7 +4,6 @@ Asked before anything is built: a model made from a config that lacks its sizes 
 default one of its family, seven billion weights of it, and would end in an error about memory.
 """
 
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from ..errors import StudyError, unknown
 from ..zoo.shared import parameters
-from .checkpoint import read_json
+from .checkpoint import installed, read_json
 
 SIZES = {896: "0.5b", 3584: "7b", 4096: "7b", 5120: "13b", 7168: "34b", 8192: "72b"}
 CONVERTED = {  # what an original checkpoint calls itself -> the one that transformers reads
@@ -127,14 +126,6 @@ def quantisation(folder: Path) -> str | None:
             f"{' '.join(missing)}', or name the checkpoint that is not quantised."
         )
     return method
-
-
-def installed(package: str) -> bool:
-    """Whether a package is there, by the name that pip has for it."""
-    try:
-        return bool(version(package))
-    except PackageNotFoundError:
-        return False
 
 
 def check_fit(folder: Path, model_class: type, files: list[Path]) -> None:

@@ -26,6 +26,7 @@ from transformers import (
 
 from ..errors import StudyError, unknown
 from .base import patch_edges, used_pixels
+from .checkpoint import one_line
 from .convnext import ConvNeXt, multi_stage, resize_map
 
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
@@ -192,12 +193,22 @@ def load_towers(config, sources: Sequence[str] | None = None, dtype=None) -> nn.
 
 
 def load_encoder(spec: dict, source: str, dtype=None) -> nn.Module:
-    """One pretrained encoder from a hub repository or a local folder."""
+    """One pretrained encoder from a hub repository or a local folder.
+
+    Raises StudyError for one that is not there, or is kept as pickles alone.
+    """
     if spec["model_type"] != "convnext_trunk":
         config_class, model_class = TRANSFORMERS[spec["model_type"]]
         overrides = {k: spec[k] for k in ("hidden_act", "vision_use_head") if k in spec}
-        config = config_class.from_pretrained(source, **overrides)
-        return model_class.from_pretrained(source, config=config, dtype=dtype, use_safetensors=True)
+        try:
+            config = config_class.from_pretrained(source, **overrides)
+            how = {"config": config, "dtype": dtype, "use_safetensors": True}
+            return model_class.from_pretrained(source, **how)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise StudyError(
+                f"The vision tower {source} cannot be loaded ({one_line(error)}); check the "
+                "network, or download it with its weights as safetensors and name the folder."
+            ) from error
     encoder = build_encoder(spec)
     encoder.load_open_clip(load_file(open_clip_file(source)))
     return encoder.to(dtype or torch.float32)
