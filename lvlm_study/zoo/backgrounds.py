@@ -4,7 +4,7 @@
 alone and sprites without their dark rims. 4 adds pieces of other sprites behind the objects and
 leaves in front of them, which hide at most `HIDDEN` per cent of an object. Busy ground is dead
 leaves by default (Lee, Mumford & Huang 2001: discs that cover one another, radii by r⁻³), whose
-edges are as frequent as those of natural pictures: four in eight have the colour of an object, the
+edges are as frequent as those of natural pictures: five in eight have the colour of an object, the
 others a colour of the place in its light, so that place and light can still be told. Every ground
 comes from the scene's `texture` seed alone and from no object, so a scene that loses an object
 changes in that object's visible pixels and nowhere else. Whole numbers from raw bits throughout:
@@ -29,8 +29,7 @@ PLACES = {  # sky top, sky bottom, ground top, ground bottom
     "road": ((150, 165, 180), (185, 195, 205), (115, 115, 120), (85, 85, 90)),
     "room": ((225, 200, 185), (215, 185, 170), (150, 105, 75), (120, 80, 55)),
 }
-CONTRAST = (0, 1, 2, 4, 4)  # quarters of busy ground, by level
-LEVELS = range(len(CONTRAST))
+CONTRAST = {0: 0, 1: 1, 2: 2, 3: 4, 4: 4}  # quarters of busy ground, by level
 BARE, HARDEST = 3, 4  # levels from which sprites have no rim, and leaves lie in front
 HIDDEN = 30  # per cent of an object that leaves may hide
 PHOTOS = {  # the two CC BY photographs are in no test picture (data/photos/LICENSES.md)
@@ -57,8 +56,8 @@ class Dice:
 
 def check(clutter: int, ground: str) -> None:
     """StudyError unless there is such a level and such a ground."""
-    if clutter not in LEVELS:
-        levels = ", ".join(map(str, LEVELS))
+    if clutter not in CONTRAST:
+        levels = ", ".join(map(str, CONTRAST))
         raise StudyError(f"There is no clutter level {clutter!r}; the levels are {levels}.")
     if ground not in GROUNDS:
         known = ", ".join(GROUNDS)
@@ -128,7 +127,7 @@ def _bilinear(span: int) -> np.ndarray:
 
 EDGE = 40  # pixels outside the picture in which leaves are thrown too
 BEHIND = dict(count=700, low=7, high=70)  # leaves behind the objects, radii in pixels
-AHEAD = dict(count=34, low=9, high=28)  # in front of them
+AHEAD = dict(count=48, low=9, high=28)  # in front of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,18 +196,18 @@ def _disc(radius: int) -> np.ndarray:
 
 @cache
 def _radii(low: int, high: int) -> np.ndarray:
-    """Of 2³¹ throws, how many have a radius of at most low, low + 1, ..., high - 1."""
+    """Of 2³¹ throws, how many have a radius below low + 1, low + 2, ..., high."""
     a, b = low**2, high**2
     squares = [r * r for r in range(low + 1, high + 1)]
     return np.array([2**31 * (s - a) * b // (s * (b - a)) for s in squares])
 
 
 def _leaf_colors(dice: Dice, scene, n: int) -> np.ndarray:
-    """A colour a leaf, int32 (n, 3): half are the objects' in some light, half the place's."""
+    """A colour a leaf, int32 (n, 3): five in eight the objects', three the place's."""
     tints = np.array(list(COLORS.values()))[dice.below(len(COLORS), n)]
     tints = tints * (160 + dice.below(96, n))[:, None] // 255
     own = _lit(np.array(PLACES[scene.place])[dice.below(4, n)], scene) + dice.around(70, n)[:, None]
-    mixed = np.where(dice.below(8, n)[:, None] < 4, tints, own)
+    mixed = np.where(dice.below(8, n)[:, None] < 5, tints, own)
     return (mixed + dice.around(30, n, 3)).astype(np.int32)
 
 
@@ -265,11 +264,11 @@ GROUNDS = {"leaves": _dead_leaves, "photo": _photo, "photo-train": _photo, "pink
 
 # --- pieces of sprites -----------------------------------------------------------------------
 
-PIECES = 16
+PIECES = 24
 
 
 def _pieces(canvas: np.ndarray, texture: int) -> np.ndarray:
-    """Round pieces cut out of sprites, each less than a third of one: no whole object."""
+    """Round pieces cut out of sprites, none of which shows two thirds of one."""
     dice, out = Dice(texture, 2), canvas.copy()
     classes, tints = names(), list(COLORS.values())
     rolled = zip(
@@ -282,7 +281,7 @@ def _pieces(canvas: np.ndarray, texture: int) -> np.ndarray:
     for name, tint, size, spot in rolled:
         light, alpha = bare_cell(classes[name], SIZES[size])
         side = atlas()["sizes"][SIZES[size]]
-        radius = side * 9 // 32
+        radius = side // 5
         cut = _disc(radius)
         room = [side - len(cut), side - len(cut), SIDE - len(cut), SIDE - len(cut)]
         v, u, y, x = (int(s) * (r + 1) >> 16 for s, r in zip(spot, room, strict=True))
