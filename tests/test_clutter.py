@@ -6,10 +6,12 @@ from collections import Counter
 from dataclasses import replace
 from itertools import combinations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from scipy.signal import fftconvolve
 
+from lvlm_study import zoo_page
 from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.errors import StudyError
 from lvlm_study.paths import data_dir
@@ -335,3 +337,13 @@ def test_unknown_levels_and_grounds_are_told_with_what_exists():
         replace(THREE, clutter="3")
     with pytest.raises(StudyError, match="sprites_clutter-4"):
         load_benchmark("sprites_clutter-7")
+
+
+def test_the_contact_sheet_shows_one_picture_on_every_ground():
+    figure = zoo_page.ground_figure((0, 5))
+    assert [ax.get_title(loc="left") or ax.get_title() for ax in figure.axes[:6]] == [
+        "level 0", "level 1", "level 2", "level 3", "level 4", "photo",
+    ]  # fmt: skip
+    shown = figure.axes[6 + 3].images[0].get_array()
+    assert (shown == load_benchmark("sprites_clutter-3")[15].rgb).all()
+    plt.close(figure)
