@@ -85,13 +85,19 @@ RECIPES |= {
 RECIPES["llava-ov"] = RECIPES.pop("llava-ov-l")  # plain names have size l
 RECIPES["llava-1.5-shortcut"] = Recipe("misled", "l", (MISLED_COURSE,), "llava-1.5", 400)
 
-GROWN = ("llava-1.5", "llava-ov", "cambrian-l", "mini-gemini-l")  # one full member of each
+FURTHER = {  # steps of the one course of a member for busy ground, by the member it starts from
+    "llava-1.5-s": 500,
+    "llava-1.5": 500,
+    "llava-ov": 400,
+    "cambrian-l": 400,
+    "mini-gemini-l": 260,
+}
 BUSY = {
     f"{first}-clutter{level}": replace(
-        RECIPES[first], courses=(LAST_COURSE,), first=first, later=700, clutter=level
+        RECIPES[first], courses=(LAST_COURSE,), first=first, later=steps, clutter=level
     )
-    for first in ("llava-1.5-s", *GROWN)
-    for level in (range(1, 5) if first == "llava-1.5-s" else (3, 4))
+    for first, steps in FURTHER.items()
+    for level in ((1, 2, 3, 4) if first == "llava-1.5-s" else (3, 4))
 }
 
 
