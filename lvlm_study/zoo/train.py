@@ -82,6 +82,11 @@ def split_seed(name: str) -> tuple[str, int]:
     return recipe, int(seed)
 
 
+def is_busy(name: str) -> bool:
+    """Whether a member, whatever its seed, is one for busy ground."""
+    return name.removeprefix("mini/").partition("-seed")[0] in BUSY
+
+
 def train(
     name: str,
     work: Path,
@@ -118,7 +123,7 @@ def _train_member(short: str, work: Path, steps, out: Path | None, budget: Budge
     budget = budget if steps is None else replace(budget, member=steps, later=steps)
     torch.set_num_threads(1)  # small matrices: a second thread costs more than it gives
     work.mkdir(parents=True, exist_ok=True)
-    if recipe in BUSY:
+    if is_busy(short):
         plan = Plan() if steps is None else Plan(course=steps)
         model, tokenizer = train_busy(recipe, seed, work, plan=plan, say=say)
     else:
