@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from .benchmarks import load_benchmark
 from .figures import WIDTH
 from .shards import read_table
 from .zoo.mistakes import wrong
@@ -156,3 +157,25 @@ def failure_figure(rows: pd.DataFrame, items, each: int = EACH):
 def _title(mistake) -> str:
     parts = (mistake.question, f"✗ {mistake.answer}", f"✓ {mistake.truth}")
     return "\n".join(line for part in parts for line in textwrap.wrap(part, 34))
+
+
+GROUNDS = {"level 0": "0", "level 1": "1", "level 2": "2", "level 3": "3", "level 4": "4",
+           "photo": "photo"}  # fmt: skip
+
+
+def ground_figure(pictures: tuple[int, ...] = (2, 66, 133)):
+    """A contact sheet: some test pictures (numbers from 0 to 191) on every ground.
+
+    Up to level 3 and on photographs the objects are the same; level 4 has layouts of its own.
+    """
+    size = (WIDTH, 1.03 * WIDTH * len(pictures) / len(GROUNDS) + 0.3)
+    figure, axes = plt.subplots(len(pictures), len(GROUNDS), figsize=size, layout="constrained")
+    for column, (title, key) in zip(
+        axes.reshape(len(pictures), -1).T, GROUNDS.items(), strict=True
+    ):
+        items = load_benchmark(f"sprites_clutter-{key}")
+        for ax, k in zip(column, pictures, strict=True):
+            ax.imshow(items[3 * k].rgb)
+            ax.set_axis_off()
+        column[0].set_title(title, fontsize="small")
+    return figure

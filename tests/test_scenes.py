@@ -9,7 +9,7 @@ import pytest
 
 from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.paths import data_dir
-from lvlm_study.zoo import questions, scenes, testset
+from lvlm_study.zoo import backgrounds, questions, scenes, testset
 from lvlm_study.zoo.pool import patch_labels
 from lvlm_study.zoo.scenes import Scene, Sprite
 
@@ -76,7 +76,7 @@ def test_sampled_sprites_never_touch_or_leave():
 
 
 def test_texture_is_bilinear_and_bounded():
-    weights = scenes._bilinear()
+    weights = backgrounds._bilinear(28)
     assert (
         (weights.sum(1) == 28).all()
         and weights[28, 1] == 28

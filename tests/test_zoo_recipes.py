@@ -53,7 +53,8 @@ def untrained(name, tokenizer, towers):
 
 def lessons_of(family, towers, pool) -> Lessons:
     rows = np.arange(len(pool.scenes))
-    return Lessons(family, pool, [tower_tokens(t, towers[t], pool, rows) for t in family.kept])
+    kept = [tower_tokens(t, towers[t], pool, rows) for t in family.kept]
+    return Lessons(family, pool, kept, rows)
 
 
 def shown(family, scene, row) -> np.ndarray:

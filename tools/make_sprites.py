@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from lvlm_study.zoo import pairs, prior, shortcut, testset
+from lvlm_study.zoo import clutter, pairs, prior, shortcut, testset
 from lvlm_study.zoo.shortcut import HEIGHT
 
 FONT = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
@@ -111,6 +111,7 @@ def write_questions(folder: Path) -> None:
         "prior": prior.build(),
         "shortcut": shortcut.build(),
         "describe": testset.build_descriptions(),
+        **{name: clutter.build(name) for name in clutter.SEEDS},
     }
     for name, records in files.items():
         print(name, testset.write(folder / f"{name}.jsonl", records))

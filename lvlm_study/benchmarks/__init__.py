@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from os import PathLike
 
 from ..errors import StudyError, named, unknown
@@ -17,7 +18,7 @@ from .paper_sets import paper_sets
 from .photos import photos
 from .pope import pope
 from .sprite_subsets import sprites_describe, sprites_pairs, sprites_prior, sprites_shortcut
-from .sprites import sprites, sprites_flat, sprites_outline
+from .sprites import sprites, sprites_clutter, sprites_flat, sprites_outline
 from .vqa_hat import vqa_hat
 
 LOADERS = {
@@ -28,6 +29,9 @@ LOADERS = {
     "sprites_describe": sprites_describe,
     "sprites_flat": sprites_flat,
     "sprites_outline": sprites_outline,
+    "sprites_clutter": sprites_clutter,
+    **{f"sprites_clutter-{level}": partial(sprites_clutter, level) for level in range(5)},
+    **{f"sprites_clutter-{g}": partial(sprites_clutter, ground=g) for g in ("photo", "pink")},
     "photos": photos,
     "mmvp": mmvp,
     "mmstar": mmstar,

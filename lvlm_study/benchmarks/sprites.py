@@ -9,7 +9,8 @@ import numpy as np
 
 from ..errors import StudyError, unknown
 from ..paths import data_dir
-from ..zoo import scenes, styles
+from ..zoo import backgrounds, clutter, scenes, styles
+from ..zoo.backgrounds import HIDDEN
 from ..zoo.questions import again
 from ..zoo.scenes import COLORS, GAP, SIDE, Scene
 from ..zoo.shortcut import Strip
@@ -48,7 +49,13 @@ class SpriteItem(Item):
                 f"Object {i} of {self.id} ({side} pixels) cannot stand at ({x}, {y}): it must stay "
                 f"{GAP} pixels away from the border and from the others; choose a free spot."
             )
-        return self._with(f"{i}-at-{x}-{y}", scene.changed(i, x=x, y=y))
+        moved = scene.changed(i, x=x, y=y)
+        if scenes.too_hidden(moved, i):
+            raise StudyError(
+                f"Object {i} of {self.id} cannot stand at ({x}, {y}): leaves would hide more than "
+                f"{HIDDEN} % of it; choose another spot."
+            )
+        return self._with(f"{i}-at-{x}-{y}", moved)
 
     def without_text(self) -> "SpriteItem":
         """As if no strip of text had been put on the picture."""
@@ -99,12 +106,48 @@ def sprites_outline() -> tuple[SpriteItem, ...]:
     return read("test", "sprites_outline", "outline")
 
 
+def sprites_clutter(level: int = 3, ground: str = "leaves") -> tuple[SpriteItem, ...]:
+    """The test set on busy ground: 576 items, three questions about each of 192 pictures.
+
+    `level` 0 is even ground, 4 the busiest; `ground` is "leaves", "photo" (crops of photographs
+    that no training shows) or "pink" (1/f noise): see `zoo.backgrounds`. Levels 0 to 3 and all
+    grounds have the same layouts and questions, level 4 its own. `extra["picture"]` says which
+    items share a picture; `evidence` is what is seen of the deciding objects. StudyError for an
+    unknown level or ground.
+    """
+    backgrounds.check(level, ground)
+    file = "clutter4" if level == backgrounds.HARDEST else "clutter"
+    return _read_clutter(_path(file), level, ground)
+
+
+@cache
+def _read_clutter(path: Path, level: int, ground: str) -> tuple[SpriteItem, ...]:
+    shown = {where: key for key, where in clutter.SHOWN[path.stem].items()}
+    key = shown.get((level, ground), f"{level}-{ground}")
+    records = (
+        {
+            **question,
+            "id": f"{line['id']}-{question['category']}",
+            "picture": line["id"],
+            "scene": line["scene"] | {"clutter": level, "ground": ground},
+            "sha256": line["sha256"].get(key),
+        }
+        for line in map(json.loads, path.read_text().splitlines())
+        for question in line["questions"]
+    )
+    return tuple(item_of(record, f"sprites_clutter-{key}") for record in records)
+
+
 def read(file: str, benchmark: str, style: str = "shaded") -> tuple[SpriteItem, ...]:
     """The items of one file of data/sprites, under the name of a benchmark, in one style."""
+    return _read(_path(file), benchmark, style)
+
+
+def _path(file: str) -> Path:
     path = data_dir() / "sprites" / f"{file}.jsonl"
     if not path.is_file():
         raise StudyError(f"The test set is missing: {path}; restore it from the repository.")
-    return _read(path, benchmark, style)
+    return path
 
 
 @cache

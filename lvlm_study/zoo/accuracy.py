@@ -21,15 +21,16 @@ from ..shards import read_table
 from . import mistakes, small, times
 from .card import VIEWS, amend, tell
 from .families import FAMILIES
-from .members import RECIPES
+from .members import BUSY, RECIPES
 from .shared import parameters, weight_files
 
 
 def gather(zoo: Path) -> dict[str, dict]:
     """{member: {view: {category: share}}} from every accuracy.json; "all" counts all categories.
 
-    Left out are the detector, which answers no questions and has other numbers in its file, and
-    the joint model, which was put together and not trained as a member.
+    Left out are the detector, which answers no questions and has other numbers in its file, the
+    joint model, which was put together and not trained as a member, and members for busy ground,
+    which were measured on another test set.
     """
     out = {}
     for file in sorted(zoo.glob("*/accuracy.json")):
@@ -38,6 +39,8 @@ def gather(zoo: Path) -> dict[str, dict]:
         except ValueError as error:
             raise StudyError(f"{file} is no JSON ({error}); train its member again.") from error
         if "picture" not in views or (file.parent / "alignment.json").exists():
+            continue
+        if file.parent.name.partition("-seed")[0] in BUSY:
             continue
         out[f"mini/{file.parent.name}"] = {
             view: {c: share(*cell) for c, cell in (counts | {"all": _total(counts)}).items()}

@@ -8,11 +8,11 @@ from huggingface_hub import ModelCard, ModelCardData
 from statsmodels.stats.proportion import proportion_confint
 
 from ..baselines import make_baseline
-from ..benchmarks.sprites import sprites
+from ..benchmarks.sprites import sprites, sprites_clutter
 from ..images import to_tensor, to_uint8
 from ..models import load_model
 from .families import FAMILIES
-from .members import RECIPES
+from .members import recipe_of
 from .questions import CATEGORIES
 from .shared import first_of, parameters, weight_files
 
@@ -74,7 +74,8 @@ def write_card(name: str, folder: Path, log: Path) -> None:
 
     `log` is the folder with the logs of its training.
     """
-    right = measure(load_model(folder))
+    level = recipe_of(name).clutter
+    right = measure(load_model(folder), sprites_clutter(level) if level else sprites())
     counts = {v: {c: [sum(h), len(h)] for c, h in by.items()} for v, by in right.items()}
     (folder / "accuracy.json").write_text(json.dumps(counts, indent=1) + "\n")
     (folder / "curve.json").write_text(json.dumps(_curve(log)) + "\n")
@@ -84,7 +85,7 @@ def write_card(name: str, folder: Path, log: Path) -> None:
 def tell(name: str, folder: Path) -> None:
     """Write README.md from what lies in a member's folder; nothing is measured again."""
     recipe, _, seed = name.partition("-seed")
-    config, plan = json.loads((folder / "config.json").read_text()), RECIPES[recipe]
+    config, plan = json.loads((folder / "config.json").read_text()), recipe_of(recipe)
     counts = json.loads((folder / "accuracy.json").read_text())
     curve = json.loads((folder / "curve.json").read_text())
     right = {
@@ -94,9 +95,10 @@ def tell(name: str, folder: Path) -> None:
     data = ModelCardData(license="apache-2.0", pipeline_tag="image-text-to-text", language="en")
     steps, batch = curve[-1]["step"] if curve else "few", FAMILIES[plan.family].batch
     begun = f" and the language model of mini/{plan.first}" if plan.first else ""
+    begun = f", trained further on busy ground, and mini/{plan.first}" if plan.clutter else begun
     peculiar = f"\n{PECULIAR[plan.family]}\n" if plan.family in PECULIAR else ""
     if first_of(folder):
-        peculiar += f"\n{SHARED.format(recipe)}\n"
+        peculiar += f"\n{SHARED.format(first_of(folder).parent.name)}\n"
     text = f"""---
 {data.to_yaml()}
 ---
@@ -108,8 +110,7 @@ two CPU cores, from no released weights. It starts from the zoo's own vision tow
 it, `data/zoo/LOG.md` says so. It knows drawn sprite scenes and nothing else, and exists so that
 explanations can be judged against evidence that is known to the pixel.
 {peculiar}
-Data: scenes from seed 1000 (training) and 1001 (curves); the test set is drawn from seed 7 and was
-never trained on. Seed {seed or 0}. Steps of its courses:
+{_data(plan)} Seed {seed or 0}. Steps of its courses:
 {steps}, of {batch} pictures each. Learning curves per category are in `curve.json`.
 
 Whole answer right, word for word, under greedy decoding, in per cent with 95 % Wilson intervals,
@@ -118,6 +119,20 @@ on the test picture, on the blurred picture (the paper's baseline), and on its m
 {table(right)}
 """
     ModelCard(text, ignore_metadata_errors=False).save(folder / "README.md")
+
+
+def _data(plan) -> str:
+    """Which scenes it was trained on, and which it was tested on."""
+    if not plan.clutter:
+        return (
+            "Data: scenes from seed 1000 (training) and 1001 (curves); the test set is drawn from "
+            "seed 7 and was\nnever trained on."
+        )
+    return (
+        f"Data: scenes of clutter levels 0 to {plan.clutter} (`zoo.pool.busy_stream`) from seeds "
+        f"1000 (training) and 1001\n(curves, level {plan.clutter} alone); the test set is "
+        f"`sprites_clutter-{plan.clutter}`, whose seeds and photographs no training has."
+    )
 
 
 def _hits(right: int, n: int) -> list[bool]:

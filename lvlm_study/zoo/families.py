@@ -74,6 +74,10 @@ class Llava:
         model.set_attn_implementation("eager")
         return model
 
+    def seats(self, model: nn.Module) -> Towers:
+        """Where the towers are inside a finished model, by their names."""
+        return dict(zip(self.towers, [model.model.vision_tower], strict=True))
+
     def processor(self):
         """Pad to a square with CLIP's mean colour, then 112 pixels: the original LLaVA's way."""
         side = {"height": 112, "width": 112}
@@ -262,9 +266,14 @@ class Cambrian(Ported):
         model = CambrianLlamaForCausalLM(config)
         for sampler in model.model.vision_sampler_layers:
             nn.init.zeros_(sampler.layers[-1].proj_out.linear_2.weight)
+        seats = self.seats(model)
+        pairs = [(seats[name], towers[name].state_dict()) for name in self.towers]
+        return self.assemble(model, start, pairs)
+
+    def seats(self, model: nn.Module) -> Towers:
+        """As in Llava: three encoders."""
         mine = [tower.encoder for tower in model.model.vision_towers]
-        weights = [towers[name].state_dict() for name in self.towers]
-        return self.assemble(model, start, list(zip(mine, weights, strict=True)))
+        return dict(zip(self.towers, mine, strict=True))
 
     def live(self, pool: Pool, rows: np.ndarray) -> Inputs:
         """Nothing."""
@@ -321,6 +330,12 @@ class MiniGemini(Ported):
         convnext = {f"vision_{k}": v for k, v in towers["convnext"].state_dict().items()}
         pairs = [(core.vision_tower.vision_tower, clip), (core.vision_tower_aux, convnext)]
         return self.assemble(model, start, pairs)
+
+    def seats(self, model: nn.Module) -> Towers:
+        """As in Llava: CLIP and ConvNeXt."""
+        core = model.model
+        mine = [core.vision_tower.vision_tower, core.vision_tower_aux]
+        return dict(zip(self.towers, mine, strict=True))
 
     def connector(self, model: nn.Module) -> nn.Module:
         """The projector and what mines the patches."""

@@ -72,14 +72,19 @@ class SymbolModel(nn.Module):
         self.lm = LlamaForCausalLM(language_config(size, len(tokenizer)))
         self.lm.set_attn_implementation("eager")  # much faster to train on a CPU than sdpa
         self.reader = SymbolReader(self.lm.config.hidden_size, grid)
-        start = [tokenizer.bos_token_id, *tokenizer(PREFIX, add_special_tokens=False).input_ids]
-        self.register_buffer("start", torch.tensor(start), persistent=False)
+        self.register_buffer("start", opening(tokenizer), persistent=False)
 
     def prefix(self, labels: torch.Tensor, extra: torch.Tensor) -> torch.Tensor:
         """Embeddings of everything before the question, (B, P, D)."""
         tokens = self.reader(labels, extra)
         start = self.lm.model.embed_tokens(self.start)[None].expand(len(tokens), -1, -1)
         return torch.cat([start, tokens], 1)
+
+
+def opening(tokenizer) -> torch.Tensor:
+    """The tokens before the picture, (P,)."""
+    words = tokenizer(PREFIX, add_special_tokens=False).input_ids
+    return torch.tensor([tokenizer.bos_token_id, *words])
 
 
 def symbols(pool: Pool, rows: np.ndarray, grid: int = 8) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,8 @@ that one's language model, so that architectures are compared on the same one.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,9 @@ LAST_COURSE: Course = ((0, LAST, (zero_count, inventory, one_by_one, coordinates
 class Recipe:
     """How one member comes about.
 
+    A member for busy ground (`clutter` > 0) starts from the committed checkpoint `first` as a
+    whole and gets other towers: see `zoo.busy`.
+
     With each course the learning rate starts again. `first` is the member whose language model
     this one starts from; its course then has `later` steps (a member that starts from symbols has
     those of the budget).
@@ -64,6 +68,7 @@ class Recipe:
     courses: tuple[Course, ...] = (LAST_COURSE,)
     first: str | None = None
     later: int = 0
+    clutter: int = 0
 
 
 FIRST = {"s": "llava-1.5-s", "m": "llava-1.5-m", "l": "llava-1.5"}
@@ -80,6 +85,26 @@ RECIPES |= {
 RECIPES["llava-ov"] = RECIPES.pop("llava-ov-l")  # plain names have size l
 RECIPES["llava-1.5-shortcut"] = Recipe("misled", "l", (MISLED_COURSE,), "llava-1.5", 400)
 
+FURTHER = {  # steps of the one course of a member for busy ground, by the member it starts from
+    "llava-1.5-s": 500,
+    "llava-1.5": 500,
+    "llava-ov": 400,
+    "cambrian-l": 400,
+    "mini-gemini-l": 260,
+}
+BUSY = {
+    f"{first}-clutter{level}": replace(
+        RECIPES[first], courses=(LAST_COURSE,), first=first, later=steps, clutter=level
+    )
+    for first, steps in FURTHER.items()
+    for level in ((1, 2, 3, 4) if first == "llava-1.5-s" else (3, 4))
+}
+
+
+def recipe_of(name: str) -> Recipe | None:
+    """The recipe of a member's name, whatever its seed; None for one that has none."""
+    return (RECIPES | BUSY).get(name.partition("-seed")[0])
+
 
 @torch.no_grad()
 def tower_tokens(name: str, tower: nn.Module, pool: Pool, rows: np.ndarray) -> torch.Tensor:
@@ -92,7 +117,7 @@ def tower_tokens(name: str, tower: nn.Module, pool: Pool, rows: np.ndarray) -> t
     return torch.cat(out)
 
 
-def _kept_tokens(name: str, tower: nn.Module, pool: Pool, path: Path) -> torch.Tensor:
+def kept_tokens(name: str, tower: nn.Module, pool: Pool, path: Path) -> torch.Tensor:
     """`tower_tokens` of a whole pool, worked out once for all members that share a tower."""
     if not path.exists():
         tokens = tower_tokens(name, tower, pool, np.arange(len(pool.scenes)))
@@ -108,6 +133,11 @@ class Lessons:
     family: Llava
     pool: Pool
     kept: list[torch.Tensor]
+    rows: np.ndarray  # scenes of the pool that are shown
+
+    def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """`n` scenes at random."""
+        return self.rows[rng.integers(0, len(self.rows), n)]
 
     def inputs(self, rows: np.ndarray) -> Inputs:
         """What `family.see` takes, for some scenes."""
@@ -140,27 +170,51 @@ def train_member(
     model, folder = family.build(start, towers), work / f"member-{name}-{seed}"
     pool = load_pool(work, pool_size, 1000, family.sides)
     paths = [work / f"features-{t}-{pool_size}.safetensors" for t in family.kept]
-    kept = [_kept_tokens(t, towers[t], pool, p) for t, p in zip(family.kept, paths, strict=True)]
-    lessons = Lessons(family, pool, kept)
-    _fit_connector(model, start, lessons, folder, connector, seed, say)
+    kept = [kept_tokens(t, towers[t], pool, p) for t, p in zip(family.kept, paths, strict=True)]
+    lessons = Lessons(family, pool, kept, np.arange(len(pool.scenes)))
+    wanted = partial(family.targets, start, pool)
+    fit_connector(model, wanted, lessons, folder, steps=connector, seed=seed, say=say)
     if family.reads:
         how = dict(steps=reading, seed=seed, say=say)
         learn_to_read(model, family, start, tokenizer, pool, folder / "reading", **how)
-    evaluate = _examination(model, family, start.start, towers, work, tokenizer)
-    for part, (course, count) in enumerate(zip(recipe.courses, steps, strict=False)):
-
-        def loss_at(step, course=course, part=part):
-            """Loss of one step: its scenes and questions depend on seed and step alone."""
-            rng = np.random.default_rng([seed, 1 + part, step])
-            rows = rng.integers(0, len(pool.scenes), family.batch)
-            asked = [_texts(lessons, int(i), rng, texts, course, step) for i in rows]
-            seen, more = prefix(model, family, start.start, lessons.inputs(rows))
-            language, head = family.language(model), model.lm_head
-            return answer_loss(language, head, seen, encode(asked, tokenizer), **more), {}
-
-        where = folder / f"course-{part + 1}"
-        fit(model, loss_at, where, steps=count, evaluate=evaluate, every=100, say=say)
+    held = load_pool(work, HELD, 1001, family.sides)
+    exam = examination(model, held_lessons(family, towers, held), start.start, tokenizer)
+    for part, (course, count) in enumerate(zip(recipe.courses, steps, strict=False), 1):
+        how = dict(part=part, steps=count, seed=seed, texts=texts, evaluate=exam, say=say)
+        fit_course(model, lessons, course, start.start, tokenizer, folder, **how)
     return model.eval()
+
+
+def fit_course(
+    model: nn.Module,
+    lessons: Lessons,
+    course: Course,
+    begin: torch.Tensor,
+    tokenizer,
+    folder: Path,
+    *,
+    part: int,
+    steps: int,
+    seed: int,
+    texts: int = 10,
+    rate: float = 1e-3,
+    evaluate: Callable[[], dict] | None = None,
+    say=print,
+) -> None:
+    """Questions about pictures, to all that is not frozen; logs to `folder`/course-PART."""
+    family = lessons.family
+
+    def loss_at(step):
+        """Loss of one step: its scenes and questions depend on seed and step alone."""
+        rng = np.random.default_rng([seed, part, step])
+        rows = lessons.draw(rng, family.batch)
+        asked = [_texts(lessons, int(i), rng, texts, course, step) for i in rows]
+        seen, more = prefix(model, family, begin, lessons.inputs(rows))
+        language, head = family.language(model), model.lm_head
+        return answer_loss(language, head, seen, encode(asked, tokenizer), **more), {}
+
+    where = folder / f"course-{part}"
+    fit(model, loss_at, where, steps=steps, rate=rate, evaluate=evaluate, every=100, say=say)
 
 
 def prefix(
@@ -175,14 +229,24 @@ def prefix(
     return torch.cat([words, tokens], 1), more
 
 
-def _examination(model, family, begin, towers, work: Path, tokenizer) -> Callable[[], dict]:
-    """Exact answers about held-out scenes (128, or 64 with small batches), when called."""
-    held, rows = load_pool(work, HELD, 1001, family.sides), np.arange(8 * family.batch)
+def held_lessons(family: Llava, towers, held: Pool, rows: np.ndarray | None = None) -> Lessons:
+    """The first held-out scenes, or the first of `rows`: 128, or 64 where batches are small."""
+    rows = np.arange(len(held.scenes)) if rows is None else rows
+    rows = rows[: 8 * family.batch]
+    tokens = [tower_tokens(t, towers[t], held, np.arange(len(held.scenes))) for t in family.kept]
+    return Lessons(family, held, tokens, rows)
+
+
+def examination(
+    model: nn.Module, lessons: Lessons, begin: torch.Tensor, tokenizer
+) -> Callable[[], dict]:
+    """Exact answers about held-out scenes, when called."""
+    family, held, rows = lessons.family, lessons.pool, lessons.rows
     rng = np.random.default_rng(5)
     asked = [short_texts(held.scenes[i], rng, 12) for i in rows]
-    test = encode([family.ask(held, i, q) for i, q in enumerate(asked)], tokenizer)
-    tokens = [tower_tokens(t, towers[t], held, rows) for t in family.kept]
-    lessons = Lessons(family, held, tokens)
+    test = encode(
+        [family.ask(held, int(i), q) for i, q in zip(rows, asked, strict=True)], tokenizer
+    )
 
     def evaluate() -> dict[str, float]:
         """Share of exact answers by category."""
@@ -201,20 +265,33 @@ def _texts(lessons: Lessons, row: int, rng, n: int, course: Course, step: int) -
     return out + captions(scene, rng, 1) + [more(scene, rng) for more in further]
 
 
-def _fit_connector(model, start, lessons: Lessons, folder, steps, seed, say) -> None:
-    """The connector alone learns to give the symbols' embeddings (mean squared error)."""
-    family, pool = lessons.family, lessons.pool
+def fit_connector(
+    model: nn.Module,
+    wanted: Callable[[np.ndarray], torch.Tensor],
+    lessons: Lessons,
+    folder: Path,
+    *,
+    steps: int,
+    seed: int,
+    rate: float = 3e-3,
+    say=print,
+) -> None:
+    """The connector alone learns to give the tokens (B, T, D) that are `wanted` for some scenes.
+
+    Mean squared error, as a share of the wanted tokens' variance.
+    """
+    family = lessons.family
 
     def loss_at(step):
-        """Squared error as a share of the symbols' variance."""
-        rows = np.random.default_rng([seed, 0, step]).integers(0, len(pool.scenes), family.many)
+        """Squared error of one step."""
+        rows = lessons.draw(np.random.default_rng([seed, 0, step]), family.many)
         with torch.no_grad():
-            wanted = family.targets(start, pool, rows)
+            true = wanted(rows)
         given = family.translate(model, lessons.inputs(rows)).float()
-        return (given - wanted).square().mean() / wanted.var(), {}
+        return (given - true).square().mean() / true.var(), {}
 
     part = family.connector(model)
-    fit(part, loss_at, folder / "connector", steps=steps, rate=3e-3, say=say)
+    fit(part, loss_at, folder / "connector", steps=steps, rate=rate, say=say)
 
 
 def save_member(model: nn.Module, tokenizer, name: str, folder: Path) -> None:
@@ -223,6 +300,6 @@ def save_member(model: nn.Module, tokenizer, name: str, folder: Path) -> None:
     model.set_attn_implementation("sdpa")
     model.to(torch.float16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    processor = FAMILIES[RECIPES[name].family].processor()
+    processor = FAMILIES[recipe_of(name).family].processor()
     if processor is not None:
         processor.save_pretrained(folder)

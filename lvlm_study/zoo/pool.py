@@ -6,7 +6,9 @@ folder, and read by every member. It can be deleted at any time: the seed makes 
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -33,14 +35,36 @@ HELD = 256  # scenes of the pool, drawn from seed 1001, that is never trained on
 HIGH = {256: 16}  # what ConvNeXt sees; drawn only for members that have one
 
 
-def load_pool(folder: Path, n: int, seed: int, sides: dict[int, int]) -> Pool:
+MIX = (4, 3, 4, 2, 4, 3, 1, 0)  # levels of clutter by turns
+PHOTO = 4  # every fourth round of them on photographs
+
+
+def busy_stream(seed: int) -> Iterator[Scene]:
+    """Scenes of all levels, half of them of the hardest two, a quarter on photographs."""
+    streams = {level: scenes.stream(seed + 2 * level, level) for level in set(MIX)}
+    for k in count():
+        scene, turn = next(streams[MIX[k % len(MIX)]]), k // len(MIX)
+        shown = "photo-train" if turn % PHOTO == PHOTO - 1 and scene.clutter else "leaves"
+        yield replace(scene, ground=shown)
+
+
+def _cleared(seed: int) -> Iterator[Scene]:
+    """The scenes of `busy_stream` on even ground, with nothing in front: what there is to see."""
+    return (replace(scene, clutter=0, ground="leaves") for scene in busy_stream(seed))
+
+
+WORLDS = {"even": scenes.stream, "busy": busy_stream, "cleared": _cleared}
+
+
+def load_pool(folder: Path, n: int, seed: int, sides: dict[int, int], world: str = "even") -> Pool:
     """Read the pool of `n` scenes from `folder`, drawing first what is not there.
 
-    `sides` maps the side of a view in pixels to the side of its label grid in patches.
+    `sides` maps the side of a view in pixels to the side of its label grid in patches. `world` is
+    one of `WORLDS`.
     """
-    folder = folder / f"pool-{seed}-{n}"
+    folder = folder / f"pool-{'' if world == 'even' else world + '-'}{seed}-{n}"
     folder.mkdir(parents=True, exist_ok=True)
-    found = _scenes(folder, n, seed)
+    found = _scenes(folder, n, WORLDS[world](seed))
     missing = {s: g for s, g in sides.items() if not (folder / f"view-{s}.npy").exists()}
     if missing:
         _draw(folder, found, missing)
@@ -51,10 +75,10 @@ def load_pool(folder: Path, n: int, seed: int, sides: dict[int, int]) -> Pool:
     )
 
 
-def _scenes(folder: Path, n: int, seed: int) -> list[Scene]:
+def _scenes(folder: Path, n: int, stream: Iterator[Scene]) -> list[Scene]:
     path = folder / "scenes.jsonl"
     if not path.exists():
-        drawn = (s for _, s in zip(range(n), scenes.stream(seed), strict=False))
+        drawn = (s for _, s in zip(range(n), stream, strict=False))
         path.with_suffix(".tmp").write_text(
             "".join(json.dumps(scene.to_json()) + "\n" for scene in drawn)
         )

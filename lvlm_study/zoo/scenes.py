@@ -5,34 +5,18 @@ same scene gives the same bytes on every machine; every object has an exact mask
 be drawn again without one object, which is an exact counterfactual that no photograph offers.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 
 import numpy as np
-from PIL import Image
 
-from ..paths import data_dir
+from . import backgrounds
+from .atlas import COLORS, SIZES, atlas, bare_cell, cell, names, shade
+from .backgrounds import BARE, HARDEST, HIDDEN, PLACES, SIDE
 
-SIDE = 336
-COLORS = {
-    "red": (222, 40, 45),
-    "orange": (250, 140, 20),
-    "yellow": (252, 224, 40),
-    "green": (45, 175, 75),
-    "blue": (50, 105, 235),
-    "purple": (155, 70, 200),
-}
-PLACES = {  # sky top, sky bottom, ground top, ground bottom
-    "meadow": ((120, 180, 235), (190, 220, 240), (120, 175, 90), (70, 130, 60)),
-    "beach": ((100, 190, 230), (160, 220, 235), (235, 215, 160), (215, 190, 130)),
-    "snowfield": ((185, 200, 215), (215, 225, 235), (245, 248, 252), (225, 232, 242)),
-    "road": ((150, 165, 180), (185, 195, 205), (115, 115, 120), (85, 85, 90)),
-    "room": ((225, 200, 185), (215, 185, 170), (150, 105, 75), (120, 80, 55)),
-}
-SIZES = ("small", "medium", "large")
+__all__ = ["COLORS", "PLACES", "SIDE", "SIZES", "Scene", "Sprite", "atlas", "names", "shade"]
 GAP = 4  # pixels kept free between sprites, and at the border
+SMALL = ("small", "small", "medium", "large")  # sizes at the hardest level
 
 
 @dataclass(frozen=True)
@@ -58,7 +42,11 @@ class Sprite:
 
 @dataclass(frozen=True)
 class Scene:
-    """A place, its light, and the objects on it, in drawing order."""
+    """A place, its light, and the objects on it, in drawing order.
+
+    `clutter` (0 to 4) says how busy its ground is, `ground` with what: see `zoo.backgrounds`.
+    StudyError for a level or a ground that does not exist.
+    """
 
     place: str
     night: bool
@@ -66,6 +54,11 @@ class Scene:
     brightness: int
     texture: int
     objects: tuple[Sprite, ...]
+    clutter: int = 0
+    ground: str = "leaves"
+
+    def __post_init__(self):
+        backgrounds.check(self.clutter, self.ground)
 
     def without(self, *drop: int) -> "Scene":
         """The same scene drawn as if objects `drop` had never been there."""
@@ -79,8 +72,10 @@ class Scene:
         return replace(self, objects=tuple(objects))
 
     def to_json(self) -> dict:
-        """A plain dictionary; `from_json` is its inverse."""
-        return asdict(self)
+        """A plain dictionary; `from_json` is its inverse. Even ground is not mentioned."""
+        record = asdict(self)
+        usual = {"clutter": 0, "ground": "leaves"}
+        return {k: v for k, v in record.items() if k not in usual or v != usual[k]}
 
     @staticmethod
     def from_json(record: dict) -> "Scene":
@@ -88,45 +83,43 @@ class Scene:
         return Scene(**{**record, "objects": tuple(Sprite(**o) for o in record["objects"])})
 
 
-@cache
-def atlas() -> dict:
-    """The sprite index with its pixels: `pixels` int32 (rows, columns, 2), luminance and alpha."""
-    folder = data_dir() / "sprites"
-    index = json.loads((folder / "atlas.json").read_text())
-    with Image.open(folder / "atlas.png") as image:
-        index["pixels"] = np.asarray(image).astype(np.int32)
-    index["rows"] = {c["name"]: i for i, c in enumerate(index["classes"])}
-    index["kinds"] = {c["name"]: c["kind"] for c in index["classes"]}
-    return index
-
-
-def names(kind: str | None = None) -> list[str]:
-    """All sprite classes, or those of one kind (animal, vehicle, fruit, thing)."""
-    return [n for n, k in atlas()["kinds"].items() if kind in (None, k)]
-
-
-def shade(color: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """How a sprite is painted: its colour (3,) int32 times its light (s, s), int32 (s, s, 3)."""
-    return color * light[..., None] // 255
-
-
 def draw(scene: Scene, paint: Callable[[np.ndarray, np.ndarray], np.ndarray] = shade) -> np.ndarray:
     """The scene as uint8 (336, 336, 3), the same bytes everywhere; `paint` as in `zoo.styles`."""
-    canvas = _background(scene)
+    canvas = backgrounds.background(scene)
     for sprite in scene.objects:
-        light, alpha = _cell(sprite)
+        light, alpha = _cell(sprite, scene.clutter)
         tint = paint(np.array(COLORS[sprite.color], np.int32), light)
         part = canvas[sprite.y : sprite.y + sprite.side, sprite.x : sprite.x + sprite.side]
-        part[:] = (tint * alpha[..., None] + part * (255 - alpha[..., None]) + 127) // 255
-    return canvas.astype(np.uint8)
+        backgrounds.blend(part, tint, alpha)
+    return backgrounds.covered(canvas, scene).astype(np.uint8)
 
 
 def mask(scene: Scene, i: int) -> np.ndarray:
-    """Exact boolean (336, 336) mask of object `i`: where its alpha exceeds one half."""
+    """Exact boolean (336, 336) mask of what is seen of object `i`.
+
+    Its alpha exceeds one half there, and no leaf lies in front.
+    """
+    return _whole(scene, i) & ~backgrounds.in_front(scene)
+
+
+def too_hidden(scene: Scene, i: int) -> bool:
+    """Whether leaves hide more of object `i` than `HIDDEN` per cent."""
+    whole = _whole(scene, i)
+    hidden = int((whole & backgrounds.in_front(scene)).sum())
+    return 100 * hidden > HIDDEN * int(whole.sum())
+
+
+def _whole(scene: Scene, i: int) -> np.ndarray:
+    """`mask` as if nothing lay in front."""
     sprite, out = scene.objects[i], np.zeros((SIDE, SIDE), bool)
-    alpha = _cell(sprite)[1]
+    alpha = _cell(sprite, scene.clutter)[1]
     out[sprite.y : sprite.y + sprite.side, sprite.x : sprite.x + sprite.side] = alpha > 127
     return out
+
+
+def _cell(sprite: Sprite, clutter: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Luminance and alpha of a sprite, as it is drawn at a level."""
+    return (cell if clutter < BARE else bare_cell)(sprite.name, sprite.size)
 
 
 def background_mask(scene: Scene) -> np.ndarray:
@@ -137,17 +130,27 @@ def background_mask(scene: Scene) -> np.ndarray:
     return out
 
 
-def sample(rng: np.random.Generator, repeat: int | None = None) -> Scene:
+def sample(rng: np.random.Generator, repeat: int | None = None, clutter: int = 0) -> Scene:
     """A random scene of 3 to 7 objects.
 
     One class may be repeated (`repeat` copies, drawn from 1 to 4 when None) so that counting has
-    something to count; every other class appears once.
+    something to count; every other class appears once. Up to level 3 of `clutter` the same dice
+    give the same scene on other ground; level 4 has more small objects, and its leaves come first.
     """
     repeat = int(rng.integers(1, 5)) if repeat is None else repeat
     total = int(rng.integers(max(3, repeat), 8))
     classes = list(rng.permutation(names()))
     chosen = [classes[0]] * repeat + classes[1 : 1 + total - repeat]
-    objects = _place(rng, [str(c) for c in rng.permutation(chosen)])
+    chosen = [str(c) for c in rng.permutation(chosen)]
+    if clutter < HARDEST:
+        return _furnished(rng, _place(rng, chosen), clutter)
+    texture = int(rng.integers(2**31))
+    empty = Scene("road", False, 0, 0, texture, (), clutter)
+    return replace(_furnished(rng, _place(rng, chosen, SMALL, empty), clutter), texture=texture)
+
+
+def _furnished(rng: np.random.Generator, objects: tuple[Sprite, ...], clutter: int) -> Scene:
+    """Objects in a random place and light."""
     return Scene(
         place=str(rng.choice(list(PLACES))),
         night=bool(rng.integers(2)),
@@ -155,29 +158,42 @@ def sample(rng: np.random.Generator, repeat: int | None = None) -> Scene:
         brightness=int(rng.integers(-14, 15)),
         texture=int(rng.integers(2**31)),
         objects=objects,
+        clutter=clutter,
     )
 
 
-def stream(seed: int) -> Iterator[Scene]:
+def stream(seed: int, clutter: int = 0) -> Iterator[Scene]:
     """Random scenes without end. Seeds below 1000 are kept for fixed test sets."""
     rng = np.random.Generator(np.random.PCG64(seed))
     while True:
-        yield sample(rng)
+        yield sample(rng, clutter=clutter)
 
 
-def _place(rng: np.random.Generator, classes: list[str]) -> tuple[Sprite, ...]:
-    """Give each class a colour, a size and a free spot; sprites never touch."""
+def _place(
+    rng: np.random.Generator,
+    classes: list[str],
+    sizes: Sequence[str] = SIZES,
+    empty: Scene | None = None,
+) -> tuple[Sprite, ...]:
+    """Give each class a colour, a size and a free spot; sprites never touch.
+
+    In the scene `empty`, where one is given, nothing hides too much of them.
+    """
     placed: list[Sprite] = []
     for name in classes:
         color = str(rng.choice(list(COLORS)))
-        for size in (str(rng.choice(SIZES)), "small", "small"):
+        for size in (str(rng.choice(sizes)), "small", "small"):
             side = atlas()["sizes"][size]
-            spots = rng.integers(GAP, SIDE - GAP - side, (40, 2))
-            free = (s for s in spots.tolist() if is_free(placed, *s, side))
-            if spot := next(free, None):
-                placed.append(Sprite(name, color, size, *spot))
+            spots = rng.integers(GAP, SIDE - GAP - side, (40, 2)).tolist()
+            free = (Sprite(name, color, size, *s) for s in spots if is_free(placed, *s, side))
+            if sprite := next((o for o in free if _shows(empty, o)), None):
+                placed.append(sprite)
                 break
     return tuple(placed)
+
+
+def _shows(empty: Scene | None, sprite: Sprite) -> bool:
+    return empty is None or not too_hidden(replace(empty, objects=(sprite,)), 0)
 
 
 def is_free(placed: Sequence[Sprite], x: int, y: int, side: int) -> bool:
@@ -189,47 +205,3 @@ def is_free(placed: Sequence[Sprite], x: int, y: int, side: int) -> bool:
         or o.y + o.side + GAP <= y
         for o in placed
     )
-
-
-@cache
-def _sprite_cell(name: str, size: str) -> tuple[np.ndarray, np.ndarray]:
-    index = atlas()
-    y = index["rows"][name] * index["cell"]
-    x = list(index["sizes"]).index(size) * index["cell"]
-    side = index["sizes"][size]
-    cell = index["pixels"][y : y + side, x : x + side]
-    return cell[..., 0], cell[..., 1]
-
-
-def _cell(sprite: Sprite) -> tuple[np.ndarray, np.ndarray]:
-    return _sprite_cell(sprite.name, sprite.size)
-
-
-def _background(scene: Scene) -> np.ndarray:
-    """Sky and ground as two vertical gradients with a soft texture, int32 (336, 336, 3)."""
-    colors = np.array(PLACES[scene.place], np.int32)
-    rows = np.arange(SIDE)[:, None]
-    sky = colors[0] + (colors[1] - colors[0]) * rows // SIDE
-    ground = colors[2] + (colors[3] - colors[2]) * rows // SIDE
-    canvas = np.where(rows < scene.horizon, sky, ground)[:, None] + _texture(scene.texture)
-    canvas = canvas + scene.brightness
-    if scene.night:
-        canvas = canvas * 4 // 10 + np.array([-6, 0, 22], np.int32)
-    return canvas.clip(0, 255).astype(np.int32)
-
-
-def _texture(seed: int) -> np.ndarray:
-    """Low-frequency noise in [-12, 12], int (336, 336, 1), by integer bilinear interpolation."""
-    coarse = np.random.Generator(np.random.PCG64(seed)).integers(-12, 13, (13, 13))
-    weights = _bilinear()
-    return ((weights @ coarse @ weights.T) // 28**2)[..., None].astype(np.int32)
-
-
-@cache
-def _bilinear() -> np.ndarray:
-    """Integer weights (336, 13) that sum to 28 a row: 12 spans of 28 pixels."""
-    weights = np.zeros((SIDE, 13), np.int64)
-    for y in range(SIDE):
-        cell, step = divmod(y, 28)
-        weights[y, cell], weights[y, cell + 1] = 28 - step, step
-    return weights

@@ -63,9 +63,18 @@ def record(name: str, scene: Scene, question: Question, picture: np.ndarray | No
     `picture` is what is shown where that is more than the scene.
     """
     picture = scenes.draw(scene) if picture is None else picture
-    start = question.answer.index(question.content)
     return {
         "id": name,
+        **described(question),
+        "scene": scene.to_json(),
+        "sha256": hashlib.sha256(picture.tobytes()).hexdigest(),
+    }
+
+
+def described(question: Question) -> dict:
+    """What a line says about a question; `content_span` is where its answer has the content."""
+    start = question.answer.index(question.content)
+    return {
         "category": question.category,
         "kind": question.kind,
         "question": question.text,
@@ -73,8 +82,6 @@ def record(name: str, scene: Scene, question: Question, picture: np.ndarray | No
         "accept": list(question.accept),
         "content_span": [start, start + len(question.content)],
         "evidence": None if question.evidence is None else list(question.evidence),
-        "scene": scene.to_json(),
-        "sha256": hashlib.sha256(picture.tobytes()).hexdigest(),
     }
 
 

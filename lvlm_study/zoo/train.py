@@ -18,11 +18,12 @@ from ..paths import data_dir
 from . import times
 from .alignment import train_joint
 from .bias import train_twin
+from .busy import Plan, train_busy
 from .card import write_card
 from .families import FAMILIES
 from .language import train_language
 from .manifest import is_whole, note
-from .members import RECIPES, save_member, train_member
+from .members import BUSY, RECIPES, recipe_of, save_member, train_member
 from .owl import train_owl
 from .shared import share
 from .tokenizer import train_tokenizer
@@ -76,9 +77,14 @@ def split_seed(name: str) -> tuple[str, int]:
     short = name.removeprefix("mini/")
     recipe, mark, seed = short.rpartition("-seed")
     recipe, seed = (recipe, seed) if mark and seed.isdigit() else (short, "0")
-    if recipe not in RECIPES:
-        raise unknown("zoo member to train", name, NAMES)
+    if recipe_of(recipe) is None:
+        raise unknown("zoo member to train", name, (*NAMES, *BUSY))
     return recipe, int(seed)
+
+
+def is_busy(name: str) -> bool:
+    """Whether a member, whatever its seed, is one for busy ground."""
+    return name.removeprefix("mini/").partition("-seed")[0] in BUSY
 
 
 def train(
@@ -117,8 +123,12 @@ def _train_member(short: str, work: Path, steps, out: Path | None, budget: Budge
     budget = budget if steps is None else replace(budget, member=steps, later=steps)
     torch.set_num_threads(1)  # small matrices: a second thread costs more than it gives
     work.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer(work / "tokenizer")
-    model = _train(recipe, seed, tokenizer, budget, work, say)
+    if is_busy(short):
+        plan = Plan() if steps is None else Plan(course=steps)
+        model, tokenizer = train_busy(recipe, seed, work, plan=plan, say=say)
+    else:
+        tokenizer = train_tokenizer(work / "tokenizer")
+        model = _train(recipe, seed, tokenizer, budget, work, say)
     folder = _finish(model, tokenizer, short, work, out or data_dir() / "zoo" / short, say)
     times.note(work, folder.parent)
     return folder
@@ -185,10 +195,21 @@ def _finish(model, tokenizer, short: str, work: Path, folder: Path, say) -> Path
     shutil.rmtree(beside, ignore_errors=True)
     recipe, seed = split_seed(short)
     save_member(model, tokenizer, recipe, beside)
-    if seed:
-        share(beside, recipe)
+    for base in _relatives(short):
+        if share(beside, base):
+            break
     say("measuring on the test set")
     write_card(short, beside, work / f"member-{recipe}-{seed}")
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
     return folder
+
+
+def _relatives(short: str) -> list[str]:
+    """Members whose towers, and more, are those of this one: where it is enough to name them."""
+    recipe, seed = split_seed(short)
+    if recipe not in BUSY:
+        return [recipe] if seed else []
+    family = RECIPES[BUSY[recipe].first]
+    alike = [n for n, r in BUSY.items() if (r.family, r.size) == (family.family, family.size)]
+    return [n for n in alike if n != short]

@@ -278,19 +278,25 @@ def train_tower(
     start: nn.Module | None = None,
     seed: int = 0,
     pool_size: int = 24576,
+    world: str = "even",
+    ready: nn.Module | None = None,
+    rate: float = 1e-3,
     say=print,
 ) -> nn.Module:
     """Train one tower from nothing (or from its last save) and return it, frozen.
 
-    `start`: another trained tower whose transformer blocks this one begins with.
+    `start`: another trained tower whose transformer blocks this one begins with. `ready`: a tower
+    of its own kind whose weights it begins with. `world`: whose scenes it learns (`zoo.pool`).
     """
     kind = TOWERS[name]
     torch.manual_seed(seed)
     tower, batch, sides = kind.make(), batch or kind.batch, dict(kind.sides)
     if start is not None:
         _encoder(tower).load_state_dict(_encoder(start).state_dict())
+    if ready is not None:
+        tower.load_state_dict(ready.state_dict())
     reader = DenseReader(tower, kind)
-    pool, held = load_pool(work, pool_size, 1000, sides), load_pool(work, HELD, 1001, sides)
+    pool, held = (load_pool(work, n, k, sides, world) for n, k in ((pool_size, 1000), (HELD, 1001)))
     test = np.arange(HELD)
 
     def loss_at(step):
@@ -303,5 +309,6 @@ def train_tower(
         with torch.no_grad():
             return dense_accuracy(reader(kind.pixels(held, test)), *kind.labels(held, test))
 
-    fit(reader, loss_at, work / f"tower-{name}-{seed}", steps=steps, evaluate=evaluate, say=say)
+    folder = work / f"tower-{'' if world == 'even' else world + '-'}{name}-{seed}"
+    fit(reader, loss_at, folder, steps=steps, rate=rate, evaluate=evaluate, say=say)
     return reader.tower.eval().requires_grad_(False)
