@@ -176,8 +176,8 @@ class Sweep:
             variants.parse(name)
         if not (self.units and self.fills):
             raise StudyError("A score needs at least one kind of unit and one fill.")
-        if self.items is not None and self.items < 1:
-            raise StudyError(f"The number of items must be at least 1, not {self.items}.")
+        if self.items is not None and self.items < 0:
+            raise StudyError(f"The number of items must be at least 0, not {self.items}.")
 
     @property
     def ways(self) -> list[tuple[str, str]]:

@@ -151,3 +151,10 @@ def test_the_command_with_few_items(models, methods, tmp_path, capsys):
         assert isinstance(maps, pd.DataFrame) and maps.empty == (methods == "none")
         assert (tmp_path / "methods.json").exists() == (methods != "none")
     shutil.rmtree(tmp_path / "reliance")
+
+
+@pytest.mark.parametrize("methods", ["tam", "none"])
+def test_the_command_with_no_item(methods, tmp_path, capsys):
+    """It ends well and says that nothing was computed."""
+    told = ran(tmp_path, capsys, 0, "mini/llava-1.5-s,mini/llava-1.5", methods)
+    assert "Nothing has been computed yet." in told
