@@ -189,7 +189,6 @@ def test_options_of_methods_take_no_other_type(model, answer, method):
         ({"method": ["igos"]}, "A method is named by text, such as 'igos', not a list"),
         ({"method": "igos", "lr": math.nan}, "lr of igos must be finite"),
         ({"method": "igos", "steps": True}, "steps of igos must be a whole number, not True"),
-        ({"method": "igos", "batch": 0}, "batch of igos must be at least 1"),
         ({"method": "igos", "l2_unit": 5}, "l2_unit of igos must be text"),
         ({"method": "gae", "vision": "yes"}, "vision of gae must be True or False, not 'yes'"),
         ({"model": "mini/no-such-model"}, "There is no model named"),

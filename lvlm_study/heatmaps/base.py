@@ -160,7 +160,7 @@ def _option(name: str, known: inspect.Parameter, value):
         return None
     plain = [kind for kind in kinds if kind is not type(None)]
     if plain == [int]:
-        return whole(value, name, 1 if known.name == "batch" else None)
+        return whole(value, name)
     if plain == [float]:
         return number(value, name)
     if plain in ([str], [bool]) and not isinstance(value, plain[0]):
