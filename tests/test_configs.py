@@ -259,12 +259,30 @@ def test_packages_are_found_by_their_name_for_pip():
     assert checkpoint.installed("scikit-image") and not checkpoint.installed("no-such-package")
 
 
+def test_quantised_weights_are_for_a_gpu(folder, monkeypatch):
+    """On the CPU bitsandbytes answers and gives no gradients: a map would be wrong or constant."""
+    monkeypatch.setattr(configs, "installed", lambda name: True)
+    tiny.edit_json(folder / "config.json", quantization_config={"quant_method": "bitsandbytes"})
+    assert "bitsandbytes, which give no gradients on the CPU; load it on a GPU" in refused(folder)
+
+
 def test_what_transformers_says_of_a_package_is_one_sentence(whole, monkeypatch):
     """A package that is there but too old, or of no use on this device."""
-    monkeypatch.setattr(configs, "installed", lambda name: True)
     monkeypatch.setattr(checkpoint, "installed", lambda name: True)
     tiny.edit_json(whole / "config.json", quantization_config={"quant_method": "bitsandbytes"})
-    assert "cannot be loaded as LlavaForConditionalGeneration" in refused(whole)
+    with pytest.raises(StudyError, match="cannot be loaded as LlavaForConditionalGeneration"):
+        checkpoint.load_weights(FAMILIES["llava"].model_class, whole, torch.float32, {"": "cpu"})
+
+
+def test_what_is_not_quantised_gets_one_type():
+    model = T.CLIPVisionModel(T.CLIPVisionConfig(**TOWER))
+    last = list(model.parameters())[-1]
+    last.data = last.data.half()
+    packed = torch.nn.Parameter(torch.zeros(2, dtype=torch.uint8), requires_grad=False)
+    model.register_parameter("packed", packed)
+    checkpoint.even_out(model)
+    kinds = {p.dtype for name, p in model.named_parameters() if name != "packed"}
+    assert kinds == {torch.float32} and model.packed.dtype == torch.uint8
 
 
 # --- tokenizers, towers ----------------------------------------------------------------------

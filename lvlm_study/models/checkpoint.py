@@ -124,6 +124,13 @@ def load_weights(model_class, folder: Path, dtype: torch.dtype | str, spread=Non
     return model.eval().requires_grad_(False)
 
 
+def even_out(model: torch.nn.Module) -> None:
+    """One type for all that is not quantised: towers keep that of their own config otherwise."""
+    for parameter in model.parameters():
+        if parameter.dtype in (torch.float16, torch.bfloat16, torch.float32):
+            parameter.data = parameter.data.to(model.dtype)
+
+
 def load_tokenizer(folder: Path):
     """The checkpoint's tokenizer."""
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):

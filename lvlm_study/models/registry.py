@@ -100,7 +100,7 @@ def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
     or its name; by default float32 on the CPU and the checkpoint's own on a GPU. `device`: by
     default the GPU if there is one; "auto" spreads a large model over all GPUs, a dict {module
     name: device} as it says (both need accelerate). Threads may share a model: they take turns.
-    Quantised checkpoints need the packages that wrote them.
+    Quantised checkpoints need a GPU and the packages that wrote them.
     Raises StudyError for an unknown name or architecture, a missing or damaged file, a model that
     takes no images. Runs no code from the checkpoint and reads no pickles.
     """
@@ -119,6 +119,11 @@ def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
         return load_joint(name, folder, find_folder, dtype, device)
     quantised = configs.quantisation(folder)
     if quantised and not spread:
+        if device.type == "cpu":  # bitsandbytes 0.50 answers there, and its gradients are zero
+            raise StudyError(
+                f"{folder} holds weights quantised by {quantised}, which give no gradients on the "
+                "CPU; load it on a GPU, or name the checkpoint that is not quantised."
+            )
         spread = {"": str(device)}  # its packages put the weights where they belong
     tokenizer = checkpoint.load_tokenizer(folder)
     processor = checkpoint.load_processor(folder) if family.needs_processor else None
@@ -126,6 +131,8 @@ def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
     if not quantised:
         configs.check_fit(folder, family.model_class, checkpoint.weight_files(folder))
     model = checkpoint.load_weights(family.model_class, folder, dtype, spread)
+    if quantised == "bitsandbytes":
+        checkpoint.even_out(model)
     model = model if spread else model.to(device)
     return family(name, model, tokenizer, processor, template)
 
