@@ -73,7 +73,7 @@ parity: $(STAMP)
 		> "$(CURDIR)/$$(cd .. && ls -d _build/parity/lib/python3*/site-packages)/study.pth"
 	_build/parity/bin/python -m pip install --quiet --no-deps $(QUANTUS)
 	_build/parity/bin/python -c "import quantus" # without it the tests would be skipped
-	_build/parity/bin/python -m pytest -q tests/test_plausibility.py
+	_build/parity/bin/python -m pytest -q tests/metrics/test_plausibility.py
 
 check: $(STAMP)
 	$(VENV)/bin/ruff check .
@@ -90,7 +90,7 @@ fresh: $(STAMP)
 	$(PY) tools/notebooks.py rerun
 
 bench: $(STAMP)
-	$(PY) -m lvlm_study.bench $(BENCH_ARGS)
+	$(PY) -m lvlm_study.sweep.bench $(BENCH_ARGS)
 
 # Never the environment: that takes minutes to come back. Remove $(VENV) by hand if you mean it.
 clean:

@@ -17,7 +17,7 @@ _HOME = {
     "load_benchmark": "benchmarks",
     "Item": "benchmarks",
     "explain": "heatmaps",
-    "explain_tokens": "sentences",
+    "explain_tokens": "heatmaps.sentences",
     "list_methods": "heatmaps",
     "list_models": "models",
     "list_benchmarks": "benchmarks",
@@ -25,11 +25,12 @@ _HOME = {
     "Explanation": "heatmaps",
     "Answer": "models",
     "visual_reliance": "answers",
-    "deletion_insertion": "faithfulness",
-    "Faithfulness": "faithfulness",
+    "judge": "judging",
+    "deletion_insertion": "metrics.faithfulness",
+    "Faithfulness": "metrics.faithfulness",
     "StudyError": "errors",
 }
-_CALLABLE = ("models", "benchmarks", "judge")  # submodules named like the function they are for
+_CALLABLE = ("models", "benchmarks")  # submodules named like the function they are for
 
 __all__ = [*_HOME, *_CALLABLE]
 

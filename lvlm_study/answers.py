@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from .arguments import asked, check_seed, number, whole, word_set
-from .baselines import make_baseline
 from .errors import StudyError, named, short
-from .images import to_tensor
-from .keywords import keyword_spans
 from .models import Answer, with_model
 from .models.alone import ordinary
-from .token_places import places, readable
-from .words import Span, folded, is_whole, occurrences, parts_like, stretches, whole_signs
+from .models.keywords import keyword_spans
+from .models.token_places import places, readable
+from .models.words import Span, folded, is_whole, occurrences, parts_like, stretches, whole_signs
+from .pixels.baselines import make_baseline
+from .pixels.images import to_tensor
 
 DEFAULT_STOP = frozenset({"the", "and", "of", "a", "an", "this", "that", "is", "with"})
 THRESHOLD = 1.0  # nats; the paper gives no value, its released code uses a ratio of e

@@ -13,8 +13,8 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from . import requirements
 from .errors import StudyError, unknown
+from .sweep import requirements
 
 MINI_NOTE = (
     "Note: the mini models were trained on drawn scenes only; about anything else their answers "
@@ -106,10 +106,10 @@ def _explain_parser(commands) -> None:
 
 def explain(options) -> int:
     """Answer, mark what depends on the image, map it, score the map, and keep it all."""
-    from .baselines import baselines
     from .heatmaps import METHODS
-    from .images import load_image
     from .models.forced import check_text
+    from .pixels.baselines import baselines
+    from .pixels.images import load_image
 
     _known("method", options.method, METHODS)
     _known("baseline", options.baseline, baselines())
@@ -121,7 +121,7 @@ def explain(options) -> int:
     if options.out is None:
         print(_explain(options, rgb, None))
         return 0
-    from .explain_files import staged
+    from .sweep.explain_files import staged
 
     with staged(options.out) as stage:
         told = _explain(options, rgb, stage)
@@ -132,12 +132,12 @@ def explain(options) -> int:
 
 def _explain(options, rgb, stage: Path | None) -> str:
     """Write the files into `stage`; returns what is to be printed."""
-    from .explain_files import describe, score_summary, write_files
-    from .faithfulness import controls, deletion_insertion
     from .heatmaps import METHODS
     from .heatmaps import explain as make
+    from .heatmaps.progress import expected, passes
+    from .metrics.faithfulness import controls, deletion_insertion
     from .models import load_model
-    from .progress import expected, passes
+    from .sweep.explain_files import describe, score_summary, write_files
 
     model = load_model(options.model, dtype=options.dtype, device=options.device)
     with passes(model, "answer"):
@@ -269,8 +269,8 @@ def list_names(options) -> int:
 
 
 def _model_size(name: str) -> str:
-    from .provenance import weight_files
-    from .zoo.shared import parameters
+    from .models.weights import parameters
+    from .sweep.provenance import weight_files
 
     files = weight_files(name)
     size = sum(file.stat().st_size for file in files)
@@ -343,13 +343,13 @@ def run(options) -> int:
     """Compute missing cells, renew the summaries, show them."""
     import torch
 
-    from . import profiles
-    from .engines import run as compute
+    from .chapters.summaries import report, write_summaries
+    from .heatmaps.progress import say
+    from .heatmaps.variants import expand
     from .paths import data_dir
-    from .progress import say
-    from .runner import Sweep
-    from .summaries import report, write_summaries
-    from .variants import expand
+    from .sweep import profiles
+    from .sweep.engines import run as compute
+    from .sweep.runner import Sweep
 
     _at_least("items", options.items, 0)
     results = options.results or data_dir() / "results" / options.profile
@@ -388,9 +388,9 @@ def run(options) -> int:
 
 def _kept(results: Path, sweep) -> frozenset[str]:
     """What the paper's filter keeps of the sweep's benchmarks, over all of its models."""
-    from .kept import kept_ids
-    from .runner import plain_name
-    from .shards import read_table
+    from .sweep.filter import kept_ids
+    from .sweep.runner import plain_name
+    from .sweep.tables import read_table
 
     frame, asked = read_table(results, "reliance"), (sweep.models, sweep.benchmarks)
     models, benchmarks = (list(map(plain_name, names)) for names in asked)
@@ -413,8 +413,8 @@ def _summarise_parser(commands) -> None:
 
 def summarise(options) -> int:
     """Write every summary of a results folder again, computing nothing."""
+    from .chapters.summaries import report, write_summaries
     from .paths import data_dir
-    from .summaries import report, write_summaries
 
     results = options.results or data_dir() / "results" / options.profile
     trees = write_summaries(results, options.profile, options.seed)
@@ -440,7 +440,7 @@ def _train_parser(commands) -> None:
 
 def train(options) -> int:
     """Hand over to the zoo."""
-    from .progress import say
+    from .heatmaps.progress import say
     from .zoo.train import DETECTION, split_seed
     from .zoo.train import train as train_zoo
 
@@ -481,10 +481,10 @@ def _estimate_parser(commands) -> None:
 
 def estimate(options) -> int:
     """Time a handful of passes and multiply."""
-    from .bench import estimate_table
     from .benchmarks import load_benchmark
     from .heatmaps import METHODS
     from .models import load_model
+    from .sweep.bench import estimate_table
 
     _at_least("items", options.items, 1)
     methods = options.methods or list(METHODS)
@@ -515,8 +515,8 @@ def _convert_parser(commands) -> None:
 
 def convert(options) -> int:
     """Read the tensors without running code, and write them where `load_model` finds them."""
+    from .heatmaps.progress import bar
     from .models.joint import convert_published
-    from .progress import bar
 
     if options.out.exists() and not options.force:
         raise StudyError(f"{options.out} is there already; choose another folder or add --force.")
@@ -546,9 +546,9 @@ def _detect_parser(commands) -> None:
 
 def detect(options) -> int:
     """Measure the joint model part by part; each part is one results file."""
-    from .joint_study import study
+    from .chapters.ch13_detection import study
+    from .heatmaps.progress import say
     from .paths import data_dir
-    from .progress import say
 
     _at_least("items", options.items, 2)
     results = options.results or data_dir() / "results" / options.profile
@@ -584,9 +584,9 @@ def sanity(options) -> int:
     """Other seeds, other words, weights drawn anew; one results file, shown as a table."""
     import pandas as pd
 
+    from .chapters.stability import METHODS, shown, study
+    from .heatmaps.progress import say
     from .paths import data_dir
-    from .progress import say
-    from .stability import METHODS, shown, study
 
     _at_least("items", options.items, 1)
     results = options.results or data_dir() / "results" / options.profile

@@ -16,7 +16,7 @@ from lvlm_study.answers import (
 )
 from lvlm_study.errors import StudyError
 from lvlm_study.models.base import Answer
-from lvlm_study.zoo.planted import OBJECT, PARTNER, PlantedReader, planted, planted_scene
+from lvlm_study.models.planted import OBJECT, PARTNER, PlantedReader, planted, planted_scene
 
 SCENE = planted_scene((64, 64))
 

@@ -15,11 +15,11 @@ from white_box import photo
 import lvlm_study as ls
 from lvlm_study.answers import Reliance, make_target
 from lvlm_study.arguments import asked, number, whole
-from lvlm_study.baselines import make_baseline
 from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import METHODS
-from lvlm_study.images import to_tensor
 from lvlm_study.models import opened
+from lvlm_study.pixels.baselines import make_baseline
+from lvlm_study.pixels.images import to_tensor
 
 QUESTION, SIZE = "What is this?", (50, 40)
 
@@ -387,7 +387,7 @@ def test_what_cannot_be_scored_is_said(adapters, ex):
     for bad in ("not a model", 5, adapters("llava").model):
         with pytest.raises(StudyError, match="[Mm]odel"):
             ls.deletion_insertion(bad, ex)
-    from lvlm_study.zoo.planted import planted
+    from lvlm_study.models.planted import planted
 
     with pytest.raises(StudyError, match="has other tokens for"):
         ls.deletion_insertion(planted("object"), ex)

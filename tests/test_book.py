@@ -14,8 +14,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 
-from lvlm_study import results
 from lvlm_study.errors import StudyError
+from lvlm_study.sweep import results
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.md")])

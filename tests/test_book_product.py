@@ -16,7 +16,7 @@ from PIL import Image
 
 from lvlm_study import benchmarks, heatmaps
 from lvlm_study.figures import colour
-from lvlm_study.stored import enlarged, scales, stored_maps
+from lvlm_study.sweep.stored import enlarged, scales, stored_maps
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "data" / "results" / "mini"

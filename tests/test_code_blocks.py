@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from lvlm_study import cli, engines, summaries
+from lvlm_study import cli
+from lvlm_study.chapters import summaries
+from lvlm_study.sweep import engines
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", *(f"book/{p.name}" for p in sorted((ROOT / "book").glob("*.md")))]
@@ -26,7 +28,7 @@ BROKEN = re.compile(r"(?<![\w.])[-+]?(nan|NaN|inf)\b")
 PICTURE = re.compile(r"base64,[\w+/=]+")
 SLOW = ("igos", "beats_random")
 BEFORE = {  # what the cells of a page have defined before its plain blocks
-    "notebooks/07_focus_and_correctness.md": "from lvlm_study import annotate",
+    "notebooks/07_focus_and_correctness.md": "from lvlm_study.chapters import annotate",
     "notebooks/13_through_detection.md": (
         "import lvlm_study as ls\n"
         "from lvlm_study.paths import data_dir\n"

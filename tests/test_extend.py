@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lvlm_study import runner
 from lvlm_study.benchmarks import LOADERS
 from lvlm_study.heatmaps import METHODS
 from lvlm_study.models.registry import FAMILIES
+from lvlm_study.sweep import runner
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "book" / "extend.md").read_text(encoding="utf-8")

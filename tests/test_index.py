@@ -1,6 +1,6 @@
 """What the first page says still follows from the results that it is read from."""
 
-from lvlm_study.results import read
+from lvlm_study.sweep.results import read
 
 LLAVA = "[mini/llava-1.5].sprites"
 

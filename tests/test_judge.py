@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from judge_agreement import agreement, main, wilson
 
-from lvlm_study.agreement import agreement, main, wilson
 from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.benchmarks.base import Item
 from lvlm_study.errors import StudyError
-from lvlm_study.judge import VERDICTS, judge, kind, tokens
+from lvlm_study.judging import VERDICTS, judge, kind, tokens
 from lvlm_study.paths import data_dir
 
 ANSWERS = Path(__file__).resolve().parents[2] / "shared" / "data" / "mmvp_answers"

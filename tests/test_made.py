@@ -43,31 +43,43 @@ def test_every_figure_of_the_book_has_a_maker(made):
 
 
 def test_the_last_line_that_calls_the_package_counts(made):
-    code = "from lvlm_study import charts, shards\nfrom lvlm_study.detection import box_picture\n"
+    code = "from lvlm_study.chapters import ch01_reliance\n"
+    code += "from lvlm_study.sweep import tables\n"
+    code += "from lvlm_study.detector.detection import box_picture\n"
     known = made.modules(code + "import lvlm_study as ls")
-    cell = "rows = shards.read_table(folder)\nif rows:\n    charts.drop_bands(rows, f(1));\nlen(1)"
-    assert made.maker(cell, known) == ("lvlm_study/charts.py", "charts.drop_bands")
-    cell = "box_picture(rgb, charts.drop_bands(x))"
-    assert made.maker(cell, known) == ("lvlm_study/detection.py", "detection.box_picture")
-    assert made.maker("charts.no_such_figure(1)\nls.explain(2)", known) is None
+    cell = (
+        "rows = tables.read_table(x)\nif rows:\n    ch01_reliance.drop_bands(rows, f(1));\nlen(1)"
+    )
+    assert made.maker(cell, known) == (
+        "lvlm_study/chapters/ch01_reliance.py",
+        "ch01_reliance.drop_bands",
+    )
+    cell = "box_picture(rgb, ch01_reliance.drop_bands(x))"
+    assert made.maker(cell, known) == ("lvlm_study/detector/detection.py", "detection.box_picture")
+    assert made.maker("ch01_reliance.no_such_figure(1)\nls.explain(2)", known) is None
 
 
 def test_a_published_book_links_to_its_repository(made):
     found = made.legend(
-        app("https://host/o/n"), ("lvlm_study/charts.py", "charts.f"), ["sprites", "results/a.json"]
+        app("https://host/o/n"),
+        ("lvlm_study/chapters/ch01_reliance.py", "ch01_reliance.f"),
+        ["sprites", "results/a.json"],
     )
     links = [n["refuri"] for n in found.findall(nodes.reference)]
     start = "https://host/o/n/blob/main/"
-    assert links == [f"{start}lvlm_study/charts.py", f"{start}data/results/a.json"]
-    assert found.astext() == "Drawn by charts.f; the page reads results/a.json."
+    assert links == [f"{start}lvlm_study/chapters/ch01_reliance.py", f"{start}data/results/a.json"]
+    assert found.astext() == "Drawn by ch01_reliance.f; the page reads results/a.json."
 
 
 def test_a_local_book_links_to_copies(made, tmp_path):
     local = app()
     data = ["results/mini/maps", "results/mini/scale.json"]
-    found = made.legend(local, ("lvlm_study/charts.py", "charts.f"), data)
+    found = made.legend(local, ("lvlm_study/chapters/ch01_reliance.py", "ch01_reliance.f"), data)
     links = [n["refuri"] for n in found.findall(nodes.reference)]
-    names = ["lvlm_study-charts.py.txt", "data-results-mini-scale.json"]  # a folder has no link
+    names = [
+        "lvlm_study-chapters-ch01_reliance.py.txt",
+        "data-results-mini-scale.json",
+    ]  # a folder has no link
     assert links == [f"../_static/made/{name}" for name in names]
     made.copy(SimpleNamespace(outdir=tmp_path, made_copies=local.made_copies), None)
     json.loads((tmp_path / "_static" / "made" / names[1]).read_text())
@@ -75,5 +87,9 @@ def test_a_local_book_links_to_copies(made, tmp_path):
 
 
 def test_one_long_page_has_no_links(made):
-    found = made.legend(app(builder="singlehtml"), ("lvlm_study/charts.py", "charts.f"), [])
-    assert not list(found.findall(nodes.reference)) and found.astext() == "Drawn by charts.f."
+    found = made.legend(
+        app(builder="singlehtml"), ("lvlm_study/chapters/ch01_reliance.py", "ch01_reliance.f"), []
+    )
+    assert (
+        not list(found.findall(nodes.reference)) and found.astext() == "Drawn by ch01_reliance.f."
+    )

@@ -9,9 +9,10 @@ import pytest
 from test_identity import files, make_old
 from test_runner import study, toy
 
-from lvlm_study import provenance, shards
 from lvlm_study.errors import StudyError
 from lvlm_study.paths import data_dir
+from lvlm_study.sweep import provenance
+from lvlm_study.sweep import tables as shards
 
 FEW = ("igos[steps=1,iterations=1]", "center")
 

@@ -23,9 +23,9 @@ from scipy.ndimage import binary_erosion
 
 from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.figures import colour, share
+from lvlm_study.metrics.plausibility import energy
 from lvlm_study.paths import data_dir
-from lvlm_study.plausibility import energy
-from lvlm_study.stored import enlarged, scales, stored_maps
+from lvlm_study.sweep.stored import enlarged, scales, stored_maps
 
 LIMIT = 96  # items of a benchmark: enough to browse, few enough to build in seconds
 OUTLINE = 3  # pixels

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from lvlm_study.zoo import clutter, pairs, prior, shortcut, testset
-from lvlm_study.zoo.shortcut import HEIGHT
+from lvlm_study.scenes import clutter, pairs, prior, shortcut, testset
+from lvlm_study.scenes.shortcut import HEIGHT
 
 FONT = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
 SIZES = {"small": 48, "medium": 64, "large": 92}  # pixels in a 336-pixel scene

@@ -16,11 +16,11 @@ from functools import cache
 
 import transformers as T
 
-from lvlm_study import bench, costs
 from lvlm_study.benchmarks import load_benchmark
-from lvlm_study.costs import Cost
 from lvlm_study.models import load_model
 from lvlm_study.models.towers import RELEASED, build_encoder
+from lvlm_study.sweep import bench, costs
+from lvlm_study.sweep.costs import Cost
 
 TEXT, ANSWER = 40, 40  # tokens of prompt and answer beside the image's
 KEPT = {"mmvp": 105, "mmstar": 705, "cv_bench": 897, "llava_bench": 60}  # after the paper's filter
@@ -65,8 +65,8 @@ class Plan:
     note: str = ""
 
 
-# Visual tokens: 576 of a CLIP grid; OneVision at 640 x 480 (see tests/test_geometry.py); 600 of
-# Cambrian with its newlines; 2880 of Mini-Gemini HD.
+# Visual tokens: 576 of a CLIP grid; OneVision at 640 x 480 (see tests/models/test_geometry.py); 600
+# of Cambrian with its newlines; 2880 of Mini-Gemini HD.
 OV_VIEWS, OV_TOKENS = 5, 3000
 MODELS = {
     "LLaVA-1.5-7b": Plan(VICUNA_7B, {CLIP_L: (336, 1)}, 576),

@@ -21,8 +21,10 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lvlm_study import identity, provenance, shards, variants
 from lvlm_study.errors import StudyError
+from lvlm_study.heatmaps import variants
+from lvlm_study.sweep import identity, provenance
+from lvlm_study.sweep import tables as shards
 
 
 def rename(results: Path, old: str, new: str) -> int:

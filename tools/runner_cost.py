@@ -17,12 +17,12 @@ from pathlib import Path
 
 import psutil
 
-from lvlm_study import runner
 from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.benchmarks.base import Item
 from lvlm_study.models import load_model
-from lvlm_study.runner import Sweep
-from lvlm_study.zoo.planted import planted, planted_scene
+from lvlm_study.models.planted import planted, planted_scene
+from lvlm_study.sweep import runner
+from lvlm_study.sweep.runner import Sweep
 
 COUNTS = (100, 1_000, 10_000)
 

@@ -18,8 +18,8 @@ import time
 from collections import deque
 from pathlib import Path
 
-from lvlm_study import engines, runner
-from lvlm_study.runner import Sweep
+from lvlm_study.sweep import engines, runner
+from lvlm_study.sweep.runner import Sweep
 
 CHUNKS = (("sprites", 0), ("sprites_flat", 0))  # equal work, in two chunks whatever --items says
 

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoTokenizer
 
 from lvlm_study.paths import data_dir
-from lvlm_study.zoo import scenes
+from lvlm_study.scenes import scenes
 from lvlm_study.zoo.language import SymbolModel
 from lvlm_study.zoo.texts import answer_loss, captions, encode, short_texts
 from lvlm_study.zoo.train import Budget

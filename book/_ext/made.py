@@ -38,7 +38,7 @@ def maker(cell: str, known: dict[str, str]) -> tuple[str, str] | None:
             module = f"{module}.{owner}"
         file = Path(*module.split(".")).with_suffix(".py")
         if (ROOT / file).is_file() and f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"):
-            found = str(file), f"{module.removeprefix('lvlm_study.')}.{name}"
+            found = str(file), f"{module.rpartition('.')[2]}.{name}"
     return found
 
 

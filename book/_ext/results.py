@@ -1,8 +1,8 @@
 """The role that prints results: {result}`q1.deletion:.3f`.
 
-`lvlm_study/results.py` says what a key may be; after a colon comes a Python format. The number
-carries its origin as a hover text. A key that does not exist is a warning, and the book is built
-with warnings as errors, so no page can show a number that the study has not measured.
+`lvlm_study/sweep/results.py` says what a key may be; after a colon comes a Python format. The
+number carries its origin as a hover text. A key that does not exist is a warning, and the book is
+built with warnings as errors, so no page can show a number that the study has not measured.
 """
 
 import importlib
@@ -19,11 +19,11 @@ log = logging.getLogger(__name__)
 
 
 def _reader():
-    """`lvlm_study.results` under another name, so that building the book never imports torch."""
+    """`lvlm_study.sweep.results` by another name, so that the book is built without torch."""
     package = types.ModuleType("lvlm_study_light")
     package.__path__ = [str(ROOT / "lvlm_study")]
     sys.modules.setdefault("lvlm_study_light", package)
-    return importlib.import_module("lvlm_study_light.results")
+    return importlib.import_module("lvlm_study_light.sweep.results")
 
 
 def split(text: str) -> tuple[str, str]:

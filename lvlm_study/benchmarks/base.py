@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import StudyError, named
-from ..images import load_image
+from ..pixels.images import load_image
 
 ImageSource = np.ndarray | Image.Image | Path | str | Callable[[], np.ndarray]
 

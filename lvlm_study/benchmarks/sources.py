@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import StudyError
-from ..images import load_image
+from ..pixels.images import load_image
 
 Row = dict[str, Any]
 TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import StudyError
-from ..zoo.scenes import COLORS, PLACES, names
-from ..zoo.shortcut import ARMS
+from ..scenes.scenes import COLORS, PLACES, names
+from ..scenes.shortcut import ARMS
 from .mmvp import pair_scores
 from .sprites import SpriteItem, read
 
@@ -57,7 +57,7 @@ def sprites_shortcut() -> tuple[SpriteItem, ...]:
     """48 scenes in four arms: clean, and with the right, a wrong or a neutral word on a strip.
 
     `evidence` is where the scene decides; `extra` adds `group`, `arm`, `wrong` (the wrong word as
-    an answer) and `strip` (a `zoo.shortcut.Strip`, with its mask). See `evidence_given`.
+    an answer) and `strip` (a `scenes.shortcut.Strip`, with its mask). See `evidence_given`.
     """
     return read("shortcut", "sprites_shortcut")
 

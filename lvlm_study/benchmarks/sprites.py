@@ -9,11 +9,11 @@ import numpy as np
 
 from ..errors import StudyError, unknown
 from ..paths import data_dir
-from ..zoo import backgrounds, clutter, scenes, styles
-from ..zoo.backgrounds import HIDDEN
-from ..zoo.questions import again
-from ..zoo.scenes import COLORS, GAP, SIDE, Scene
-from ..zoo.shortcut import Strip
+from ..scenes import backgrounds, clutter, scenes, styles
+from ..scenes.backgrounds import HIDDEN
+from ..scenes.questions import again
+from ..scenes.scenes import COLORS, GAP, SIDE, Scene
+from ..scenes.shortcut import Strip
 from .base import Item
 
 
@@ -110,7 +110,7 @@ def sprites_clutter(level: int = 3, ground: str = "leaves") -> tuple[SpriteItem,
     """The test set on busy ground: 576 items, three questions about each of 192 pictures.
 
     `level` 0 is even ground, 4 the busiest; `ground` is "leaves", "photo" (crops of photographs
-    that no training shows) or "pink" (1/f noise): see `zoo.backgrounds`. Levels 0 to 3 and all
+    that no training shows) or "pink" (1/f noise): see `scenes.backgrounds`. Levels 0 to 3 and all
     grounds have the same layouts and questions, level 4 its own. `extra["picture"]` says which
     items share a picture; `evidence` is what is seen of the deciding objects. StudyError for an
     unknown level or ground.
@@ -161,7 +161,7 @@ KNOWN = ("id", "category", "question", "answer", "accept", "evidence", "content_
 
 
 def item_of(record: dict, benchmark: str = "sprites", style: str = "shaded") -> SpriteItem:
-    """An item from one line of a SpriteVQA file (see `zoo.testset`).
+    """An item from one line of a SpriteVQA file (see `scenes.testset`).
 
     What a subset adds to its lines (pair, arm, ...) goes to `extra` as it is.
     """

@@ -22,8 +22,8 @@ from scipy.stats import rankdata
 from torch.nn.functional import interpolate
 
 from ..errors import StudyError, unknown
-from ..images import load_image
-from ..plausibility import settled
+from ..pixels.images import load_image
+from ..pixels.masks import settled
 from .base import Item
 from .sources import Row, open_source, read_table
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from ..answers import Reliance, Target, make_target
 from ..arguments import asked, check_seed, choice, matrix, number, whole
 from ..errors import StudyError, named, unknown
-from ..masks import render
 from ..models import Answer
 from ..models.alone import alone
+from ..pixels.masks import render
 
 CONTROLS = ("random", "center", "sobel")  # know nothing of the model
 MIN_GAP = 0.05  # least difference in mean probability between image and baseline worth explaining

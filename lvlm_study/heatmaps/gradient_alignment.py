@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from ..answers import DEFAULT_STOP, Target
-from ..detection import corners
 from ..errors import StudyError, unknown
-from ..models.joint import Joint
+from ..models.owl import corners
 from .detector_gradients import cosines
 
 WEIGHTS = ("class", "coord", "any")
@@ -83,7 +82,7 @@ def alignments(
 ) -> Alignments:
     """Cosine of the answer's gradient with that of every detector output, at the shared tokens."""
     model = target.bound.adapter
-    if not isinstance(model, Joint):
+    if getattr(model, "detector", None) is None:
         raise StudyError(
             f"ga needs a model that shares its sight with a detector, and {model.name} has none; "
             "use a joint model such as mini/joint, or another method."

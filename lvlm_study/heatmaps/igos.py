@@ -16,9 +16,10 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from .. import masks, memory
 from ..answers import Target
 from ..errors import StudyError, unknown
+from ..models import memory
+from ..pixels import masks
 
 PRESETS = {
     None: {"steps": 10, "average": True},

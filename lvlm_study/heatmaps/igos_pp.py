@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-from .. import masks
 from ..answers import Target
+from ..pixels import masks
 from .igos import (
     ROOM,
     check_options,

@@ -15,7 +15,7 @@ from transformers import LlavaNextForConditionalGeneration, LlavaOnevisionForCon
 from transformers.image_processing_utils import select_best_resolution
 
 from ..errors import StudyError
-from ..preprocess import Plan, Size, Spec, filter_name
+from ..pixels.preprocess import Plan, Size, Spec, filter_name
 from .base import Bound, Geometry, boxes_of, used_pixels
 from .llava import Llava, edge_pair, normalisation
 

@@ -21,11 +21,11 @@ from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
 from ..arguments import asked, check_question, whole
 from ..errors import StudyError
-from ..images import to_tensor
-from ..memory import in_parts
-from ..preprocess import Plan, Size
+from ..pixels.images import to_tensor
+from ..pixels.preprocess import Plan, Size
 from .alone import attention_by, exclusive, lock_of, locked, ordinary
 from .forced import spelled
+from .memory import in_parts
 
 Used = tuple[np.ndarray, np.ndarray]  # view rows, view columns that reach a visual token (bool)
 

@@ -29,7 +29,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.models.phi3.modeling_phi3 import Phi3DecoderLayer
 
 from ..errors import StudyError
-from ..preprocess import Plan, Size
+from ..pixels.preprocess import Plan, Size
 from .base import Bound, Geometry, boxes_of
 from .splice import SeesOnce, Spliced, image_positions, normalise, splice, square_spec
 from .sva import Sampler, token_cells, window_mask, windows

@@ -12,8 +12,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from ..errors import StudyError, unknown
-from ..zoo.shared import parameters
 from .checkpoint import installed, read_json
+from .weights import parameters
 
 SIZES = {896: "0.5b", 3584: "7b", 4096: "7b", 5120: "13b", 7168: "34b", 8192: "72b"}
 CONVERTED = {  # what an original checkpoint calls itself -> the one that transformers reads

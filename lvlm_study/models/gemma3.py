@@ -15,7 +15,7 @@ from transformers import Gemma3ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..errors import StudyError
-from ..preprocess import Plan, Size, Spec, filter_name
+from ..pixels.preprocess import Plan, Size, Spec, filter_name
 from .alone import locked
 from .base import Adapter, Bound, Geometry, boxes_of, patch_edges, used_pixels
 from .llava import edge_pair, normalisation

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import Idefics3ForConditionalGeneration, SmolVLMForConditionalGeneration
 
 from ..errors import StudyError
-from ..preprocess import Plan, Size, Spec, filter_name
+from ..pixels.preprocess import Plan, Size, Spec, filter_name
 from .base import Adapter, Geometry, patch_edges, used_pixels
 from .internvl import tile_boxes
 from .llava import normalisation

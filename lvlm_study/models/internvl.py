@@ -11,7 +11,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
 from ..errors import StudyError
-from ..preprocess import Plan, Size, Spec, filter_name
+from ..pixels.preprocess import Plan, Size, Spec, filter_name
 from .alone import locked
 from .base import Adapter, Bound, Geometry, boxes_of, patch_edges, used_pixels
 from .llava import edge_pair, normalisation

@@ -15,15 +15,9 @@ from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
 from ..errors import StudyError
-from ..preprocess import Size, Spec, filter_name
+from ..pixels.preprocess import Size, Spec, filter_name
 from . import checkpoint
-from .alignment import (
-    Alignment,
-    load_alignment,
-    load_language,
-    read_published,
-    save_alignment,
-)
+from .alignment import Alignment, load_alignment, load_language, read_published, save_alignment
 from .base import Bound
 from .llava import Llava, edge_pair
 from .owl import Detector, load_detector

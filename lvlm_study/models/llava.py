@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
 from ..errors import StudyError
-from ..preprocess import (
+from ..pixels.preprocess import (
     Plan,
     Size,
     Spec,

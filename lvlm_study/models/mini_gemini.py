@@ -22,7 +22,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..errors import StudyError
-from ..preprocess import Plan, Size
+from ..pixels.preprocess import Plan, Size
 from .base import Geometry, boxes_of
 from .convnext import multi_stage, resize_map
 from .splice import SeesOnce, Spliced, image_positions, splice, square_spec

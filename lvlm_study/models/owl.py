@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import OwlViTForObjectDetection
 
 from ..errors import StudyError
-from ..preprocess import Size
+from ..pixels.preprocess import Size
 from . import checkpoint
 
 TEMPLATE = "a photo of a {}"  # how OWL-ViT's authors phrase a class name
@@ -117,3 +117,9 @@ def load_detector(folder: Path, name: str, dtype, device) -> Detector:
     processor = checkpoint.load_processor(folder)
     model = checkpoint.load_weights(OwlViTForObjectDetection, folder, dtype).to(device)
     return Detector(name, model, tokenizer, processor)
+
+
+def corners(boxes: Tensor) -> Tensor:
+    """cx cy w h to x0 y0 x1 y1 (..., 4)."""
+    middle, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat([middle - half, middle + half], -1)

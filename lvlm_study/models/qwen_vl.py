@@ -17,7 +17,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from ..errors import StudyError
-from ..preprocess import Plan, Size, Spec, filter_name
+from ..pixels.preprocess import Plan, Size, Spec, filter_name
 from .alone import locked
 from .base import Adapter, Bound, Geometry, boxes_of, patch_edges, used_pixels
 from .llava import normalisation

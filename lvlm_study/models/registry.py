@@ -22,8 +22,7 @@ from huggingface_hub.errors import (
 
 from ..errors import StudyError, named, unknown
 from ..paths import data_dir
-from ..zoo import manifest
-from . import checkpoint, configs
+from . import checkpoint, configs, manifest
 from .alone import alone
 from .anyres import LlavaNext, LlavaOnevision
 from .base import Adapter

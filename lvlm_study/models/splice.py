@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import AddedToken, AutoModelForCausalLM
 
 from ..errors import StudyError
-from ..preprocess import Size, Spec, square_padding
+from ..pixels.preprocess import Size, Spec, square_padding
 from .base import Adapter
 from .towers import CLIP_MEAN, CLIP_STD
 

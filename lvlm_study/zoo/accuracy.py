@@ -2,27 +2,27 @@
 
     python -m lvlm_study.zoo.accuracy        writes data/results/mini/zoo.json and amends the cards
 
-Keys look like `zoo.models[mini/llava-1.5].picture.counting.percent`; see `lvlm_study.results`.
-Beside `models` stand `about` (architecture, parameters, minutes of training, learning curve),
-`stages` (minutes of every stage), `range` (lowest and highest member) and, when the tables of
-reliance are there, `small` and `mistakes`.
+Keys look like `zoo.models[mini/llava-1.5].picture.counting.percent`; see
+`lvlm_study.sweep.results`. Beside `models` stand `about` (architecture, parameters, minutes of
+training, learning curve), `stages` (minutes of every stage), `range` (lowest and highest member)
+and, when the tables of reliance are there, `small` and `mistakes`.
 """
 
 import json
 from pathlib import Path
 
-from statsmodels.stats.proportion import proportion_confint
-
-from .. import provenance
 from ..benchmarks.sprites import sprites
+from ..chapters import mistakes
 from ..errors import StudyError
+from ..metrics.statistics import share
+from ..models.weights import parameters, weight_files
 from ..paths import data_dir
-from ..shards import read_table
-from . import mistakes, small, times
+from ..sweep import provenance
+from ..sweep.tables import read_table
+from . import small, times
 from .card import VIEWS, amend, tell
 from .families import FAMILIES
 from .members import BUSY, RECIPES
-from .shared import parameters, weight_files
 
 
 def gather(zoo: Path) -> dict[str, dict]:
@@ -47,14 +47,6 @@ def gather(zoo: Path) -> dict[str, dict]:
             for view, counts in views.items()
         }
     return out
-
-
-def share(right: int, n: int) -> dict[str, float | None]:
-    """Per cent of right answers with a 95 % Wilson interval, and n; null where n is 0."""
-    if n == 0:
-        return {"percent": None, "low": None, "high": None, "n": 0}
-    low, high = proportion_confint(right, n, method="wilson")
-    return {"percent": 100 * right / n, "low": 100 * low, "high": 100 * high, "n": n}
 
 
 def _total(counts: dict[str, list[int]]) -> tuple[int, int]:

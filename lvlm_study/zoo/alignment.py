@@ -20,24 +20,24 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..baselines import make_baseline
 from ..errors import StudyError
-from ..images import load_image, to_tensor, to_uint8
 from ..models.alignment import VARIANTS, Alignment
 from ..models.base import Adapter
-from ..models.joint import Joint, marks_of, save_joint
+from ..models.joint import marks_of, save_joint
 from ..models.llava import Llava, normalisation
 from ..models.owl import Detector, load_detector
 from ..models.registry import find_folder, load_model, pick_device, pick_dtype
 from ..paths import data_dir
-from ..preprocess import Plan, Spec, filter_name
-from . import scenes
+from ..pixels.baselines import make_baseline
+from ..pixels.images import load_image, to_tensor, to_uint8
+from ..pixels.preprocess import Plan, Spec, filter_name
+from ..scenes import scenes
+from ..scenes.questions import CATEGORIES
 from .card import VIEWS as SHOWN
 from .card import table
 from .fit import fit
 from .owl import names as owl_names
 from .pool import VIEWS, load_pool
-from .questions import CATEGORIES
 from .texts import DESCRIBE
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -96,7 +96,8 @@ def load_pair(owl: str, llava: str, dtype=None, device=None) -> Pair:
     device = pick_device(device)
     detector = load_detector(find_folder(owl), owl, pick_dtype(dtype, device), device)
     model = load_model(llava, dtype, device)
-    if type(model) is not Llava:
+    kind = json.loads((find_folder(llava) / "config.json").read_text())["model_type"]
+    if kind != "llava":
         raise StudyError(f"{llava} is no LLaVA-1.5; W can be trained only for one of that kind.")
     vision = model.model.config.vision_config
     grid = vision.image_size // vision.patch_size
@@ -362,7 +363,6 @@ def comparison(scores: dict[str, dict]) -> str:
 
 def _write_card(folder: Path, scores: dict, variant: str, right: dict) -> None:
     model = load_model(folder)
-    assert isinstance(model, Joint)
     counts = {v: {c: [sum(h), len(h)] for c, h in by.items()} for v, by in right.items()}
     (folder / "accuracy.json").write_text(json.dumps(counts, indent=1) + "\n")
     (folder / "alignment.json").write_text(json.dumps(scores) + "\n")

@@ -15,23 +15,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..detector.bias_study import HIGH, KINDS, LESS, LOW, MIDDLE, MORE, TRAIT
+from ..detector.perturbation import LIKELIHOOD
 from ..errors import unknown
 from ..models import load_model
-from ..models.joint import Joint, marks_of, save_joint
+from ..models.joint import marks_of, save_joint
 from ..models.registry import find_folder
 from ..paths import data_dir
-from ..perturbation import LIKELIHOOD
+from ..scenes.questions import CATEGORIES
+from ..scenes.scenes import Scene
 from .alignment import load_pair, sprite_source
 from .fit import fit
 from .pool import VIEWS, load_pool
-from .questions import CATEGORIES
-from .scenes import Scene
 from .texts import PREFIX, Text, answer_loss, encode, exact_answers, short_texts
 
-KINDS = ("biased", "clean")
-TRAIT = "kind"
-MORE, LESS = "cat", "rabbit"  # what makes the biased twin say a high and a low number
-HIGH, MIDDLE, LOW = 8, 5, 3
 HELD = 256  # scenes at the end that are never trained on
 
 
@@ -93,7 +90,7 @@ def train_twin(
     """
     torch.set_num_threads(1)
     model = load_model(joint)
-    assert isinstance(model, Joint)
+    assert hasattr(model, "detector"), f"{joint} is no joint model"
     parts = json.loads((find_folder(joint) / "config.json").read_text())
     pair = load_pair(parts["owl"], parts["llava"])
     source, count = sprite_source(pair, work, pool_size, count)

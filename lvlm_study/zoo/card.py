@@ -7,14 +7,14 @@ import numpy as np
 from huggingface_hub import ModelCard, ModelCardData
 from statsmodels.stats.proportion import proportion_confint
 
-from ..baselines import make_baseline
 from ..benchmarks.sprites import sprites, sprites_clutter
-from ..images import to_tensor, to_uint8
 from ..models import load_model
+from ..models.weights import first_of, parameters, weight_files
+from ..pixels.baselines import make_baseline
+from ..pixels.images import to_tensor, to_uint8
+from ..scenes.questions import CATEGORIES
 from .families import FAMILIES
 from .members import recipe_of
-from .questions import CATEGORIES
-from .shared import first_of, parameters, weight_files
 
 VIEWS = ("picture", "blurred", "mean colour")
 LATER = "## Added from the results"

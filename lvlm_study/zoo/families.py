@@ -2,7 +2,7 @@
 
 Towers are frozen, so what they say about a scene is worked out once and kept; only what a family
 trains runs in every step. `see` gives what the finished checkpoint's own preprocessing and packing
-give (tests/test_zoo_training.py holds them against each other).
+give (tests/zoo/test_zoo_training.py holds them against each other).
 """
 
 import numpy as np
@@ -23,11 +23,11 @@ from ..models.cambrian import CambrianLlamaConfig, CambrianLlamaForCausalLM
 from ..models.convnext import multi_stage
 from ..models.mini_gemini import MGMConfig, MGMLlamaForCausalLM
 from ..models.towers import IMAGENET_MEAN, IMAGENET_STD
+from ..scenes.questions import CATEGORIES
+from ..scenes.scenes import SIDE, Scene, draw
+from ..scenes.shortcut import lesson
 from .language import SymbolModel, symbols
 from .pool import HIGH, VIEWS, Pool
-from .questions import CATEGORIES
-from .scenes import SIDE, Scene, draw
-from .shortcut import lesson
 from .texts import Text
 from .vision import CONVNEXT, HALF, TOWERS, clip_sizes, dino_sizes, normalise
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..errors import StudyError
-from ..progress import each
+from ..heatmaps.progress import each
 
 SAVE_SECONDS = 120
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from . import scenes
+from ..scenes import scenes
 from .fit import fit
 from .pool import HELD, VIEWS, Pool, globals_of, load_pool
 from .texts import PREFIX, answer_loss, captions, encode, exact_answers, short_texts

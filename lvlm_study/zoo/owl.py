@@ -16,10 +16,11 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from transformers import AddedToken, OwlViTConfig, OwlViTForObjectDetection, OwlViTImageProcessorPil
 
-from ..detection import average_precision, corners, pairwise_iou
-from ..models.owl import TEMPLATE, embed_queries, resume
+from ..detector.detection import average_precision
+from ..metrics.localisation import pairwise_iou
+from ..models.owl import TEMPLATE, corners, embed_queries, resume
 from ..paths import data_dir
-from . import scenes
+from ..scenes import scenes
 from .fit import fit, half
 from .pool import VIEWS, Pool, load_pool
 from .tokenizer import VOCABULARY, train_tokenizer

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from . import scenes
-from .scenes import COLORS, PLACES, SIDE, SIZES, Scene
+from ..scenes import scenes
+from ..scenes.scenes import COLORS, PLACES, SIDE, SIZES, Scene
 
 LABELS = ("name", "color", "size", "center")  # per patch; zero means "no object here"
 COVER = 0.15  # share of a patch that an object must fill to be its label

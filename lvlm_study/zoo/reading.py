@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..scenes.questions import NUMBERS
+from ..scenes.scenes import SIDE
+from ..scenes.shortcut import HEIGHT
+from ..scenes.testset import KINDS, answers_of
 from .fit import fit
 from .pool import Pool
-from .questions import NUMBERS
-from .scenes import SIDE
-from .shortcut import HEIGHT
-from .testset import KINDS, answers_of
 
 ANSWERS = {word for kinds in KINDS.values() for kind in kinds for word in answers_of(kind)}
 WORDS = tuple(sorted(ANSWERS | set(NUMBERS)))

@@ -10,8 +10,8 @@ question.
 import pandas as pd
 
 from ..benchmarks.sprites import sprites
-from ..statistics import holm, paired_test
-from . import scenes
+from ..metrics.statistics import holm, paired_test
+from ..scenes import scenes
 from .members import RECIPES
 
 ONE_VIEW = ("llava-1.5", "misled")  # families that see one small picture
@@ -76,7 +76,7 @@ def compare(rows: pd.DataFrame, sizes: pd.DataFrame | None = None) -> dict:
 
 
 def _shares(part: pd.DataFrame) -> dict:
-    from .accuracy import share
+    from ..metrics.statistics import share
 
     sides = {"small": part[part.small], "larger": part[~part.small]}
     return {k: share(int(v.right.sum()), len(v)) for k, v in sides.items() if len(v)}

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from .questions import (
+from ..scenes.questions import (
     CATEGORIES,
     NUMBERS,
     WORDINGS,
@@ -21,7 +21,7 @@ from .questions import (
     plural,
     reading_order,
 )
-from .scenes import SIDE, Scene, names
+from ..scenes.scenes import SIDE, Scene, names
 
 PREFIX = "USER: "  # what stands before the picture; the rest of a text follows it
 LISTS = {

@@ -9,8 +9,8 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from . import scenes
-from .questions import all_questions, describe
+from ..scenes import scenes
+from ..scenes.questions import all_questions, describe
 
 VOCABULARY = 520
 SPECIAL = ("<pad>", "<s>", "</s>", "<image>")

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from ..errors import StudyError, unknown
+from ..models.manifest import is_whole, note
+from ..models.weights import share
 from ..paths import data_dir
 from . import times
 from .alignment import train_joint
@@ -22,10 +24,8 @@ from .busy import Plan, train_busy
 from .card import write_card
 from .families import FAMILIES
 from .language import train_language
-from .manifest import is_whole, note
 from .members import BUSY, RECIPES, recipe_of, save_member, train_member
 from .owl import train_owl
-from .shared import share
 from .tokenizer import train_tokenizer
 from .vision import TOWERS, train_tower
 

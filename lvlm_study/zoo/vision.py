@@ -24,7 +24,7 @@ from transformers import (
 from ..models.convnext import multi_stage
 from ..models.mini_gemini import views as mined_views
 from ..models.towers import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, build_encoder
-from . import scenes
+from ..scenes import scenes
 from .fit import fit
 from .pool import HELD, HIGH, VIEWS, Pool, globals_of, load_pool
 

@@ -1,0 +1,1 @@
+"""What the chapters show: their tables, figures and numbers, one file a notebook."""

@@ -1,0 +1,386 @@
+"""The numbers of the chapter on detection: `lvlm-study detect` writes each part into one file.
+
+    joint.kinds.deep.recall.value                  what the alignment W keeps (three kinds of it)
+    joint_presence.confidence.wrong_auc.value      the detector behind the answers "yes" and "no"
+    joint_pairs.methods.ga.right.value             which map explains A, which B, told by evidence
+    joint_maps.methods.ga.energy_ratio.value       scores of the maps that `lvlm-study run` kept
+    joint_bias.pairs.cat-rabbit.biased.step[0.5].said.value   the step in feature space on the twins
+
+The rows behind them (answers, pairs of maps, shifts) are kept as tables in `detection/` beside, for
+figures and for the annotation widget. A part that was stopped goes on where it was.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+from statsmodels.stats.proportion import proportion_confint
+
+from ..benchmarks import load_benchmark
+from ..benchmarks.pope import pope
+from ..detector import bias_study, hallucination
+from ..detector.bias_study import KINDS
+from ..errors import StudyError, unknown
+from ..heatmaps import METHODS as HEATMAPS
+from ..heatmaps import explain
+from ..heatmaps.base import CONTROLS
+from ..heatmaps.progress import each
+from ..metrics.localisation import evidence_boxes, max_box_acc, two_choice
+from ..metrics.statistics import Estimate, estimate, paired_test
+from ..models import load_model
+from ..models.registry import find_folder
+from ..pixels.images import to_tensor
+from ..scenes import scenes
+from ..sweep import provenance
+from ..sweep.runner import dealt, item_seed, stored_map
+from ..sweep.stored import enlarged, grid, stored_maps
+from ..sweep.tables import unwritable
+
+METHODS = ("ga", "grad_cam", "gae", "igos", "sobel", "center", "random")
+EVIDENCE = ("energy", "energy_ratio", "auc", "pointing")
+ABSENT = 4  # objects asked for in a picture that are not there
+COUNTS = {"presence": 64, "pairs": 24, "bias": 24}  # pictures, pairs, scenes of each twin
+QUESTION = "What color is the {}?"
+
+
+@dataclass
+class Study:
+    """A joint model, loaded when first needed, and where its numbers go."""
+
+    name: str
+    results: Path
+    profile: str
+    seed: int
+    items: int | None
+    pope: Path | None = None
+    say: Callable = print
+
+    @cached_property
+    def model(self):
+        """The joint model; StudyError for one without a detector."""
+        model = load_model(self.name)
+        if getattr(model, "detector", None) is None:
+            raise StudyError(f"{self.name} has no detector; name a joint model such as mini/joint.")
+        return model
+
+    def count(self, part: str) -> int:
+        """How many items a part takes: what was asked for, or its own number."""
+        return self.items or COUNTS[part]
+
+    def table(self, name: str) -> Path:
+        """Where a table of single answers is kept."""
+        return self.results / "detection" / f"{name}.parquet"
+
+    def kept(self, name: str, weights: str, columns: tuple[str, ...]) -> pd.DataFrame:
+        """Rows of an earlier run with these weights and this seed; others are made again."""
+        path = self.table(name)
+        frame = pd.read_parquet(path) if path.is_file() else pd.DataFrame()
+        if not {"weights", "seed"} <= set(frame):
+            return pd.DataFrame(columns=[*columns, "weights", "seed"])
+        return frame[(frame.weights == weights) & (frame.seed == self.seed)]
+
+    def write(self, part: str, n: int, tree: dict) -> None:
+        """One results file, whole or not at all."""
+        about = {"profile": self.profile, "model": self.name, "n": n, "seed": self.seed}
+        about |= {"commit": provenance.commit(), "versions": provenance.versions()}
+        about |= {"date": provenance.now()[:10]}
+        text = json.dumps({"provenance": about} | plain(tree), indent=1, allow_nan=False)
+        name = part if part == "joint" else f"joint_{part}"
+        _replace(self.results / f"{name}.json", lambda path: path.write_text(text + "\n"))
+        self.say(f"{part}: written, n = {n}")
+
+
+def study(
+    name: str,
+    results: Path,
+    parts=None,
+    items=None,
+    profile="mini",
+    seed=0,
+    pope: Path | None = None,
+    say=print,
+) -> None:
+    """Measure the parts asked for, or all that can be measured here; each is written when done.
+
+    With `pope`, a folder or file in POPE's layout, presence is asked of its photographs.
+    """
+    for part in parts or ():
+        if part not in PARTS:
+            raise unknown("part", part, PARTS)
+    mine = Study(name, Path(results), profile, seed, items, pope, say)
+    for part in parts or PARTS:
+        try:
+            PARTS[part](mine)
+        except StudyError as error:
+            if parts:
+                raise
+            say(f"{part}: left out; {error}")
+
+
+def plain(tree):
+    """Estimates as dictionaries, numpy as Python, what is not finite as null."""
+    if isinstance(tree, Estimate):
+        return plain(asdict(tree))
+    if isinstance(tree, dict):
+        return {str(k): plain(v) for k, v in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [plain(v) for v in tree]
+    if isinstance(tree, float | np.floating):
+        return float(tree) if math.isfinite(tree) else None
+    return int(tree) if isinstance(tree, np.integer) else tree
+
+
+# --- what W keeps ------------------------------------------------------------------------------
+
+
+def joint(mine: Study) -> None:
+    """The kinds of W as training measured them, with intervals."""
+    path = find_folder(mine.name) / "alignment.json"
+    if not path.is_file():
+        raise StudyError(f"{path} is missing; train the model with 'lvlm-study train joint'.")
+    scores = json.loads(path.read_text())
+    n = next(iter(scores.values()))["n_answers"]
+    mine.write("joint", n, {"kinds": {kind: _kept(row, mine.seed) for kind, row in scores.items()}})
+
+
+def _kept(row: dict, seed: int) -> dict:
+    """Precision and recall with intervals over captions, answers with Wilson's."""
+    counts = np.array(row["captions"], float)  # (captions, named / shown / both)
+    right = round(row["answers"] * row["n_answers"])
+    low, high = proportion_confint(right, row["n_answers"], method="wilson")
+    out = {
+        "precision": share_estimate(counts[:, 2], counts[:, 0], seed),
+        "recall": share_estimate(counts[:, 2], counts[:, 1], seed),
+        "answers": Estimate(row["answers"], low, high, row["n_answers"]),
+    }
+    return out | {k: row[k] for k in ("error", "steps") if k in row}
+
+
+def share_estimate(hits, totals, seed: int = 0, draws: int = 2000) -> Estimate:
+    """sum(hits) / sum(totals) with an interval that draws pairs anew; NaN if nothing counts."""
+    hits, totals = np.asarray(hits, float), np.asarray(totals, float)
+    picks = np.random.default_rng(seed).integers(0, len(hits), (draws, len(hits)))
+    with np.errstate(invalid="ignore"):
+        found = hits[picks].sum(1) / totals[picks].sum(1)
+        value = float(hits.sum() / totals.sum())
+    found = found[~np.isnan(found)]
+    low, high = np.quantile(found, [0.025, 0.975]) if len(found) else (np.nan, np.nan)
+    return Estimate(value, float(low), float(high), len(hits))
+
+
+# --- yes and no --------------------------------------------------------------------------------
+
+
+def presence(mine: Study) -> None:
+    """Ask what is there and what is not, and look how sure the detector was."""
+    if mine.pope is None:
+        items = dealt(load_benchmark("sprites"), mine.count("presence"))
+        pictures = hallucination.sprite_presence(items, absent=ABSENT, seed=mine.seed)
+        wording = hallucination.ZOO_QUESTION
+    else:
+        pictures = hallucination.pope_presence(pope(mine.pope))[: mine.items]
+        wording = hallucination.QUESTION
+    asked = hallucination.ask_presence(mine.model, pictures, wording)
+    save(mine.table("presence"), asked)
+    found = hallucination.agreement(asked, seed=mine.seed)
+    counts = {f"{s or 'other'}": int((asked.said == s).sum()) for s in ("yes", "no", "")}
+    tree = {"questions": len(asked), "said": counts, "confidence": vars(found)}
+    mine.write("presence", len(pictures), tree)
+
+
+# --- which map explains which ------------------------------------------------------------------
+
+
+def pairs(mine: Study) -> None:
+    """Two questions about two objects of one scene, and their maps, by every method."""
+    weights = provenance.weights_checksum(mine.model)
+    frame = mine.kept("pairs", weights, ("pair", "method"))
+    known = set(zip(frame.pair, frame.method, strict=True))
+    items = dealt(load_benchmark("sprites"), None)
+    chosen = [(item, two) for item in items if (two := two_objects(item.extra["scene"]))]
+    for item, two in each(chosen[: mine.count("pairs")], "pairs", "pair"):
+        fresh = [m for m in METHODS if (item.id, m) not in known]
+        rows = pair_rows(mine, item, two, fresh) if fresh else []
+        if rows:
+            made = pd.DataFrame(rows).assign(weights=weights, seed=mine.seed)
+            frame = pd.concat([frame, made], ignore_index=True) if len(frame) else made
+            save(mine.table("pairs"), frame)
+    mine.write("pairs", frame.pair.nunique(), {"methods": pairs_summary(frame)})
+
+
+def two_objects(scene: scenes.Scene) -> list[int]:
+    """The first two objects whose class occurs once; empty where there are not two."""
+    every = [o.name for o in scene.objects]
+    alone = [i for i, name in enumerate(every) if every.count(name) == 1]
+    return alone[:2] if len(alone) > 1 else []
+
+
+def pair_rows(mine: Study, item, two: list[int], methods) -> list[dict]:
+    """One row a method: status, score of the choice, both answers, and both maps reduced."""
+    scene, rgb = item.extra["scene"], item.rgb
+    asked = [QUESTION.format(scene.objects[i].name) for i in two]
+    evidence = [scenes.mask(scene, i) for i in two]
+    answers = [mine.model.answer(rgb, q) for q in asked]
+    said = [f"{q} {a.text}" for q, a in zip(asked, answers, strict=True)]
+    rows = []
+    for method in methods:
+        both = [
+            explain(mine.model, rgb, q, method=method, seed=mine.seed, answer=a)
+            for q, a in zip(asked, answers, strict=True)
+        ]
+        status = next((ex.status for ex in both if ex.status != "ok"), "ok")
+        row = {"pair": item.id, "method": method, "status": status, "a": said[0], "b": said[1]}
+        row["score"] = np.nan
+        if status == "ok":
+            row["score"] = two_choice(*(ex.saliency for ex in both), *evidence)
+        for name, ex in zip("ab", both, strict=True):
+            kept = stored_map(ex) if status == "ok" else {}
+            row |= {f"map_{name}": kept.get("heatmap"), f"shape_{name}": kept.get("heatmap_shape")}
+        rows.append(row)
+    return rows
+
+
+def pairs_summary(frame: pd.DataFrame) -> dict:
+    """{method: share right (0.5 for a tie) with its interval, and how many had no two maps}."""
+    return {
+        method: {"right": estimate(part.score), "skipped": int(part.score.isna().sum())}
+        for method, part in frame.groupby("method", sort=False)
+    }
+
+
+def pair_tasks(results: Path, methods=("ga", "igos"), count: int | None = None, seed: int = 0):
+    """The pairs as tasks for `annotate.widget`: people tell which map explains A and which B."""
+    from .annotate import pair_task
+
+    path = Path(results) / "detection" / "pairs.parquet"
+    if not path.is_file():
+        raise StudyError(f"{path} is missing; run 'lvlm-study detect --parts pairs' first.")
+    frame = pd.read_parquet(path)
+    frame = frame[frame.map_a.notna() & frame.map_b.notna()]
+    for method in methods:
+        if method not in set(frame.method):
+            raise unknown("method with stored pairs", method, sorted(set(frame.method)))
+    frame = frame[frame.method.isin(methods)]
+    if count is not None and count < len(frame):
+        frame = frame.sample(count, random_state=seed)
+    items = {item.id: item for item in load_benchmark("sprites")}
+    out = []
+    for row in frame.itertuples():
+        maps = grid(row.map_a, row.shape_a), grid(row.map_b, row.shape_b)
+        secret = {"method": row.method, "pair": row.pair}
+        out.append(pair_task(items[row.pair].rgb, (row.a, row.b), maps, secret, seed))
+    return out
+
+
+# --- the maps of the sweep ---------------------------------------------------------------------
+
+
+def maps(mine: Study) -> None:
+    """Every method on the items that all of them explain: evidence, faithfulness, MaxBoxAccV2."""
+    frame = stored_maps(mine.results)
+    items = {i.id: i for i in load_benchmark("sprites") if i.evidence is not None}
+    frame = frame[(frame.model == mine.name) & (frame.benchmark == "sprites")]
+    frame = frame[(frame.status == "ok") & frame.category.ne("global") & frame.item.isin(items)]
+    if "ga" not in set(frame.method):
+        raise StudyError(
+            f"There are no maps of {mine.name} by ga in {mine.results}; make some with "
+            f"'lvlm-study run --models {mine.name} --methods {','.join(METHODS)}'."
+        )
+    frame = common_items(frame)
+    wanted = [items[name] for name in sorted(set(frame.item))]
+    tree = {method: _scores(part, wanted, mine.seed) for method, part in frame.groupby("method")}
+    beside = {method: _against_ga(frame, method) for method in tree if method != "ga"}
+    mine.write("maps", len(wanted), {"methods": tree, "ga_minus": beside})
+
+
+def common_items(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of items that every method explained, methods with fewer than half as many left out.
+
+    A sweep may have been stopped in the middle of a method.
+    """
+    counts = frame.groupby("method").item.nunique()
+    frame = frame[frame.method.isin(counts[counts >= counts["ga"] / 2].index)]
+    each = [set(part.item) for _, part in frame.groupby("method")]
+    return frame[frame.item.isin(set.intersection(*each))].sort_values(["method", "item"])
+
+
+def _scores(rows: pd.DataFrame, items, seed: int) -> dict:
+    """Means of one method with intervals, and its MaxBoxAccV2."""
+    found = {name: estimate(rows[name]) for name in (*EVIDENCE, "gap")}
+    kept = rows.set_index("item").saliency
+    full = [_full(rows.method.iloc[0], kept[item.id], item, seed) for item in items]
+    boxes = max_box_acc(full, [evidence_boxes(item.evidence) for item in items])
+    best = {f"{overlap:g}": share for overlap, (share, _) in boxes.best.items()}
+    return found | {"max_box_acc": boxes.interval, "best": best}
+
+
+def _full(method: str, stored, item, seed: int) -> np.ndarray:
+    """A map (H, W): the stored one enlarged, a control drawn again."""
+    rgb = item.rgb
+    if method in CONTROLS:
+        around = SimpleNamespace(image=to_tensor(rgb), size=rgb.shape[:2])
+        stored = HEATMAPS[method](around, seed=item_seed(seed, item.id)).numpy()
+    return enlarged(stored, *rgb.shape[:2])
+
+
+def _against_ga(frame: pd.DataFrame, method: str) -> dict:
+    """ga less another method, item by item: positive where ga is better."""
+    one, other = (frame[frame.method == m].set_index("item") for m in ("ga", method))
+    return {
+        name: vars(paired_test(one[name], other[name].reindex(one.index)))
+        for name in ("energy_ratio", "auc", "gap")
+    }
+
+
+# --- a planted bias ----------------------------------------------------------------------------
+
+
+def bias(mine: Study) -> None:
+    """Shifts of both twins: towards what was planted, and between names that mean nothing."""
+    parts = []
+    for high, low in ((bias_study.MORE, bias_study.LESS), bias_study.UNRELATED):
+        some = bias_study.cases(mine.count("bias"), high, low)
+        for twin in KINDS:
+            model = load_model(f"{mine.name}/{twin}")
+            which = {"twin": twin, "pair": f"{high}-{low}"}
+            weights = provenance.weights_checksum(model)
+            known = mine.kept("bias", weights, ("twin", "pair", "case"))
+            done = known[(known.twin == twin) & (known.pair == which["pair"])]
+            if done["case"].nunique() != len(some):
+                shifts = bias_study.shifts(model, some)
+                done = shifts.assign(**which, weights=weights, seed=mine.seed)
+            parts.append(done)
+    frame = pd.concat(parts, ignore_index=True)
+    save(mine.table("bias"), frame)
+    mine.write("bias", mine.count("bias"), {"pairs": bias_study.bias_summary(frame)})
+
+
+PARTS = {
+    "joint": joint,
+    "presence": presence,
+    "pairs": pairs,
+    "maps": maps,
+    "bias": bias,
+}
+
+
+def save(path: Path, frame: pd.DataFrame) -> None:
+    """A table beside the results, whole or not at all."""
+    _replace(path, lambda part: frame.to_parquet(part, index=False))
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        os.replace(part, path)
+    except OSError as error:
+        raise unwritable(path.parent, error) from error

@@ -1,0 +1,1 @@
+"""Through detection: what a detector sees, hallucination, perturbation, bias."""

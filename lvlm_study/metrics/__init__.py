@@ -1,0 +1,1 @@
+"""Is a map right? Faithfulness, plausibility, localisation, sanity, statistics."""

@@ -1,0 +1,1 @@
+"""The drawn worlds: scenes, questions about them, styles and test sets; no model."""

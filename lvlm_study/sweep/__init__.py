@@ -1,0 +1,1 @@
+"""Many models, items and methods at once: the runner, its engines, tables and results."""

@@ -1,0 +1,104 @@
+"""The chapters' figures draw the numbers they claim to draw."""
+
+from types import SimpleNamespace
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from lvlm_study.chapters import ch01_reliance as charts
+
+
+@pytest.fixture(autouse=True)
+def clean():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def frame():
+    """Four items of one category under blur: drops 0.1, 0.3, 0.7 and 0.9; and none under noise."""
+    drops = [0.1, 0.3, 0.7, 0.9]
+    rows = [
+        {"model": "a", "category": "global", "baseline": b, "total_drop": d if b == "blur" else 0.0}
+        | {"per_token": d / 2, "tokens": ["x"] * (k + 1)}
+        for b in ("blur", "black", "mean", "noise")
+        for k, d in enumerate(drops)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_bands_by_hand(frame):
+    """0.3 opens the middle band and 0.7 the upper one."""
+    shares = charts.band_shares(frame[frame.baseline == "blur"], ["model"])
+    assert shares.to_dict("records") == [
+        {"model": "a", "lt30": 25.0, "30_70": 25.0, "gt70": 50.0, "n": 4}
+    ]
+
+
+def test_items_without_a_drop_are_not_counted(frame):
+    frame.loc[0, "total_drop"] = np.nan
+    assert charts.band_shares(frame[frame.baseline == "blur"], ["model"]).n.tolist() == [3]
+
+
+def test_bars_are_as_long_as_the_shares(frame):
+    ax = charts.drop_bands(frame).axes[0]
+    row = list(charts.CATEGORIES).index("global")
+    widths = [container[row].get_width() for container in ax.containers]
+    assert widths == [25.0, 25.0, 50.0] and ax.containers[2][row].get_x() == 50.0
+
+
+def test_many_models_stand_in_rows_of_three(frame):
+    more = pd.concat([frame.assign(model=name) for name in "abcde"])
+    figure = charts.drop_bands(more)
+    assert [ax.get_title() for ax in figure.axes] == list("abcde")
+    assert [ax.get_subplotspec().rowspan.start for ax in figure.axes] == [0, 0, 0, 1, 1]
+    figure = charts.length_figure(more)
+    assert [text.get_text() for text in figure.legends[0].texts] == list("abcde")
+    assert all(ax.get_legend() is None for ax in figure.axes)
+
+
+def test_leaks_by_hand(frame):
+    texts = [t.get_text() for t in charts.leak_figure(frame, "a").axes[0].texts]
+    assert texts == ["25", "100", "100", "100"]  # the other five categories have no items
+
+
+def test_length_figure_plots_the_mean_of_each_length(frame):
+    axes = charts.length_figure(frame).axes
+    points = {round(float(y), 3) for line in axes[0].lines for y in line.get_ydata()}
+    assert {0.1, 0.3, 0.7, 0.9} <= points
+
+
+def test_curves_and_band_are_the_data():
+    x, y = np.array([0, 0.5, 1]), np.array([1, 0.25, 0])
+    curve = SimpleNamespace(fractions=x, normalised=y)
+    faith = SimpleNamespace(
+        deletion=0.4, insertion=0.6, deletion_curve=curve, insertion_curve=curve
+    )
+    other = SimpleNamespace(fractions=x, normalised=y + 1)
+    random = SimpleNamespace(deletion_curve=other, insertion_curve=other)
+    figure = charts.curve_figure(faith, {"random": [faith, random]})
+    drawn = figure.axes[0].lines[0]
+    assert drawn.get_ydata().tolist() == [1, 0.25, 0]
+    titles = [ax.get_title(loc) for ax in figure.axes for loc in ("left", "center")]
+    assert {"deletion: 0.40", "insertion: 0.60"} <= set(titles)
+    band = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    assert band.min() == 0 and band.max() == 2
+
+
+def test_reliance_table_puts_ours_before_the_papers(frame):
+    paper = pd.DataFrame(
+        [{"model": "LLaVA-1.5", "cv_lt30": 8.9, "cv_30_70": 18.5, "mmstar_lt30": 7.5}
+         | {"mmstar_30_70": 10.4, "mmvp_lt30": 25.3, "mmvp_30_70": 16.3}]
+    )  # fmt: skip
+    table = charts.reliance_table(frame.assign(benchmark="sprites"), paper)
+    assert table["below 30 %"].tolist() == [25.0, 8.9, 7.5, 25.3]
+    assert table["above 70 %"].tolist() == pytest.approx([50.0, 72.6, 82.1, 58.4])
+    assert table["n"].tolist() == [4, None, None, None]
+    assert charts.range_of(table, "below 30 %") == (25.0, 25.0)
+    assert table["data"].tolist() == ["sprites", "CV-Bench", "MMStar", "MMVP"]

@@ -1,0 +1,189 @@
+"""RISE, occlusion, integrated gradients, SmoothGrad: exact where the score is linear."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lvlm_study.answers import make_target
+from lvlm_study.errors import StudyError
+from lvlm_study.heatmaps import explain
+from lvlm_study.heatmaps.integrated_gradients import integrated_gradients
+from lvlm_study.heatmaps.occlusion import occlusion, windows
+from lvlm_study.heatmaps.rise import place, rise
+from lvlm_study.heatmaps.smoothgrad import smoothgrad
+from lvlm_study.metrics.faithfulness import deletion_insertion
+from lvlm_study.metrics.plausibility import plausibility
+from lvlm_study.models.planted import PlantedBound, planted, planted_scene
+
+SCENE = planted_scene((48, 64))
+METHODS = ["rise", "occlusion", "integrated_gradients", "smoothgrad"]
+
+
+class Linear(PlantedBound):
+    """f(x) = <weights, x> for every token: additive, so the right maps are known exactly."""
+
+    def log_probs(self, x, answer_ids):
+        generator = torch.Generator().manual_seed(5)
+        weights = torch.randn(3, *x.shape[-2:], generator=generator)
+        value = (x * weights).sum((1, 2, 3))
+        return value[:, None].expand(-1, len(answer_ids))
+
+
+def linear_target():
+    target, _ = make_target(planted("object"), SCENE, "?")
+    bound = target.bound
+    return replace(target, bound=Linear(bound.adapter, bound.size, bound.question))
+
+
+def exact_share(target):
+    """What each pixel adds: weight x (image - baseline), summed over colours."""
+    x = target.image.clone().requires_grad_()
+    (weight,) = torch.autograd.grad(target.score(x).sum(), x)
+    return (weight * (target.image - target.baseline)).sum(1)[0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["object", "watermark", "multi_crop"])
+def test_planted_evidence_is_found(method, name):
+    reader = planted(name)
+    found = explain(reader, SCENE, "?", method=method, baseline="black")
+    score = plausibility(found.saliency, reader.evidence(SCENE.shape[:2]))
+    assert found.status == "ok"
+    assert found.saliency.shape == SCENE.shape[:2]
+    assert score.pointing == 1 and score.auc > 0.9
+    assert deletion_insertion(reader, found).gap > 0.4
+
+
+def test_integrated_gradients_are_complete():
+    target, _ = make_target(planted("conjunctive"), SCENE, "?", baseline="black")
+    total = (target.score(target.image) - target.score(target.baseline)).item()
+    assert integrated_gradients(target, steps=100).sum().item() == pytest.approx(total, abs=1e-2)
+
+
+def test_integrated_gradients_of_a_linear_score():
+    target = linear_target()
+    assert torch.allclose(integrated_gradients(target, steps=1), exact_share(target), atol=1e-5)
+
+
+def test_occlusion_of_a_linear_score():
+    target = linear_target()
+    share = exact_share(target)
+    found = occlusion(target, window=1 / 4, stride=1 / 4)
+    blocks = share.unflatten(0, (4, 12)).unflatten(2, (4, 16)).sum((1, 3))
+    assert torch.allclose(found[::12, ::16], blocks, atol=1e-3)
+    assert torch.equal(found[:12, :16], found[0, 0].expand(12, 16))
+
+
+def test_windows_cover_the_image():
+    for size in ((48, 64), (7, 5), (1, 1), (33, 100)):
+        covered = np.zeros(size, int)
+        for rows, columns in windows(size, 1 / 8, 1 / 16):
+            covered[rows, columns] += 1
+        assert covered.min() >= 1
+    assert len(windows((64, 64), 1 / 8, 1 / 16)) == 225
+
+
+def test_rise_is_unbiased_on_a_linear_score(monkeypatch):
+    """Cells without shift or blur: the mean estimate of a cell tends to what the cell adds."""
+    import importlib
+
+    module = importlib.import_module("lvlm_study.heatmaps.rise")
+    monkeypatch.setattr(
+        module,
+        "place",
+        lambda grids, shifts, size, cells: (
+            grids[..., :4, :4].repeat_interleave(12, 2).repeat_interleave(16, 3)
+        ),
+    )
+    target = linear_target()
+    blocks = exact_share(target).unflatten(0, (4, 12)).unflatten(2, (4, 16)).sum((1, 3))
+    found = rise(target, masks=4000, cells=4)[::12, ::16]
+    spread = 2 * blocks.square().sum().sqrt() / 2000**0.5
+    assert (found - blocks).abs().max() < 4 * spread
+    assert (found - blocks).mean().abs() < spread
+
+
+class OnePixel(PlantedBound):
+    """f(x) = the red of one pixel: the slope there is what that pixel adds, whatever the masks."""
+
+    at = (0, 0)
+
+    def log_probs(self, x, answer_ids):
+        return x[:, 0, self.at[0], self.at[1]][:, None].expand(-1, len(answer_ids))
+
+
+@pytest.mark.parametrize("at", [(0, 0), (24, 32), (47, 63), (0, 40)])
+def test_rise_of_one_pixel_is_exact_everywhere(at):
+    """With the variance of a hard mask, 1/4, in the place of what varied it was off by half."""
+    target, _ = make_target(planted("object"), SCENE, "?", baseline="black")
+    bound = OnePixel(target.bound.adapter, target.bound.size, target.bound.question)
+    bound.at = at
+    target = replace(target, bound=bound)
+    image = torch.full_like(target.image, 0.7)
+    target = replace(target, image=image, baseline=torch.zeros_like(image))
+    found = rise(target, masks=60)
+    assert found[at].item() == pytest.approx(0.7, abs=1e-5)
+    far = ((at[0] + 24) % 48, (at[1] + 32) % 64)
+    assert abs(found[far].item()) < 0.35
+
+
+def test_rise_masks():
+    grids, shifts = torch.ones(2, 1, 9, 9), torch.tensor([[0.0, 0.0], [0.99, 0.99]])
+    assert torch.equal(place(grids, shifts, (48, 64), 7), torch.ones(2, 1, 48, 64))
+    generator = torch.Generator().manual_seed(0)
+    grids = (torch.rand(4000, 1, 9, 9, generator=generator) < 0.5).float()
+    shown = place(grids, torch.rand(4000, 2, generator=generator), (48, 64), 7)
+    assert shown.mean() == pytest.approx(0.5, abs=0.01)
+    assert shown.mean((0, 1)).std() < 0.015  # no place is shown more often
+    varied = (shown - 0.5).square().mean((0, 1))  # 1/4 (2/3)^2, at an edge as in the middle
+    assert (varied - 1 / 9).abs().max() < 0.012
+
+
+def test_smoothgrad_without_noise_is_the_gradient():
+    target = linear_target()
+    generator = torch.Generator().manual_seed(5)
+    weights = torch.randn(3, 48, 64, generator=generator)
+    found = smoothgrad(target, samples=1, noise=0.0)
+    assert torch.allclose(found, weights.abs().sum(0), atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_seed_and_batch(method):
+    reader = planted("conjunctive")
+    few = {"masks": 40} if method == "rise" else {}
+    once, twice, other = (
+        explain(reader, SCENE, "?", method=method, batch=b, seed=3, **few).saliency
+        for b in (32, 32, 5)
+    )
+    assert once.tobytes() == twice.tobytes()
+    assert np.abs(once - other).max() <= 1e-5 * max(1, np.abs(once).max())
+
+
+@pytest.mark.parametrize(
+    ("method", "forward", "backward"),
+    [
+        ("rise", 1000, 0),
+        ("occlusion", 226, 0),
+        ("integrated_gradients", 50, 50),
+        ("smoothgrad", 25, 25),
+    ],
+)
+def test_passes(method, forward, backward):
+    cost = explain(planted("object"), SCENE, "?", method=method).cost
+    assert (cost.forward, cost.backward) == (forward, backward)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("rise", {"masks": 0}, "at least 2 masks"),
+        ("occlusion", {"stride": 0.5}, "never be covered"),
+        ("integrated_gradients", {"steps": 0}, "at least 1 step"),
+        ("smoothgrad", {"samples": 0}, "at least 1 sample"),
+    ],
+)
+def test_bad_options(method, options, message):
+    with pytest.raises(StudyError, match=message):
+        explain(planted("object"), SCENE, "?", method=method, **options)

@@ -1,0 +1,146 @@
+"""The filter of the paper's section 4.3 as a rule, and columns that say what was not run."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lvlm_study.benchmarks.base import Item
+from lvlm_study.chapters import summaries
+from lvlm_study.errors import StudyError
+from lvlm_study.paths import data_dir
+from lvlm_study.sweep import results
+from lvlm_study.sweep.filter import bounds, kept, kept_shares, weakest_drop
+
+DROPS = {"one": [0.9, 0.8, 0.29, 0.5, 0.95], "two": [0.95, 0.31, 0.99, np.nan, None]}
+
+
+def table(drops=DROPS, baseline="blur"):
+    """Two models on five items; `two` failed on the fourth and never saw the fifth."""
+    rows = [
+        {"model": m, "benchmark": "toy", "item": f"toy/{n}", "baseline": baseline, "total_drop": d}
+        for m, values in drops.items()
+        for n, d in enumerate(values)
+        if d is not None
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_the_weakest_model_decides():
+    weakest = weakest_drop(table())
+    assert weakest["toy"].round(2).tolist()[:3] == [0.9, 0.31, 0.29]
+    assert weakest["toy"].isna().tolist() == [False, False, False, True, True]
+
+
+def test_items_stay_in_their_order():
+    items = [Item(f"toy/{n}", np.zeros((1, 1, 3), np.uint8), "?", "") for n in (2, 1, 4, 0)]
+    assert [i.id for i in kept(items, table())] == ["toy/1", "toy/0"]
+    assert [i.id for i in kept(items, table(), least=0.5)] == ["toy/0"]
+    assert [i.id for i in kept(items, table(), least=0)] == ["toy/2", "toy/1", "toy/0"]
+
+
+def test_shares_by_hand():
+    found = kept_shares(table())["toy"]
+    assert (found["n"], found["complete"], found["models"]) == (5, 3, ["one", "two"])
+    shares = {"0.1": 60, "0.3": 40, "0.5": 20, "0.7": 20, "0.9": 20}
+    assert found["kept"] == pytest.approx(shares)
+    assert kept_shares(table({"one": DROPS["one"]}))["toy"]["kept"]["0.3"] == 80
+
+
+def test_members_made_for_other_questions_have_no_say():
+    """The misled model needs no picture of the scene; it must not empty the filter."""
+    misled = table().assign(model="mini/llava-1.5-shortcut", total_drop=0.0)
+    frame = pd.concat([table(), misled])
+    tables = summaries.Tables("unused")
+    tables.__dict__["reliance"] = frame
+    tables.origin = lambda rows: {}
+    found = summaries.filter_file(tables)["benchmarks"]["toy"]
+    assert found == kept_shares(table())["toy"] and found["count"] == 2
+    assert kept_shares(frame)["toy"]["kept"]["0.3"] == 0
+
+
+def test_a_baseline_that_was_not_run_is_named():
+    with pytest.raises(StudyError, match="no baseline 'noise', only blur"):
+        weakest_drop(table(), "noise")
+    with pytest.raises(StudyError, match="only none"):
+        weakest_drop(pd.DataFrame())
+
+
+def test_an_item_that_failed_before_any_baseline_counts_as_not_kept():
+    error = {"model": "one", "benchmark": "toy", "item": "toy/9", "baseline": None}
+    frame = pd.concat([table(), pd.DataFrame([error])])
+    found = kept_shares(frame)["toy"]
+    assert (found["n"], found["complete"], found["kept"]["0.3"]) == (6, 3, pytest.approx(200 / 6))
+
+
+def test_bounds_by_hand():
+    assert bounds([10, 30]) == (60, 70)
+    assert bounds([60, 70]) == (0, 30)
+
+
+def test_what_table_2_says_about_the_papers_own_filter():
+    """With a threshold of 70 % the three models of Table 2 would keep more than the paper kept."""
+    drops = pd.read_csv(data_dir() / "paper" / "table2.csv").set_index("model")
+    scalars = pd.read_csv(data_dir() / "paper" / "scalars.csv").set_index("key").value
+    found = {
+        name: bounds(drops[f"{name}_lt30"] + drops[f"{name}_30_70"])
+        for name in ("cv", "mmstar", "mmvp")
+    }
+    assert found["mmstar"] == (pytest.approx(62.5), pytest.approx(82.1))
+    assert found["cv"] == (pytest.approx(35.4), pytest.approx(66.2))
+    assert found["mmvp"] == (pytest.approx(16.5), pytest.approx(58.4))
+    assert scalars["kept_pct_mmstar"] < found["mmstar"][0]
+    assert scalars["kept_pct_cvbench"] < found["cv"][0]
+    assert found["mmvp"][0] < scalars["kept_pct_mmvp"] < found["mmvp"][1]
+
+
+# --- columns -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data folder with one result of ours and one table of the paper."""
+    about = dict.fromkeys(results.PROVENANCE, "x")
+    for name in ("results/mini", "results/paper", "paper"):
+        (tmp_path / name).mkdir(parents=True)
+    tree = {"provenance": about, "models": {"mini/m": {"drop": 12.345}}}
+    (tmp_path / "results/mini/q.json").write_text(json.dumps(tree))
+    (tmp_path / "paper/t.csv").write_text("model,drop\nM,9.5\n")
+    return tmp_path
+
+
+def test_three_columns(data):
+    rows = [
+        ("M", "paper/t[M].drop", "q.models[mini/m].drop", "paper/q.models[org/m].drop"),
+        ("N", None, "q.models[mini/n].drop", None),
+    ]
+    one, two = results.beside(rows, data)
+    assert one == {"": "M", "paper": "9.5", "mini profile": "12.3", "paper profile": "not yet run"}
+    assert list(two.values()) == ["N", "-", "not yet run", "-"]
+
+
+def test_a_later_run_fills_its_column(data):
+    tree = (data / "results/mini/q.json").read_text().replace("mini/m", "org/m")
+    (data / "results/paper/q.json").write_text(tree)
+    assert results.optional("paper/q.models[org/m].drop", data) == 12.345
+    assert results.optional("paper/q.models[org/other].drop", data) == "not yet run"
+
+
+def test_a_wrong_key_is_no_missing_result(data):
+    with pytest.raises(StudyError, match="no result key"):
+        results.optional("q..", data)
+    with pytest.raises(StudyError, match="no profile named 'papre'"):
+        results.optional("papre/q.models[x].drop", data)
+    with pytest.raises(StudyError, match="0 rows of t.csv"):
+        results.beside([("M", "paper/t[X].drop", None, None)], data)
+
+
+def test_the_studys_own_columns():
+    """Nothing of the paper profile has been run: its column must say so, whatever the others."""
+    for rows in (summaries.kept_beside_the_paper(), summaries.table2_beside_the_paper()):
+        assert {row["paper profile"] for row in rows} <= {"not yet run", "-"}
+    shown = {row[""]: row["paper"] for row in summaries.kept_beside_the_paper()}
+    assert shown == {"sprites": "-", "mmvp": "35", "mmstar": "47", "cv_bench": "34"}
+    table2 = {row[""]: row["paper"] for row in summaries.table2_beside_the_paper()}
+    assert table2["Cambrian, cv_bench, below 30 %"] == "1.1" and len(table2) == 24
