@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arguments import asked, check_seed, number, whole, word_set
 from .errors import StudyError, named, short
 from .models import Answer, with_model
 from .models.alone import ordinary
 from .models.keywords import keyword_spans
 from .models.token_places import places, readable
 from .models.words import Span, folded, is_whole, occurrences, parts_like, stretches, whole_signs
+from .pixels.arguments import asked, check_seed, number, whole, word_set
 from .pixels.baselines import make_baseline
 from .pixels.images import to_tensor
 

@@ -14,10 +14,10 @@ from white_box import photo
 
 import lvlm_study as ls
 from lvlm_study.answers import Reliance, make_target
-from lvlm_study.arguments import asked, number, whole
 from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import METHODS
 from lvlm_study.models import opened
+from lvlm_study.pixels.arguments import asked, number, whole
 from lvlm_study.pixels.baselines import make_baseline
 from lvlm_study.pixels.images import to_tensor
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from ..answers import Reliance, Target, make_target
-from ..arguments import asked, check_seed, choice, matrix, number, whole
 from ..errors import StudyError, named, unknown
 from ..models import Answer
 from ..models.alone import alone
+from ..pixels.arguments import asked, check_seed, choice, matrix, number, whole
 from ..pixels.masks import render
 
 CONTROLS = ("random", "center", "sobel")  # know nothing of the model

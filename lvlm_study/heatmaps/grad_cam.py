@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..answers import Target
 from ..errors import StudyError
-from .encoders import Encoder, encoders
+from ..models.encoders import Encoder
 from .token_maps import paint_boxes
 from .watch import checked, require_inside
 
@@ -34,7 +34,7 @@ def grad_cam(
     name. `positive=False` keeps the sign. One forward and one backward pass.
     """
     require_inside(target.bound, "grad_cam")
-    chosen = _chosen(encoders(target.bound), encoder)
+    chosen = _chosen(target.bound.adapter.encoders(target.bound), encoder)
     layers, gradients = _features(target, chosen)
     maps = [
         _map(target.bound, e, *_used(e, outputs, slopes, layer), positive)

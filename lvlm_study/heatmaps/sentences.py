@@ -9,10 +9,10 @@ from collections.abc import Callable
 from torch import Tensor, eye
 
 from ..answers import make_target, retarget, token_spans, tokens_within
-from ..arguments import asked, check_seed, choice
 from ..errors import StudyError
 from ..models import Answer, with_model
 from ..models.words import word_spans
+from ..pixels.arguments import asked, check_seed, choice
 from . import METHODS
 from .base import Explanation, check_options, explain_target
 

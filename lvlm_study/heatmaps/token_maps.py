@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import StudyError
-from ..models.base import clipped
+from ..models.geometry import clipped
 
 SLIVER = 1e-3  # less of a pixel than this counts as not covered: float32 boxes round that much
 

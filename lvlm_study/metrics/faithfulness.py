@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from ..answers import Target
-from ..arguments import check_seed, choice, number, whole
 from ..errors import StudyError, named
 from ..heatmaps.base import MIN_GAP, Explanation
 from ..heatmaps.controls import center, random
 from ..models import opened
 from ..models.alone import alone
+from ..pixels.arguments import check_seed, choice, number, whole
 from ..pixels.masks import render
 
 GRID_CELLS = 32

@@ -16,7 +16,8 @@ from transformers.image_processing_utils import select_best_resolution
 
 from ..errors import StudyError
 from ..pixels.preprocess import Plan, Size, Spec, filter_name
-from .base import Bound, Geometry, boxes_of, used_pixels
+from .base import Bound
+from .geometry import Geometry, boxes_of, used_pixels
 from .llava import Llava, edge_pair, normalisation
 
 
@@ -89,6 +90,18 @@ class LlavaNext(Llava):
         grid = boxes_of(view, blended(rows, R), blended(columns, C))  # (R, C, 4)
         newline = torch.full((R, 1, 4), float("nan"))
         return torch.cat([grid, newline], 1).flatten(0, 1)
+
+    def merged(self, bound: Bound, patches: Tensor) -> Tensor:
+        """As in Adapter: the model's own packing of base view, tiles and newlines (zero here)."""
+        config = self.model.config
+        options = {"image_newline": patches.new_zeros(1)}
+        if hasattr(config, "vision_aspect_ratio"):
+            options["vision_aspect_ratio"] = config.vision_aspect_ratio
+        else:
+            options["vision_feature_select_strategy"] = config.vision_feature_select_strategy
+        pack = self.model.model.pack_image_features
+        packed, _ = pack([patches[..., None]], torch.tensor([bound.size]), **options)
+        return packed[0][:, 0]
 
 
 class LlavaOnevision(LlavaNext):

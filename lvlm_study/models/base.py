@@ -12,22 +12,21 @@ from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
-from ..arguments import asked, check_question, whole
 from ..errors import StudyError
+from ..pixels.arguments import asked, check_question, whole
 from ..pixels.images import to_tensor
-from ..pixels.preprocess import Plan, Size
+from ..pixels.preprocess import Size
 from .alone import attention_by, exclusive, lock_of, locked, ordinary
+from .encoders import Encoder, blocks, view_boxes
 from .forced import spelled
+from .geometry import Geometry, clipped
 from .memory import in_parts
-
-Used = tuple[np.ndarray, np.ndarray]  # view rows, view columns that reach a visual token (bool)
 
 
 @dataclass(frozen=True)
@@ -51,20 +50,6 @@ class Answer:
     def __post_init__(self):
         for name in ("token_ids", "log_probs"):
             object.__setattr__(self, name, ordinary(getattr(self, name)))
-
-
-@dataclass(frozen=True, eq=False)
-class Geometry:
-    """What an image size alone decides: the plan, and where each visual token looks.
-
-    `boxes` (N, 4) x0 y0 x1 y1 in image pixels, in prompt order; NaN for newline tokens. They are
-    whole: where a view is padded they reach beyond the image. `used` lists, per view, the rows and
-    columns that any token reads (a patch grid may leave a rim unread).
-    """
-
-    plan: Plan
-    boxes: Tensor
-    used: tuple[Used, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -438,6 +423,21 @@ class Adapter(ABC):
             stacklevel=4,
         )
 
+    def encoders(self, bound: Bound) -> list[Encoder]:
+        """All vision encoders, in the model's own order: one, for the views as they are cut."""
+        boxes = view_boxes(bound)
+        return [Encoder("vision", blocks(self.vision), lambda n: boxes)]
+
+    def merged(self, bound: Bound, patches: Tensor) -> Tensor:
+        """Visual tokens (N,) as the mean of their patches (V, n), by the model's own rule.
+
+        StudyError where a family does not say how its patches become tokens.
+        """
+        raise StudyError(
+            f"{type(self).__name__} does not say how patches become visual tokens, so nothing can "
+            f"be followed into the vision encoder of {self.name}; leave vision=False."
+        )
+
 
 def gather_log_probs(logits: Tensor, answer_ids: Tensor) -> Tensor:
     """Log-softmax of (B, A, V), read off at the answer ids (A,): (B, A)."""
@@ -481,39 +481,3 @@ def located(tokenizer, ids: list[int]) -> tuple[str, tuple[str, ...], tuple[tupl
 
 def _decode(tokenizer, ids: list[int]) -> str:
     return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-
-
-def patch_edges(side: int, patch: int, tiles: int = 1) -> np.ndarray:
-    """Pixel edges (tiles * g, 2) of the patches along one axis of `tiles` tiles side by side.
-
-    g = side // patch whole patches fit a tile; what remains at its end is read by none.
-    """
-    first = np.arange(tiles)[:, None] * side + np.arange(side // patch) * patch
-    return np.stack([first.ravel(), first.ravel() + patch], 1)
-
-
-def used_pixels(length: int, edges: np.ndarray) -> np.ndarray:
-    """View pixels (length,) bool that lie in any patch."""
-    used = np.zeros(length, bool)
-    for low, high in edges:
-        used[low:high] = True
-    return used
-
-
-def boxes_of(view, rows: np.ndarray, columns: np.ndarray) -> Tensor:
-    """Boxes (R, C, 4) in image pixels of the cells rows (R, 2) x columns (C, 2) of a view.
-
-    They reach beyond the image where the view is padded.
-    """
-    y, x = view.to_source(rows, columns)
-    R, C = len(y), len(x)
-    box = np.empty((R, C, 4), np.float32)
-    box[..., 0], box[..., 2] = x[None, :, 0], x[None, :, 1]
-    box[..., 1], box[..., 3] = y[:, None, 0], y[:, None, 1]
-    return torch.from_numpy(box)
-
-
-def clipped(boxes: Tensor, size: Size) -> Tensor:
-    """What of boxes (..., 4) lies on an image of `size`."""
-    most = torch.tensor([size[1], size[0]] * 2, dtype=boxes.dtype, device=boxes.device)
-    return torch.minimum(boxes.clamp(min=0), most)

@@ -30,7 +30,9 @@ from transformers.models.phi3.modeling_phi3 import Phi3DecoderLayer
 
 from ..errors import StudyError
 from ..pixels.preprocess import Plan, Size
-from .base import Bound, Geometry, boxes_of
+from .base import Bound
+from .encoders import Encoder, SquareGrid, blocks, stages
+from .geometry import Geometry, boxes_of
 from .splice import SeesOnce, Spliced, image_positions, normalise, splice, square_spec
 from .sva import Sampler, token_cells, window_mask, windows
 from .towers import Tower, feature_width, load_towers, released_spec, tower_used
@@ -486,3 +488,13 @@ class Cambrian(Spliced):
     def encoder_extras(self, bound: Bound, B: int) -> dict:
         """The image's size, once a picture."""
         return {"image_sizes": [bound.size] * B}
+
+    def encoders(self, bound: Bound) -> list[Encoder]:
+        """As in Adapter: every tower has a view of its own."""
+        found, specs = [], self.model.config.tower_specs()
+        towers = self.model.model.vision_towers
+        for i, (tower, view) in enumerate(zip(towers, bound.geometry.plan.views, strict=True)):
+            layers = stages(tower.encoder) or blocks(tower.encoder)
+            grid = SquareGrid(view, specs[i].get("patch_size"))
+            found.append(Encoder(f"{i}:{tower.kind}", layers, grid))
+        return found

@@ -17,7 +17,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from ..errors import StudyError
 from ..pixels.preprocess import Plan, Size, Spec, filter_name
 from .alone import locked
-from .base import Adapter, Bound, Geometry, boxes_of, patch_edges, used_pixels
+from .base import Adapter, Bound
+from .geometry import Geometry, boxes_of, patch_edges, used_pixels
 from .llava import edge_pair, normalisation
 
 
@@ -110,3 +111,9 @@ class Gemma3(Adapter):
         """Features as the encoder would return them, view by view."""
         views = features.unflatten(1, (-1, self.model.config.mm_tokens_per_image)).flatten(0, 1)
         return {"image": BaseModelOutputWithPooling(pooler_output=views)}
+
+    def merged(self, bound: Bound, patches: Tensor) -> Tensor:
+        """As in Adapter: the projector's average pooling."""
+        side = int(patches.shape[1] ** 0.5)
+        grid = patches.view(len(patches), 1, side, side)
+        return self.model.model.multi_modal_projector.avg_pool(grid).flatten()

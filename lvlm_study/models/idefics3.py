@@ -14,8 +14,8 @@ from transformers import Idefics3ForConditionalGeneration, SmolVLMForConditional
 
 from ..errors import StudyError
 from ..pixels.preprocess import Plan, Size, Spec, filter_name
-from .base import Adapter, Geometry, patch_edges, used_pixels
-from .internvl import tile_boxes
+from .base import Adapter, Bound
+from .geometry import Geometry, patch_edges, tile_boxes, used_pixels
 from .llava import normalisation
 
 FAKE, GLOBAL = "<fake_token_around_image>", "<global-img>"
@@ -91,6 +91,12 @@ class Idefics3(Adapter):
     def _used(self, view):
         edges = (patch_edges(view.tile, self.cell(), n // view.tile) for n in view.size)
         return tuple(used_pixels(n, e) for n, e in zip(view.size, edges, strict=True))
+
+    def merged(self, bound: Bound, patches: Tensor) -> Tensor:
+        """As in Adapter: the patches of a cell become the channels of one token."""
+        connector = self.model.model.connector
+        shuffled = connector.pixel_shuffle(patches[..., None], connector.scale_factor)
+        return shuffled.mean(-1).flatten()
 
 
 class SmolVLM(Idefics3):

@@ -13,7 +13,8 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optim
 from ..errors import StudyError
 from ..pixels.preprocess import Plan, Size, Spec, filter_name
 from .alone import locked
-from .base import Adapter, Bound, Geometry, boxes_of, patch_edges, used_pixels
+from .base import Adapter, Bound
+from .geometry import Geometry, patch_edges, tile_boxes, used_pixels
 from .llava import edge_pair, normalisation
 
 
@@ -84,11 +85,9 @@ class InternVL(Adapter):
         tiles = features.unflatten(1, (-1, per_tile)).flatten(0, 1)
         return {"image": BaseModelOutputWithPooling(pooler_output=tiles)}
 
-
-def tile_boxes(view, cell: int) -> Tensor:
-    """Boxes of the tokens of a tiled view, tile by tile and in reading order within: (N, 4)."""
-    down, across = (n // view.tile for n in view.size)
-    edges = [patch_edges(view.tile, cell, n) for n in (down, across)]
-    grid = boxes_of(view, *edges)  # (down * n, across * n, 4)
-    grid = grid.unflatten(1, (across, -1)).unflatten(0, (down, -1))
-    return grid.transpose(1, 2).flatten(0, 3)
+    def merged(self, bound: Bound, patches: Tensor) -> Tensor:
+        """As in Adapter: the patches of a cell become the channels of one token."""
+        side = int(patches.shape[1] ** 0.5)
+        grid = patches.view(len(patches), side, side, 1)
+        factor = self.model.config.downsample_ratio
+        return self.model.model.pixel_shuffle(grid, scale_factor=factor).mean(-1).flatten()

@@ -19,7 +19,8 @@ from ..pixels.preprocess import (
     shortest_edge,
     square_padding,
 )
-from .base import Adapter, Geometry, boxes_of, patch_edges, used_pixels
+from .base import Adapter, Bound
+from .geometry import Geometry, boxes_of, patch_edges, used_pixels
 
 TOWERS = {"clip_vision_model": 1, "siglip_vision_model": 0}  # tokens before the first patch
 
@@ -87,6 +88,11 @@ class Llava(Adapter):
         resized = target_size(canvas, p.size) if p.do_resize else canvas
         window = centre_window(resized, edge_pair(p.crop_size)) if p.do_center_crop else None
         return Spec(resized, filter_name(p.resample), window, canvas, offset, colour)
+
+    def merged(self, bound: Bound, patches: Tensor) -> Tensor:
+        """As in Adapter: a patch is a token; a class token comes first and may be dropped."""
+        tokens = torch.cat([patches.new_zeros(1), patches[0]])
+        return tokens[-len(bound.token_boxes) :]
 
 
 def edge_pair(size) -> Size:

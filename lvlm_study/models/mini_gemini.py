@@ -23,8 +23,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..errors import StudyError
 from ..pixels.preprocess import Plan, Size
-from .base import Geometry, boxes_of
+from .base import Bound
 from .convnext import multi_stage, resize_map
+from .encoders import Encoder, SquareGrid, blocks, even_edges, stages
+from .geometry import Geometry, boxes_of
 from .splice import SeesOnce, Spliced, image_positions, splice, square_spec
 from .towers import (
     CLIP_MEAN,
@@ -278,6 +280,25 @@ class MiniGemini(Spliced):
         edges = np.linspace(0, self.model.config.image_size_aux, n + 1)
         edges = np.stack([edges[:-1], edges[1:]], 1)
         return boxes_of(plan.views[0], edges, edges)  # (n, n, 4)
+
+    def encoders(self, bound: Bound) -> list[Encoder]:
+        """As in Adapter: CLIP, which sees the tiles too, and the ConvNeXt of the large view."""
+        inner, view = self.model.model, bound.geometry.plan.views[0]
+        return [
+            Encoder("clip", blocks(inner.vision_tower), lambda n: self._clip_boxes(view)),
+            Encoder("convnext", stages(inner.vision_tower_aux), SquareGrid(view)),
+        ]
+
+    def _clip_boxes(self, view) -> list[Tensor]:
+        """The tiles row by row as one picture, then the global view, as the encoder gets them."""
+        n, g = self.model.config.view_side, self.model.config.image_grid
+        tiled, whole = (
+            boxes_of(view, edges, edges)
+            for edges in (even_edges(view.size[0], n * g), even_edges(view.size[0], n))
+        )
+        tiles = tiled.unflatten(1, (g, n)).unflatten(0, (g, n)).transpose(1, 2)  # (g, g, n, n, 4)
+        found = [tiles.flatten(2, 3).flatten(0, 1)]
+        return [*found, whole.flatten(0, 1)[None]] if self.model.config.image_global else found
 
 
 def _quadrant_boxes(boxes: Tensor, config: MGMConfig) -> list[Tensor]:

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..arguments import asked
 from ..errors import StudyError, unknown
+from ..pixels.arguments import asked
 from ..pixels.images import to_tensor
 from .base import Answer
 from .forced import check_text

@@ -15,11 +15,14 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
+from transformers.vision_utils import get_vision_window_index
 
 from ..errors import StudyError
 from ..pixels.preprocess import Plan, Size, Spec, filter_name
 from .alone import locked
-from .base import Adapter, Bound, Geometry, boxes_of, patch_edges, used_pixels
+from .base import Adapter, Bound
+from .encoders import Encoder, blocks
+from .geometry import Geometry, boxes_of, patch_edges, used_pixels
 from .llava import normalisation
 
 CHAT = "<|im_start|>user\n<|vision_start|>{image}<|vision_end|>{question}<|im_end|>\n"
@@ -83,11 +86,37 @@ class Qwen2VL(Adapter):
         grid = [1, height // self.processor.patch_size, width // self.processor.patch_size]
         return {"image_grid_thw": torch.tensor([grid] * B, device=self.device)}
 
+    def encoders(self, bound: Bound) -> list[Encoder]:
+        """As in Adapter; patches come merged cell by merged cell, and in Qwen2.5 by window."""
+        patch, merge = self.processor.patch_size, self.processor.merge_size
+        view = bound.geometry.plan.views[0]
+        grid = boxes_of(view, *(patch_edges(n, patch) for n in view.size))
+        cells = grid.unflatten(1, (-1, merge)).unflatten(0, (-1, merge)).transpose(1, 2)
+        cells = cells.flatten(0, 1).flatten(1, 2)  # (cells, merge², 4)
+        boxes = [cells[self.cell_order(bound)].flatten(0, 1)[None]]
+        return [Encoder("vision", blocks(self.vision), lambda n: boxes)]
+
+    def merged(self, bound: Bound, patches: Tensor) -> Tensor:
+        """As in Adapter: the mean of each merged cell."""
+        cells = patches.view(-1, self.processor.merge_size**2).mean(1)
+        return cells[self.cell_order(bound).argsort()]
+
+    def cell_order(self, bound: Bound) -> Tensor:
+        """The order in which the encoder's blocks read the merged cells: as they come."""
+        return torch.arange(len(bound.token_boxes))
+
 
 class Qwen25VL(Qwen2VL):
     """`Qwen2_5_VLForConditionalGeneration`: windowed attention in the encoder, same interface."""
 
     model_class = Qwen2_5_VLForConditionalGeneration
+
+    def cell_order(self, bound: Bound) -> Tensor:
+        """As in Qwen2VL; here window by window."""
+        grid = self.encoder_extras(bound, 1)["image_grid_thw"].cpu()
+        config = self.model.config.vision_config
+        size = (config.spatial_merge_size, config.window_size, config.patch_size)
+        return get_vision_window_index(grid, *size)[0].cpu()
 
 
 class Qwen3VL(Qwen2VL):

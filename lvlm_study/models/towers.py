@@ -25,9 +25,9 @@ from transformers import (
 )
 
 from ..errors import StudyError, unknown
-from .base import patch_edges, used_pixels
 from .checkpoint import one_line
 from .convnext import ConvNeXt, multi_stage, resize_map
+from .geometry import patch_edges, used_pixels
 
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 CLIP_STD = [0.26862954, 0.26130258, 0.27577711]

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..arguments import check_seed, choice
 from ..errors import StudyError
+from .arguments import check_seed, choice
 from .images import load_image, to_tensor
 
 

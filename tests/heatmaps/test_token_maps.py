@@ -8,7 +8,7 @@ import torch
 
 from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps.token_maps import has_area, paint
-from lvlm_study.models.base import clipped
+from lvlm_study.models.geometry import clipped
 
 NAN = float("nan")
 

@@ -12,11 +12,12 @@ from lvlm_study.answers import make_target
 from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import METHODS, explain, watch
-from lvlm_study.heatmaps.encoders import encoders, to_patches
+from lvlm_study.heatmaps.encoders import to_patches
 from lvlm_study.heatmaps.token_maps import has_area, paint, paint_boxes
 from lvlm_study.metrics.plausibility import energy
 from lvlm_study.models import load_model, models
-from lvlm_study.models.base import clipped
+from lvlm_study.models.base import Adapter
+from lvlm_study.models.geometry import clipped
 from lvlm_study.models.planted import planted, planted_scene
 
 OURS = ["grad_cam", "gae", "attention", "rollout", "llava_cam"]
@@ -76,7 +77,11 @@ def span(target):
 def eager_attentions(target, grad=False):
     """(score, decoder attentions, encoder attentions) of an ordinary eager pass."""
     seen, image = {}, target.image.clone().requires_grad_(grad)
-    found = [] if len(encoders(target.bound)) > 1 else encoders(target.bound)
+    found = (
+        []
+        if len(target.bound.adapter.encoders(target.bound)) > 1
+        else target.bound.adapter.encoders(target.bound)
+    )
     modules = [m for e in found for m in e.attention]
     hooks = [m.register_forward_hook(lambda m, i, o: seen.update({m: o[1]})) for m in modules]
     out = target.bound.run(image, ids_of(target), output_attentions=True)
@@ -206,7 +211,7 @@ def test_the_vision_leg_is_the_full_matrix_too(adapters, family):
     amounts = sum(R[p, span(target)] for p in rows_of(target))
     views, tokens = seen[0].shape[0], seen[0].shape[-1]
     shares = torch.zeros(views, tokens, dtype=torch.float64)
-    (encoder,) = encoders(bound)
+    (encoder,) = bound.adapter.encoders(bound)
     boxes = torch.cat(encoder.boxes(None))
     placed = ~bound.token_boxes.isnan().any(-1)  # all but newlines
     for token in placed.nonzero()[:, 0].tolist():  # the patch with its box
@@ -241,7 +246,7 @@ def test_the_vision_leg_runs_wherever_tokens_are_patches(adapters, family):
 def test_a_token_is_handed_to_the_patches_in_its_box(adapters, family, size):
     """Tiles, windows and merges by geometry alone: the patches inside the token's box."""
     bound = adapters(family).bind(size, "?")
-    (encoder,) = encoders(bound)
+    (encoder,) = bound.adapter.encoders(bound)
     boxes = torch.cat(encoder.boxes(None))
     count = len(bound.token_boxes)
     for token in has_area(bound.token_boxes).nonzero()[:, 0].tolist():
@@ -273,7 +278,7 @@ def test_encoder_boxes_are_where_patches_look(adapters, family):
     silence_attention(model.model)
     bound = model.bind((96, 128), "What is this?")
     x = torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(1))
-    for number, encoder in enumerate(encoders(bound)):
+    for number, encoder in enumerate(bound.adapter.encoders(bound)):
         kept = []
         hook = encoder.blocks[0].register_forward_hook(lambda m, i, o, k=kept: k.append(o))
         for y0, y1, x0, x1 in ((0, 20, 0, 25), (70, 96, 90, 128), (40, 56, 52, 76)):
@@ -341,7 +346,7 @@ def test_the_layer_behind_the_projector_is_refused(adapters):
 
 def test_each_encoder_has_its_own_map(adapters):
     target = target_for(adapters, "cambrian")
-    names = [e.name for e in encoders(target.bound)]
+    names = [e.name for e in target.bound.adapter.encoders(target.bound)]
     assert names == ["0:siglip_vision_model", "1:clip_vision_model", "2:dinov2", "3:convnext_trunk"]
     parts = torch.stack([run("grad_cam", target, encoder=i) for i in range(4)])
     assert torch.allclose(parts.mean(0), run("grad_cam", target), rtol=1e-5)
@@ -357,7 +362,7 @@ def test_each_encoder_has_its_own_map(adapters):
 def test_grad_cam_of_one_live_patch_lies_in_its_box(adapters, family):
     """Features of all other patches are zero, so only this one can have mass."""
     target = target_for(adapters, family)
-    for encoder in encoders(target.bound)[-1:]:
+    for encoder in target.bound.adapter.encoders(target.bound)[-1:]:
         for number in (0, 5, 11):
             shape = []
             block = last_used(target, encoder)
@@ -609,3 +614,10 @@ def test_explain_knows_the_methods(adapters):
         forward = FEW.get(method, {}).get("samples", 1)
         backward = 0 if method in ("attention", "rollout") else forward
         assert (found.cost.forward, found.cost.backward) == (forward, backward), method
+
+
+def test_a_family_that_does_not_say_how_patches_become_tokens_is_refused(adapters, monkeypatch):
+    target = target_for(adapters, "llava")
+    monkeypatch.setattr(type(target.bound.adapter), "merged", Adapter.merged)
+    with pytest.raises(StudyError, match="Llava does not say how patches become visual tokens"):
+        run("gae", target, vision=True)

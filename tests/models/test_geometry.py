@@ -7,7 +7,7 @@ import torch
 
 from lvlm_study.models import load_model
 from lvlm_study.models.anyres import LlavaNext, blended, fit_inside, unpadded
-from lvlm_study.models.base import patch_edges
+from lvlm_study.models.geometry import patch_edges
 
 SIZES = {"square": (90, 90), "wide": (61, 140), "tall": (150, 70)}
 QUESTION = "What is this?"

@@ -8,8 +8,8 @@ from operator import index
 import numpy as np
 import torch
 
-from .errors import StudyError, named, unknown
-from .pixels.images import load_image
+from ..errors import StudyError, named, unknown
+from .images import load_image
 
 MOST_SEED = 2**32 - 1  # as numpy's; methods multiply a seed by the number of their draws
 
