@@ -17,7 +17,7 @@ from .iia import iia
 from .integrated_gradients import integrated_gradients
 from .llava_cam import llava_cam
 from .occlusion import occlusion
-from .rise import rise
+from .rise import rise, rise_with_error
 from .smoothgrad import smoothgrad
 from .tam import tam
 
@@ -43,7 +43,15 @@ METHODS = {
     "sobel": sobel,
 }
 
-__all__ = ["METHODS", "Cost", "Explanation", "explain", "list_methods", "methods"]
+__all__ = [
+    "METHODS",
+    "Cost",
+    "Explanation",
+    "explain",
+    "list_methods",
+    "methods",
+    "rise_with_error",
+]
 
 
 def methods() -> list[str]:

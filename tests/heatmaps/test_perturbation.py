@@ -5,13 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.interpolate import BSpline
+from scipy.stats import spearmanr
 
 from lvlm_study.answers import make_target
 from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import explain
 from lvlm_study.heatmaps.integrated_gradients import integrated_gradients
 from lvlm_study.heatmaps.occlusion import occlusion, windows
-from lvlm_study.heatmaps.rise import place, rise
+from lvlm_study.heatmaps.rise import drawn, place, rise, rise_with_error, together
 from lvlm_study.heatmaps.smoothgrad import smoothgrad
 from lvlm_study.metrics.faithfulness import deletion_insertion
 from lvlm_study.metrics.plausibility import plausibility
@@ -99,7 +101,7 @@ def test_rise_is_unbiased_on_a_linear_score(monkeypatch):
     )
     target = linear_target()
     blocks = exact_share(target).unflatten(0, (4, 12)).unflatten(2, (4, 16)).sum((1, 3))
-    found = rise(target, masks=4000, cells=4)[::12, ::16]
+    found = rise(target, masks=4000, cells=4, control=False)[::12, ::16]
     spread = 2 * blocks.square().sum().sqrt() / 2000**0.5
     assert (found - blocks).abs().max() < 4 * spread
     assert (found - blocks).mean().abs() < spread
@@ -123,7 +125,7 @@ def test_rise_of_one_pixel_is_exact_everywhere(at):
     target = replace(target, bound=bound)
     image = torch.full_like(target.image, 0.7)
     target = replace(target, image=image, baseline=torch.zeros_like(image))
-    found = rise(target, masks=60)
+    found = rise(target, masks=60, cells=7, control=False)
     assert found[at].item() == pytest.approx(0.7, abs=1e-5)
     far = ((at[0] + 24) % 48, (at[1] + 32) % 64)
     assert abs(found[far].item()) < 0.35
@@ -139,6 +141,75 @@ def test_rise_masks():
     assert shown.mean((0, 1)).std() < 0.015  # no place is shown more often
     varied = (shown - 0.5).square().mean((0, 1))  # 1/4 (2/3)^2, at an edge as in the middle
     assert (varied - 1 / 9).abs().max() < 0.012
+
+
+def test_places_are_shown_together_as_the_spline_says():
+    """The overlap of two hats: 2/3 at the same place, 23/48 half a cell apart, 1/6 a cell apart."""
+    found = together(64, 32)  # two pixels a cell, a pixel a block
+    row = found[32, 32:37] * 2 / 3
+    assert row.tolist() == pytest.approx([2 / 3, 23 / 48, 1 / 6, 1 / 48, 0], abs=1e-6)
+    generator = torch.Generator().manual_seed(0)
+    grids = (torch.rand(4000, 1, 6, 6, generator=generator) < 0.5).float()
+    shown = place(grids, torch.rand(4000, 2, generator=generator), (64, 64), 4)[:, 0, 31] - 0.5
+    slope = (shown.T @ shown / shown.square().sum(0)[:, None]).unflatten(1, (8, 8)).mean(-1)
+    assert (slope - together(64, 4)).abs().max() < 0.08
+
+
+def test_a_linear_score_is_foretold_nearly_whole():
+    """Its slope at a place is the share of all places, each by how far it is shown together."""
+    target = linear_target()
+    hats = BSpline.basis_element([-2, -1, 0, 1, 2], extrapolate=False)  # the overlap of two hats
+
+    def pull(pixels, step):
+        apart = (np.arange(pixels)[:, None] - np.arange(pixels)[None]) / step
+        return torch.from_numpy(np.nan_to_num(hats(apart)) / hats(0)).float()
+
+    exact = pull(48, 12) @ exact_share(target) @ pull(64, 16).T
+    found, error = rise_with_error(target, masks=400)
+    plain, more = rise_with_error(target, masks=400, control=False)
+    assert (found - exact).abs().mean() < 0.3 * (plain - exact).abs().mean()
+    assert error.mean() < 0.3 * more.mean()
+
+
+def seeds_of(count: int, **options):
+    """Maps and errors (count, h, w) of a reader that needs two objects at once."""
+    target, _ = make_target(planted("conjunctive"), SCENE, "?", baseline="black")
+    found = [rise_with_error(target, seed=s, **options) for s in range(count)]
+    return torch.stack([m for m, _ in found]), torch.stack([e for _, e in found])
+
+
+@pytest.mark.parametrize("control", [False, True])
+def test_the_standard_error_is_the_spread_over_seeds(control):
+    maps, errors = seeds_of(12, masks=300, control=control)
+    ratio = maps.var(0).mean() / errors.square().mean()
+    assert 0.7 < ratio < 1.4
+
+
+def test_what_is_foretold_changes_the_noise_and_not_what_is_estimated():
+    """Against 20,000 masks that were read plainly: no further off than their own error allows."""
+    maps, errors = seeds_of(6, masks=400)
+    (truth,), (error,) = seeds_of(1, masks=20_000, control=False)
+    _, plain = seeds_of(2, masks=400, control=False)
+    assert errors.mean() < 0.3 * plain.mean()
+    assert (maps.mean(0) - truth).square().mean() < 2 * error.square().mean()
+
+
+def test_two_seeds_of_the_default_give_one_order():
+    (one, other), _ = seeds_of(2)
+    small = [torch.nn.functional.adaptive_avg_pool2d(m[None], 14).flatten() for m in (one, other)]
+    assert spearmanr(*small).statistic > 0.9
+
+
+def test_masks_are_of_seed_and_model():
+    target, _ = make_target(planted("object"), SCENE, "?")
+    other, _ = make_target(planted("watermark"), SCENE, "?")
+    assert target.bound.adapter.name != other.bound.adapter.name
+    same, again, model, seed = (
+        drawn(t, s, 50, 4) for t, s in ((target, 0), (target, 0), (other, 0), (target, 1))
+    )
+    for one in (0, 1):
+        assert torch.equal(same[one], again[one])
+        assert not torch.equal(same[one], model[one]) and not torch.equal(same[one], seed[one])
 
 
 def test_smoothgrad_without_noise_is_the_gradient():
@@ -164,7 +235,7 @@ def test_seed_and_batch(method):
 @pytest.mark.parametrize(
     ("method", "forward", "backward"),
     [
-        ("rise", 1000, 0),
+        ("rise", 2000, 0),
         ("occlusion", 226, 0),
         ("integrated_gradients", 50, 50),
         ("smoothgrad", 25, 25),
