@@ -41,6 +41,7 @@ def data(tmp_path):
     for name in ("results/mini", "results/paper", "paper"):
         (folder / name).mkdir(parents=True)
     values = {"deletion": 0.25, "models": {"mini/a-1.5": {"n": 7}}, "curve": [1.0, 0.5]}
+    values |= {"methods": {"igos[l2=1,gamma=0.5]": {"n": 3}}}
     values |= {"bad": float("nan"), "ok": True, "provenance": PROVENANCE}
     (folder / "results" / "mini" / "q1.json").write_text(json.dumps(values))
     values = {"deletion": 0.5, "provenance": PROVENANCE | {"profile": "paper", "model": ["a", "b"]}}
@@ -58,6 +59,7 @@ def data(tmp_path):
         ("mini/q1.deletion", 0.25),
         ("paper/q1.deletion", 0.5),
         ("q1.models[mini/a-1.5].n", 7),
+        ("q1.methods[igos[l2=1,gamma=0.5]].n", 3),
         ("q1.curve[1]", 0.5),
         ("q1.provenance.versions.torch", "2.13.0"),
         ("paper/table9[B].del", -3),

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import label
 
+from ..heatmaps.names import PAPER_METHOD
 from ..metrics.plausibility import GRAIN, area_means, rank_correlation
 from ..metrics.statistics import compare
 
@@ -163,7 +164,7 @@ def needed_objects(effects: pd.DataFrame, least: float = 1.0) -> pd.DataFrame:
     return rows[["model", "benchmark", "item"]].assign(objects_needed=counts)
 
 
-def alike(maps: pd.DataFrame, method: str = "igos", seed: int = 0) -> pd.DataFrame:
+def alike(maps: pd.DataFrame, method: str = PAPER_METHOD, seed: int = 0) -> pd.DataFrame:
     """How alike two models' maps are on the same item, and on different ones, pair by pair.
 
     Spearman over 14 x 14 cells. `same` is one value a shared item; `other` pairs each map of the
@@ -191,7 +192,7 @@ def _correlated(one: np.ndarray, two: np.ndarray) -> float:
     return rank_correlation(*small, cells=None)
 
 
-def between_models(rows: pd.DataFrame, method: str = "igos", control: str = "random"):
+def between_models(rows: pd.DataFrame, method: str = PAPER_METHOD, control: str = "random"):
     """The index of every two models on the items that both have: paired differences.
 
     `rows` is `measured`. Columns a, b, difference (a - b), low, high, p_holm, n, and `random`: the

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import fisher_exact
 
+from ..heatmaps.names import PAPER_METHOD
 from .compare import first_trainings
 
 RULES = {
@@ -20,7 +21,7 @@ LARGE = 0.5  # evidence above this share of the picture is the whole place: noth
 QUADRANTS = ("right, on", "right, off", "wrong, on", "wrong, off")
 APART = ("no map", "no region")
 FOLD = 2.0
-METHODS = ("igos", "sobel", "center", "random")  # iGOS, and those that know no model
+METHODS = (PAPER_METHOD, "sobel", "center", "random")  # the paper's, and three that know no model
 
 
 def compared(maps: pd.DataFrame, benchmark: str) -> pd.DataFrame:

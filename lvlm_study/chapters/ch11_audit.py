@@ -369,9 +369,9 @@ def false_alarms(
 
 
 def explained(reader: str, size):
-    """A planted reader and its iGOS explanation of the planted scene of that size (H, W)."""
+    """A planted reader and the paper's explanation of the planted scene of that size (H, W)."""
     model = planted(reader)
-    return model, explain(model, planted_scene(size), QUESTION, method="igos")
+    return model, explain(model, planted_scene(size), QUESTION, preset="paper")
 
 
 def _scores(model, found, saliency, **options) -> dict:

@@ -93,7 +93,7 @@ def chance_figure(maps: pd.DataFrame, rule: str = "pointing"):
     shares = shares.sort_values("model", kind="stable")
     size = (WIDTH, max(0.5 * WIDTH, 0.6 * shares.model.nunique()))
     figure, ax = plt.subplots(figsize=size, layout="constrained")
-    order = [name for name in ("igos", "sobel", "center", "random") if name in set(shares.method)]
+    order = [name for name in correctness.METHODS if name in set(shares.method)]
     sns.barplot(shares, x="on", y="model", hue="method", hue_order=order, ax=ax, errorbar=None)
     for bars, hatch in zip(ax.containers, ("", "//", "..", "xx"), strict=False):
         for bar in bars:

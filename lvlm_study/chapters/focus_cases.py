@@ -14,6 +14,7 @@ from ..answers import make_target, retarget, tokens_within
 from ..benchmarks.base import Item
 from ..heatmaps import METHODS, explain
 from ..heatmaps.base import Explanation, explain_target
+from ..heatmaps.names import PAPER_METHOD
 from ..metrics.counterfactual import object_mass
 from ..metrics.faithfulness import Faithfulness, deletion_insertion
 from ..models.planted import OBJECT, PlantedReader, planted, planted_scene
@@ -63,7 +64,11 @@ def known_cases(seed: int = 0) -> list[Case]:
     picture, cases = planted_scene(), []
     for needs, reader in known_readers().items():
         question = "What colour is the shape?"
-        maps = [explain(reader, picture, question, method=m, seed=seed) for m in ("igos", "random")]
+        ask = (reader, picture, question)
+        maps = [
+            explain(*ask, "igos", seed=seed, preset="paper"),
+            explain(*ask, "random", seed=seed),
+        ]
         scores = [deletion_insertion(reader, each) for each in maps]
         cases.append(Case(needs, maps[0], *scores))
     return cases
@@ -184,7 +189,9 @@ def under_the_map(saliency: np.ndarray, scene: scenes.Scene) -> list[tuple[str, 
     return [(described(scene.objects[n]), float(shares[n])) for n in order]
 
 
-def wrong_answers(maps: pd.DataFrame, items: dict[str, Item], method: str = "igos") -> pd.DataFrame:
+def wrong_answers(
+    maps: pd.DataFrame, items: dict[str, Item], method: str = PAPER_METHOD
+) -> pd.DataFrame:
     """Wrong answers that have a map: what was said, and what lies under the map.
 
     `off` is the share of the map's mass on objects that do not decide the right answer, of its

@@ -14,6 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from ..figures import WIDTH, overlay, overlay_image, scale_bar
+from ..heatmaps.names import PAPER_METHOD
 from ..metrics.statistics import estimate, summarise
 from ..sweep.stored import enlarged
 from . import ch06_focus as focus
@@ -45,7 +46,7 @@ def known_figure(cases: list[Case]):
     return figure
 
 
-def focus_table(rows: pd.DataFrame, methods=("igos", "random")) -> pd.DataFrame:
+def focus_table(rows: pd.DataFrame, methods=(PAPER_METHOD, "random")) -> pd.DataFrame:
     """One row a model and method: how spread its maps are, and the compositional index."""
     table = []
     for (model, method), part in rows[rows.method.isin(methods)].groupby(["model", "method"]):
@@ -68,7 +69,7 @@ def focus_table(rows: pd.DataFrame, methods=("igos", "random")) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def composition_figure(rows: pd.DataFrame, method: str = "igos", control: str = "random"):
+def composition_figure(rows: pd.DataFrame, method: str = PAPER_METHOD, control: str = "random"):
     """The index by category of question, one panel a model: the map's own, and a random map's."""
     models = sorted(rows[rows.method == method].model.unique())
     figure, axes = _panels(len(models))
@@ -110,7 +111,7 @@ def _panels(count: int, columns: int = 3, height: float = 0.48):
     return figure, axes.ravel()[: max(count, 1)]
 
 
-def category_table(rows: pd.DataFrame, method: str = "igos") -> pd.DataFrame:
+def category_table(rows: pd.DataFrame, method: str = PAPER_METHOD) -> pd.DataFrame:
     """Spread, regions and index by category over all models, a random map's index beside it.
 
     Intervals draw whole items: the models' maps of one item are not independent.
@@ -140,7 +141,7 @@ def category_table(rows: pd.DataFrame, method: str = "igos") -> pd.DataFrame:
 
 def needs_table(rows: pd.DataFrame, needed: pd.DataFrame) -> pd.DataFrame:
     """Regions of the map and index, by how many objects the answer cannot do without."""
-    joined = rows[rows.method == "igos"].merge(needed, on=["model", "benchmark", "item"])
+    joined = rows[rows.method == PAPER_METHOD].merge(needed, on=["model", "benchmark", "item"])
     part = joined.groupby(joined.objects_needed.astype(int).clip(upper=len(COUNTS) - 1))
     table = part[["regions", "spread", "composition"]].mean().assign(n=part.size())
     table.insert(0, "objects needed", [COUNTS[n] for n in table.index])
@@ -183,7 +184,7 @@ def wrong_figure(found: pd.DataFrame, maps: pd.DataFrame, items: dict, most: int
     )  # fmt: skip
     for column, row in zip(axes.T, shown.itertuples(), strict=False):
         rgb = items[row.item].rgb
-        same = (maps.model == row.model) & (maps.item == row.item) & (maps.method == "igos")
+        same = (maps.model == row.model) & (maps.item == row.item) & (maps.method == PAPER_METHOD)
         saliency = enlarged(maps[same].saliency.iloc[0], *rgb.shape[:2])
         column[0].imshow(rgb)
         column[0].set_title(f"{row.model}\n{row.question}", fontsize="x-small")
@@ -197,7 +198,7 @@ def wrong_figure(found: pd.DataFrame, maps: pd.DataFrame, items: dict, most: int
 # --- the contact sheet
 
 
-def sheet_items(maps: pd.DataFrame, method: str = "igos", each: int = 3) -> list[str]:
+def sheet_items(maps: pd.DataFrame, method: str = PAPER_METHOD, each: int = 3) -> list[str]:
     """Items for the sheet: `each` a category, first those that most models have a map of."""
     kept = maps[(maps.method == method) & (maps.status == "ok") & maps.saliency.notna()]
     counts = kept.groupby(["category", "item"], sort=False).model.nunique().reset_index()
@@ -208,7 +209,9 @@ def sheet_items(maps: pd.DataFrame, method: str = "igos", each: int = 3) -> list
     return list(found.item)
 
 
-def contact_sheet(maps: pd.DataFrame, items: dict, method: str = "igos", each: int = 3) -> str:
+def contact_sheet(
+    maps: pd.DataFrame, items: dict, method: str = PAPER_METHOD, each: int = 3
+) -> str:
     """HTML: one line an item, one small map a model, every map a link into the explorer."""
     models = sorted(maps[maps.method == method].model.unique())
     kept = maps[(maps.method == method) & (maps.status == "ok") & maps.saliency.notna()]

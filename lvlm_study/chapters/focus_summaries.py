@@ -10,6 +10,7 @@ attention.rows[mini/llava-1.5].correlation.value
 import pandas as pd
 
 from ..benchmarks import load_benchmark
+from ..heatmaps.names import PAPER_METHOD
 from ..metrics.statistics import estimate
 from ..sweep.stored import stored_maps
 from . import ch06_focus as focus
@@ -19,7 +20,7 @@ from .ch10_attention import attention_rows, placed_elsewhere
 from .compare import first_trainings, one_each
 from .summaries import Tables, correlation, interval, number
 
-METHOD = "igos"
+METHOD = PAPER_METHOD
 CONTROLS = ("random", "center", "sobel")
 MEASURES = ("spread", "regions", "needed", "enough", "composition")
 

@@ -6,6 +6,7 @@ The book never types a result. It says `{result}`q1.deletion:.3f`` and the numbe
     mini/q1.deletion                  the same, said in full
     paper/q1.deletion                 data/results/paper/q1.json: our run on the real checkpoints
     q1.models[mini/llava-1.5].n       square brackets hold a name that contains dots
+    q1.methods[igos[l2=1]].n          also one that has brackets itself
     q1.curve[3]                       or the place in a list
     paper/table2[LLaVA-1.5].cv_lt30   data/paper/table2.csv, the row that starts with LLaVA-1.5
     paper/table1[Cambrian-8b,Ours].mmvp_del   as many leading cells as it takes to name one row
@@ -28,7 +29,7 @@ PROFILES = ("mini", "paper")
 COLUMNS = ("paper", "mini profile", "paper profile")
 NOT_YET, NOTHING = "not yet run", "-"
 PROVENANCE = ("profile", "model", "n", "seed", "commit", "versions")
-_PART = re.compile(r"\.?([^.\[\]]+)|\[([^\]]+)\]")
+_PART = re.compile(r"\.?([^.\[\]]+)|\[((?:[^\[\]]|\[[^\[\]]*\])+)\]")
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,13 @@ import pandas as pd
 import pytest
 
 from lvlm_study.chapters import ch07_correctness as correctness
+from lvlm_study.heatmaps.names import PAPER_METHOD
 
 
 def row(verdict, near, ratio=1.0, area=0.05, status="ok", item="a", category="attribute"):
     return {
-        "model": "m", "method": "igos", "item": item, "category": category, "verdict": verdict,
+        "model": "m", "method": PAPER_METHOD, "item": item, "category": category,
+        "verdict": verdict,
         "pointing_near": near, "energy_ratio": ratio, "evidence_area": area, "status": status,
     }  # fmt: skip
 

@@ -6,6 +6,7 @@ import pytest
 
 from lvlm_study.chapters import ch06_focus as focus
 from lvlm_study.heatmaps import explain
+from lvlm_study.heatmaps.names import PAPER_METHOD
 from lvlm_study.metrics.faithfulness import deletion_insertion
 from lvlm_study.models.planted import OBJECT, PlantedReader, planted, planted_scene
 
@@ -99,7 +100,7 @@ def frame():
     """Two models on two items; the maps of an item are equal, those of the items opposite."""
     up = np.arange(196.0).reshape(14, 14)
     rows = [
-        {"model": m, "method": "igos", "item": i, "status": "ok", "saliency": s}
+        {"model": m, "method": PAPER_METHOD, "item": i, "status": "ok", "saliency": s}
         for m in ("a", "b")
         for i, s in (("x", up), ("y", -up))
     ]
@@ -136,9 +137,14 @@ def test_objects_that_an_answer_needs():
 def test_models_are_compared_on_shared_items():
     """a - b is 0.2 on both items that they share; with random maps it is 0.1."""
     rows = [
-        {"model": m, "method": k, "item": i, "composition": value + (0.2 if k == "igos" else 0.1)}
+        {
+            "model": m,
+            "method": k,
+            "item": i,
+            "composition": value + (0.2 if k == PAPER_METHOD else 0.1),
+        }
         for m, value in (("a", 0.3), ("b", 0.1))
-        for k in ("igos", "random")
+        for k in (PAPER_METHOD, "random")
         for i in ("x", "y", "z")
     ]
     frame = pd.DataFrame([row for row in rows if (row["model"], row["item"]) != ("b", "z")])

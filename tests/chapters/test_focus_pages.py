@@ -20,6 +20,7 @@ from lvlm_study.chapters import (
     focus_summaries,
 )
 from lvlm_study.chapters import ch07_correctness as correctness
+from lvlm_study.heatmaps.names import PAPER_METHOD
 from lvlm_study.scenes import scenes
 
 
@@ -78,7 +79,7 @@ def test_distinct_scenes():
 def maps(item, other):
     """One model's map of two items, right and wrong; and what the runner stores beside it."""
     row = {
-        "model": "m", "method": "igos", "benchmark": "sprites", "category": item.category,
+        "model": "m", "method": PAPER_METHOD, "benchmark": "sprites", "category": item.category,
         "question": item.question, "answer": "It is <red>.", "status": "ok", "pointing_near": 1.0,
         "energy_ratio": 3.0, "evidence_area": 0.05,
     }  # fmt: skip
@@ -97,7 +98,10 @@ def test_wrong_answers_and_the_contact_sheet(item):
     assert wrong["item"].tolist() == [item.id] and wrong.off.tolist() == pytest.approx([1])
     sheet = focus_charts.contact_sheet(frame, items)
     assert sheet.count("<img") == 4 and sheet.count("alt=") == 4
-    assert "model=m&amp;method=igos&amp;item=" + item.id.replace("/", "%2F") in sheet
+    assert (
+        "model=m&amp;method=igos%5Bpreset%3Dpaper%5D&amp;item=" + item.id.replace("/", "%2F")
+        in sheet
+    )
     assert "It is &lt;red&gt;. (wrong)" in sheet and "<red>" not in sheet
 
 
@@ -141,7 +145,7 @@ def test_pairs_that_no_test_could_tell_apart_are_counted():
 
 def test_index_of_maps_against_that_of_random_maps():
     rows = pd.DataFrame(
-        {"item": list("abc") * 2, "method": ["igos"] * 3 + ["random"] * 3}
+        {"item": list("abc") * 2, "method": [PAPER_METHOD] * 3 + ["random"] * 3}
         | {"composition": [0.1, 0.2, 0.3, -0.5, 0.0, 0.9]}
     )
     assert focus_summaries.against_random(rows) == {"n": 3, "correlation": pytest.approx(1)}

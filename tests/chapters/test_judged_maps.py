@@ -6,6 +6,7 @@ import pytest
 
 from lvlm_study.chapters import annotate, judged_maps
 from lvlm_study.chapters.ch07_correctness import RULES
+from lvlm_study.heatmaps.names import PAPER_METHOD
 from lvlm_study.paths import data_dir
 from lvlm_study.sweep.stored import stored_maps
 
@@ -20,13 +21,14 @@ def row(method, item, near, ratio=3.0, area=0.1, verdict="correct"):
 
 STORED = pd.DataFrame(
     [
-        row("igos", "a", 1.0),
-        row("igos", "b", 0.0, ratio=1.0, verdict="wrong"),
+        row(PAPER_METHOD, "a", 1.0),
+        row(PAPER_METHOD, "b", 0.0, ratio=1.0, verdict="wrong"),
         row("sobel", "a", 0.0),
         row("sobel", "c", 1.0, area=None),
     ]
 )
-NUMBERS = [annotate.number_of(row) for row in STORED.itertuples()]
+SHOWN = STORED.replace({"method": {PAPER_METHOD: "igos"}})  # under the name of that day
+NUMBERS = [annotate.number_of(row) for row in SHOWN.itertuples()]
 
 
 def log(who, right, covered):
@@ -47,7 +49,7 @@ def test_a_choice_meets_its_row_and_the_rules_verdict():
     said = judged_maps.met(BOTH, STORED).set_index(["annotator", "task"])
     assert len(said) == 8
     first = said.loc[("x", NUMBERS[0])]
-    assert list(first[["method", "item", "covered"]]) == ["igos", "a", "yes"]
+    assert list(first[["method", "item", "covered"]]) == [PAPER_METHOD, "a", "yes"]
     assert [said.loc[("x", n)].pointing for n in NUMBERS[:3]] == [True, False, False]
     assert [said.loc[("x", n)].mass for n in NUMBERS[:3]] == [True, False, True]
     assert pd.isna(said.loc[("x", NUMBERS[3])].pointing)  # no region decides
@@ -55,25 +57,25 @@ def test_a_choice_meets_its_row_and_the_rules_verdict():
 
 def test_choices_about_maps_of_other_results_are_left_out():
     said = judged_maps.met(BOTH, STORED.iloc[:2])
-    assert set(said.method) == {"igos"} and len(said) == 4
+    assert set(said.method) == {PAPER_METHOD} and len(said) == 4
     assert judged_maps.summary(BOTH, STORED.assign(answer="Other.")) == {}
 
 
 def test_shares_by_method_count_pictures_with_a_region():
     table = judged_maps.by_method(judged_maps.met(BOTH, STORED)).set_index("method")
-    assert table.pictures.to_dict() == {"igos": 2, "sobel": 1}
-    assert table.eye.to_dict() == {"igos": 0.5, "sobel": 0.5}  # yes, no, yes, unsure; no, yes
-    assert table.unsure.to_dict() == {"igos": 1, "sobel": 0}
-    assert table.pointing.to_dict() == {"igos": 0.5, "sobel": 0.0}
-    assert table.mass.to_dict() == {"igos": 0.5, "sobel": 1.0}
-    assert table.loc["igos"].low <= 0.5 <= table.loc["igos"].high
+    assert table.pictures.to_dict() == {PAPER_METHOD: 2, "sobel": 1}
+    assert table.eye.to_dict() == {PAPER_METHOD: 0.5, "sobel": 0.5}  # yes, no, yes, unsure; no, yes
+    assert table.unsure.to_dict() == {PAPER_METHOD: 1, "sobel": 0}
+    assert table.pointing.to_dict() == {PAPER_METHOD: 0.5, "sobel": 0.0}
+    assert table.mass.to_dict() == {PAPER_METHOD: 0.5, "sobel": 1.0}
+    assert table.loc[PAPER_METHOD].low <= 0.5 <= table.loc[PAPER_METHOD].high
 
 
 def test_the_difference_of_two_methods_and_its_interval():
-    found = judged_maps.apart(judged_maps.met(BOTH, STORED), "igos", "sobel")
+    found = judged_maps.apart(judged_maps.met(BOTH, STORED), PAPER_METHOD, "sobel")
     assert found["value"] == 0.0 and found["low"] <= 0 <= found["high"]
     sure = judged_maps.met(log("x", "yyyy", "yyny"), STORED)
-    found = judged_maps.apart(sure, "igos", "sobel")
+    found = judged_maps.apart(sure, PAPER_METHOD, "sobel")
     assert (found["value"], found["low"], found["high"]) == (1.0, 1.0, 1.0)
 
 
@@ -82,15 +84,15 @@ def test_a_question_that_was_not_answered_counts_nowhere():
     said = judged_maps.met(half, STORED)
     assert said[said.task == NUMBERS[2]].covered.isna().all()
     table = judged_maps.by_method(said)
-    assert list(table.method) == ["igos"] and table.pictures[0] == 2
+    assert list(table.method) == [PAPER_METHOD] and table.pictures[0] == 2
     beside = judged_maps.beside_rules(said).set_index(["looker", "beside"])
     assert beside.loc[("x", "pointing")].n == 2 and beside.loc[("x", "known answer")].n == 4
 
 
 def test_no_difference_where_one_of_the_methods_was_not_judged():
     said = judged_maps.met(BOTH, STORED)
-    assert judged_maps.apart(said, "igos", "rise") == {}
-    assert judged_maps.apart(said[said.method == "sobel"], "igos", "sobel") == {}
+    assert judged_maps.apart(said, PAPER_METHOD, "rise") == {}
+    assert judged_maps.apart(said[said.method == "sobel"], PAPER_METHOD, "sobel") == {}
 
 
 def test_agreement_with_rules_and_known_answers_leaves_unsure_out():
@@ -109,7 +111,7 @@ def test_agreement_with_rules_and_known_answers_leaves_unsure_out():
 def test_summary_is_plain_numbers():
     tree = judged_maps.summary(BOTH, STORED)
     assert tree["lookers"] == ["x", "y"] and tree["n"] == 4
-    assert tree["methods"]["igos"]["eye"] == 0.5
+    assert tree["methods"][PAPER_METHOD]["eye"] == 0.5
     assert tree["agreement"]["covered"]["same"] == 0.5 and tree["agreement"]["right"]["n"] == 4
     numbers = [value for part in tree["rules"].values() for value in part.values()]
     assert all(value is None or np.isfinite(value) for value in numbers)
