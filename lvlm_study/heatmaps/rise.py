@@ -30,7 +30,7 @@ def rise(
     target: Target,
     *,
     seed: int = 0,
-    masks: int = 2000,
+    masks: int = 3000,
     cells: int = 4,
     control: bool = True,
     batch: int = 32,
@@ -41,11 +41,16 @@ def rise(
     cell shown with probability 1/2, enlarged bilinearly and shifted at random; what is not shown is
     the baseline. Enlarging smooths, so that a place varies by about 1/9 and not by the 1/4 of a
     hard mask; the slope is by what it did vary, and a map is smooth to about one cell. `control`
-    takes off what a model of the masks foretells (see above). Masks are drawn from `seed`
-    and the model's name, so that two models share none by accident. `rise_with_error` gives the
-    standard error of every place. After Petsiuk et al. 2018, whose masks have 7 cells a side; more
-    cells place evidence more finely, at more noise. Until 2026-11 the default was
-    `masks=1000, cells=7, control=False`, with the same masks for every model.
+    takes off what a model of the masks foretells (see above). `rise_with_error` gives the standard
+    error of every place.
+
+    Masks are drawn from `seed` and the model's name, so that two models share none by accident.
+    Cost: 3,000 passes, 30 s of one core on mini/llava-1.5. Two seeds agree there by a rank
+    correlation of 0.80 and 0.87 on 14 x 14 cells (2 items). Until 2026-11 the default was
+    `masks=1000, cells=7, control=False`, 12 s, the same masks for every model; two seeds agreed by
+    0.36 and 0.58 (2 items). Where much of a picture does nothing, its order stays noise. After
+    Petsiuk et al. 2018, whose masks have 7 cells a side; more cells place evidence more finely, at
+    more noise.
     """
     return rise_with_error(
         target, seed=seed, masks=masks, cells=cells, control=control, batch=batch
@@ -57,7 +62,7 @@ def rise_with_error(
     target: Target,
     *,
     seed: int = 0,
-    masks: int = 2000,
+    masks: int = 3000,
     cells: int = 4,
     control: bool = True,
     batch: int = 32,

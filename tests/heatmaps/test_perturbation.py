@@ -235,7 +235,7 @@ def test_seed_and_batch(method):
 @pytest.mark.parametrize(
     ("method", "forward", "backward"),
     [
-        ("rise", 2000, 0),
+        ("rise", 3000, 0),
         ("occlusion", 226, 0),
         ("integrated_gradients", 50, 50),
         ("smoothgrad", 25, 25),
