@@ -69,7 +69,7 @@ def _import(module: str) -> ModuleType:
     try:
         return import_module(f"{__name__}.{module}")
     except ImportError:
-        import_module(f"{__name__}.sweep.requirements").check()  # too old: a sentence
+        import_module(f"{__name__}.sweep.requirements").check()  # tells what is too old
         raise
 
 

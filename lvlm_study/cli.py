@@ -6,6 +6,7 @@ imported inside the commands, so that help and mistyped names answer at once.
 
 import argparse
 import errno
+import os
 import shlex
 import sys
 import textwrap
@@ -36,9 +37,8 @@ CONTROL_DRAWS, CONTROL_STEPS = 2, 8  # for comparison: coarser curves
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    for stream in (sys.stdout, sys.stderr):  # what a terminal cannot show is no reason to stop
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
+    _lenient("stdout", "replace")
+    _lenient("stderr", "backslashreplace")
     options = parser().parse_args(argv)
     options.command = ["lvlm-study", *(sys.argv[1:] if argv is None else argv)]
     try:
@@ -61,6 +61,15 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"lvlm-study: {_disc_trouble(error)}; choose another place.", file=sys.stderr)
         return 2
+
+
+def _lenient(name: str, errors: str) -> None:
+    """What a terminal cannot show, or one that is closed (`>&-`), is no reason to stop."""
+    stream = getattr(sys, name)
+    if stream is None:
+        setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+    elif hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors=errors)
 
 
 def _disc_trouble(error: OSError) -> str:
@@ -91,15 +100,16 @@ def _explain_parser(commands) -> None:
     p = commands.add_parser("explain", help="where did a model look for its answer?")
     p.set_defaults(act=explain)
     p.add_argument("image", metavar="IMAGE")
-    p.add_argument("question", metavar="QUESTION")
+    p.add_argument("question", type=_text, metavar="QUESTION")
     p.add_argument("--model", default="mini/llava-1.5", help="zoo name, hub id or folder")
     p.add_argument("--method", default="igos")
     p.add_argument("--baseline", default="blur", help="the image without information")
-    p.add_argument("--out", type=Path, metavar="DIR", help="write picture, raw map and a record")
+    p.add_argument("--out", type=_path, metavar="DIR", help="write picture, raw map and a record")
     p.add_argument("--seed", type=_seed, default=0)
     p.add_argument("--tokens", default="llr", choices=("llr", "all", "keywords", "word"))
-    p.add_argument("--word", help="the word to explain; implies --tokens word")
-    p.add_argument("--answer", metavar="TEXT", help="explain this text, not the model's own answer")
+    p.add_argument("--word", type=_text, help="the word to explain; implies --tokens word")
+    given = "explain this text, not the model's own answer"
+    p.add_argument("--answer", type=_text, metavar="TEXT", help=given)
     p.add_argument("--threshold", type=_nats, default=1.0, help="nats that make a token crucial")
     _model_options(p)
 
@@ -108,13 +118,13 @@ def explain(options) -> int:
     """Answer, mark what depends on the image, map it, score the map, and keep it all."""
     from .heatmaps import METHODS
     from .models.forced import check_text
+    from .pixels.arguments import check_question
     from .pixels.baselines import baselines
     from .pixels.images import load_image
 
     _known("method", options.method, METHODS)
     _known("baseline", options.baseline, baselines())
-    if not options.question.strip():
-        raise StudyError("The question is empty; ask something about the image.")
+    check_question(options.question)
     if options.answer is not None:
         check_text(options.answer)
     rgb = load_image(options.image)
@@ -325,7 +335,7 @@ def _run_parser(commands) -> None:
     p.add_argument(
         "--kept", action="store_true", help="maps only for items that need their picture (filter)"
     )
-    p.add_argument("--results", type=Path, metavar="DIR", help="default: data/results/PROFILE")
+    p.add_argument("--results", type=_path, metavar="DIR", help="default: data/results/PROFILE")
     p.add_argument("--seed", type=_seed, default=0)
     p.add_argument("--engine", default="local", metavar="NAME", help="local (default) or ray")
     p.add_argument("--workers", type=int, metavar="N", help="with ray: default one for each model")
@@ -407,7 +417,7 @@ def _summarise_parser(commands) -> None:
     p = commands.add_parser("summarise", help="renew the book's numbers from the tables")
     p.set_defaults(act=summarise)
     p.add_argument("--profile", default="mini", choices=("mini", "paper"))
-    p.add_argument("--results", type=Path, metavar="DIR", help="default: data/results/PROFILE")
+    p.add_argument("--results", type=_path, metavar="DIR", help="default: data/results/PROFILE")
     p.add_argument("--seed", type=_seed, default=0, help="what the tables were made with")
 
 
@@ -432,9 +442,9 @@ def _train_parser(commands) -> None:
     p.set_defaults(act=train)
     p.add_argument("name", metavar="NAME", nargs="?")
     p.add_argument("--all", action="store_true", help="every member that is not there yet")
-    p.add_argument("--work", type=Path, default=Path("zoo-work"), metavar="DIR")
+    p.add_argument("--work", type=_path, default=Path("zoo-work"), metavar="DIR")
     p.add_argument("--steps", type=int, metavar="N")
-    p.add_argument("--images", type=Path, metavar="DIR", help="joint: pictures to train on")
+    p.add_argument("--images", type=_path, metavar="DIR", help="joint: pictures to train on")
     p.add_argument("--compare", action="store_true", help="joint: all three kinds of alignment")
 
 
@@ -505,8 +515,8 @@ def _convert_parser(commands) -> None:
         "convert", help="a published alignment (.pth) as a joint model's folder"
     )
     p.set_defaults(act=convert)
-    p.add_argument("weights", metavar="FILE", type=Path, help=".pth or .safetensors")
-    p.add_argument("out", metavar="DIR", type=Path, help="the folder to write")
+    p.add_argument("weights", metavar="FILE", type=_path, help=".pth or .safetensors")
+    p.add_argument("out", metavar="DIR", type=_path, help="the folder to write")
     p.add_argument("--owl", default="google/owlvit-base-patch32", help="its detector")
     p.add_argument("--llava", default="llava-hf/llava-1.5-7b-hf", help="its language model")
     p.add_argument("--names", type=_names, default=[], help="what the detector looks for")
@@ -538,9 +548,9 @@ def _detect_parser(commands) -> None:
     p.add_argument("--model", default="mini/joint", help="a joint model")
     p.add_argument("--parts", type=_names, help="only these; default: all that can be measured")
     p.add_argument("--items", type=int, metavar="N", help="pictures, or pairs, of each part")
-    p.add_argument("--pope", type=Path, metavar="PATH", help="ask about POPE's photographs")
+    p.add_argument("--pope", type=_path, metavar="PATH", help="ask about POPE's photographs")
     p.add_argument("--profile", default="mini", choices=("mini", "paper"))
-    p.add_argument("--results", type=Path, metavar="DIR", help="default: data/results/PROFILE")
+    p.add_argument("--results", type=_path, metavar="DIR", help="default: data/results/PROFILE")
     p.add_argument("--seed", type=_seed, default=0)
 
 
@@ -576,7 +586,7 @@ def _sanity_parser(commands) -> None:
     p.add_argument("--methods", type=_names, help="default: those that are not too slow")
     p.add_argument("--items", type=int, default=8, metavar="N", help="answers to explain")
     p.add_argument("--profile", default="mini", choices=("mini", "paper"))
-    p.add_argument("--results", type=Path, metavar="DIR", help="default: data/results/PROFILE")
+    p.add_argument("--results", type=_path, metavar="DIR", help="default: data/results/PROFILE")
     p.add_argument("--seed", type=_seed, default=0)
 
 
@@ -649,9 +659,24 @@ def _names(text: str) -> list[str]:
 
 
 def _seed(text: str) -> int:
-    if not text.isdigit() or int(text) >= 2**31:
-        raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 on, not {text!r}")
+    if not text.isdecimal() or int(text) >= 2**31:
+        told = f"a seed is a whole number from 0 to {2**31 - 1}, not {text!r}"
+        raise argparse.ArgumentTypeError(told)
     return int(text)
+
+
+def _text(text: str) -> str:
+    """Words from the shell are UTF-8, also where the locale knows ASCII alone."""
+    try:
+        return os.fsencode(text).decode()
+    except UnicodeError:
+        return text  # told in a sentence by whoever reads it
+
+
+def _path(text: str) -> Path:
+    if not text:  # a variable that is not set, which would mean the folder one is in
+        raise argparse.ArgumentTypeError("the path is empty; write . for the folder you are in")
+    return Path(text)
 
 
 def _nats(text: str) -> float:

@@ -122,6 +122,24 @@ def test_an_answer_without_crucial_tokens_is_told(monkeypatch, scene, tmp_path, 
     assert not np.load(tmp_path / "out" / "saliency.npz")["saliency"].any()
 
 
+def test_a_closed_terminal_loses_no_files(reader, scene, tmp_path, monkeypatch):
+    """`>&- 2>&-`, and services: Python has no stdout then."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert explain(scene, "--method", "center", "--out", tmp_path / "out") == 0
+    assert (tmp_path / "out" / "explanation.json").is_file()
+    assert cli.main(["summarise", "--results", str(tmp_path)]) == 2
+
+
+def test_a_name_that_is_no_text_is_kept_in_the_record(reader, scene, tmp_path):
+    """File names on Linux are bytes: an old one in Latin-1."""
+    old = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    old.write_bytes(scene.read_bytes())
+    assert explain(old, "--method", "center", "--out", tmp_path / "out") == 0
+    found = json.loads((tmp_path / "out" / "explanation.json").read_text(encoding="utf-8"))
+    assert found["image"] == str(old)
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 def test_what_a_terminal_cannot_show_is_replaced(encoding, reader, scene, tmp_path, monkeypatch):
     """The files are whole, the words stay in them, and the command ends well."""
@@ -280,9 +298,65 @@ def test_a_threshold_that_is_none(threshold, scene, capsys):
     assert "a number of nats up to 700" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("question", ["\u200b", "\u200e \ufeff", "\u2003"])
+def test_a_question_of_signs_that_nobody_sees(scene, question, capsys):
+    assert "question is empty" in refused(capsys, "explain", scene, question)
+
+
+def test_bytes_that_are_no_text_are_not_called_empty(scene, capsys):
+    call = ["explain", scene, QUESTION, "--answer", "\udce7\udcba\udca2\udcff"]
+    assert "no UTF-8 text" in refused(capsys, *call)
+
+
+@pytest.mark.parametrize("where", ["", "C"])
+def test_words_of_the_shell_are_utf_8_whatever_the_locale(where):
+    code = "from lvlm_study.cli import parser as p; import sys; o = p().parse_args(sys.argv[1:])\n"
+    code += "print(ascii([o.question, o.answer, o.word]))"
+    call = [
+        sys.executable,
+        "-c",
+        code,
+        "explain",
+        "a.png",
+        "é?",
+        "--answer",
+        "红色",
+        "--word",
+        "红",
+    ]
+    modes = {"LC_ALL": where, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    run = subprocess.run(call, capture_output=True, text=True, env=os.environ | modes, check=True)
+    assert run.stdout.strip() == ascii(["é?", "红色", "红"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["explain a.png What? --out", "run --results", "sanity --results", "train joint --work"],
+)
+def test_a_path_of_nothing_is_not_the_folder_one_is_in(words, capsys):
+    """As a shell writes a variable that is not set."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*words.split(), ""])
+    assert stopped.value.code == 2 and "the path is empty" in capsys.readouterr().err
+
+
+def test_a_model_and_an_image_of_nothing(scene, capsys):
+    assert "no model named ''" in refused(capsys, "explain", scene, "What?", "--model", "")
+    assert "path of the image is empty" in refused(capsys, "explain", "", "What?")
+
+
+@pytest.mark.parametrize("seed", ["-1", "1.5", "²", str(2**70)])
+def test_a_seed_that_is_none(seed, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["explain", "a.png", "What?", "--seed", seed])
+    assert f"a whole number from 0 to {2**31 - 1}" in capsys.readouterr().err
+
+
 def test_a_question_that_is_no_text(checkpoints, scene, capsys):
     """The shell hands over whatever bytes it was given."""
-    told = refused(capsys, "explain", scene, "What\udcff?", "--model", checkpoints("llava"))
+    folder = checkpoints("llava")
+    capsys.readouterr()  # making it may have shown a bar
+    told = refused(capsys, "explain", scene, "What\udcff?", "--model", folder)
     assert "no UTF-8 text" in told
 
 

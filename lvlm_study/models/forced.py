@@ -7,19 +7,18 @@ the prompt when both are tokenized as one, which spares knowing what a tokenizer
 of its own (a SentencePiece dummy prefix, a start token).
 """
 
-import unicodedata
-
 import torch
 from torch import Tensor
 
 from ..errors import StudyError
+from ..pixels.arguments import shows_nothing
 
 
 def check_text(text) -> str:
     """The text, or StudyError where it is none, shows nothing, or is no UTF-8."""
     if not isinstance(text, str):
         raise StudyError(f"An answer is a text or an Answer, not {text!r:.80}.")
-    if all(unicodedata.category(sign)[0] in "ZC" for sign in text):
+    if shows_nothing(text):
         raise StudyError("The answer is empty; give its text, or no answer for the model's own.")
     if any("\ud800" <= sign <= "\udfff" for sign in text):  # a byte of the command line
         raise StudyError("The answer has bytes that are no UTF-8 text; write it in UTF-8.")

@@ -172,7 +172,7 @@ def with_model(function):
 def find_folder(name: str) -> Path:
     """The local folder behind a model name; hub ids are fetched or found in the cache."""
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():  # Path("") is the folder one is in
         return path
     if path.is_file():
         raise StudyError(f"{name} is a file; give the folder that holds config.json.")

@@ -1,6 +1,7 @@
 """What a caller may say: plain meaning becomes the value, anything else one sentence."""
 
 import math
+import unicodedata
 from collections.abc import Iterable, Sequence, Set
 from numbers import Real
 from operator import index
@@ -30,9 +31,15 @@ def check_question(question) -> str:
         raise StudyError("The question is empty; give one after the image, or a benchmark item.")
     if not isinstance(question, str):
         raise StudyError(f"A question is text, not {named(question)}.")
-    if not question.strip():
+    if shows_nothing(question):
         raise StudyError("The question is empty; ask something about the image.")
     return question
+
+
+def shows_nothing(text: str) -> bool:
+    """Whether a text has nothing but space and signs that nobody sees."""
+    kinds = map(unicodedata.category, text)
+    return all(kind[0] in "ZC" and kind != "Cs" for kind in kinds)  # Cs: bytes that are no UTF-8
 
 
 def check_seed(seed) -> int:

@@ -70,6 +70,8 @@ def to_uint8(x: torch.Tensor) -> np.ndarray:
 def _from_path(source: str | os.PathLike) -> np.ndarray:
     text = os.fsdecode(source)
     path, name = Path(text), _one_line(text)
+    if not text:
+        raise StudyError("The path of the image is empty; give the path of one image file.")
     try:
         _check_address(path, name)
         _check_file(path, name)
@@ -139,6 +141,8 @@ def _check_file(path: Path, name: str) -> None:
         raise StudyError(f"{name} is a folder; give the path of one image file.")
     if not path.exists():
         raise StudyError(f"There is no image file at {name}; check the path.")
+    if not path.is_file():  # it could be read only once, or never ends
+        raise StudyError(f"{name} is a pipe or a device; save the picture, and give its file.")
     if path.stat().st_size == 0:
         raise StudyError(f"The image file {name} is empty; download or save it again.")
 

@@ -89,7 +89,8 @@ def write_files(stage: Path, rgb: np.ndarray, explanation, about: dict) -> None:
         crucial=explanation.reliance.crucial.numpy(),
     )
     text = json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False)
-    (stage / "explanation.json").write_text(text + "\n", encoding="utf-8")
+    file = stage / "explanation.json"  # names of files may hold bytes that are no text
+    file.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def describe(explanation, model, image: Path, scores: dict, call: dict) -> dict:

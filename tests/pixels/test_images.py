@@ -1,6 +1,7 @@
 """Opening pictures: exact values for every oddity, one sentence for every failure."""
 
 import io
+import os
 import warnings
 from pathlib import Path
 
@@ -153,6 +154,17 @@ def test_an_unreadable_file_is_told_in_one_sentence(bad, name):
 
 def test_a_newline_in_a_path_does_not_break_the_line():
     refused("two\nlines.png")
+
+
+def test_a_path_of_nothing():
+    assert "path of the image is empty" in refused("")
+
+
+def test_a_pipe_and_a_device_are_told_as_what_they_are(tmp_path):
+    """They have no size, and are not empty for that; nor may a reader wait for them for ever."""
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", "/dev/zero"):
+        assert "a pipe or a device" in refused(path)
 
 
 def test_a_path_that_no_system_accepts():
