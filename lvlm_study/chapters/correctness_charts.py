@@ -6,7 +6,7 @@ import pandas as pd
 import seaborn as sns
 
 from ..figures import WIDTH, overlay
-from ..heatmaps.names import TITLES
+from ..heatmaps.names import title
 from ..sweep.stored import enlarged
 from . import ch07_correctness as correctness
 from .ch01_reliance import CATEGORIES
@@ -137,7 +137,7 @@ def eyes_figure(table: pd.DataFrame):
     ):
         style = dict(color=shade, hatch=hatch, edgecolor="white")
         ax.barh(y + 0.27 * place, table[rule], 0.27, label=f"rule: {rule}", **style)
-    ax.set_yticks(y, [f"{TITLES[row.method]} (n = {row.pictures})" for row in table.itertuples()])
+    ax.set_yticks(y, [f"{title(row.method)} (n = {row.pictures})" for row in table.itertuples()])
     ax.set(xlabel="share of maps that cover what is needed", xlim=(0, 1))
     ax.invert_yaxis()
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
