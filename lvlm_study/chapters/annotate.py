@@ -34,6 +34,7 @@ from PIL import Image
 from ..benchmarks import load_benchmark
 from ..errors import StudyError, unknown
 from ..figures import overlay_image
+from ..heatmaps.names import PAPER_METHOD, REFERENCE
 from ..metrics.localisation import stretched
 from ..metrics.statistics import estimate
 from ..sweep.provenance import now
@@ -70,7 +71,7 @@ class Task:
     @property
     def id(self) -> str:
         """Twelve hex digits that follow from what is judged and do not reveal it to a reader."""
-        return _number_of([self.question, self.answer, *self.secret.values()])
+        return _number_of([self.question, self.answer, *_named_then(self.secret)])
 
     def page(self) -> str:
         """What is shown of it, as HTML."""
@@ -155,7 +156,7 @@ def two_choice_scores(log: pd.DataFrame, tasks: Iterable[PairTask], seed: int = 
 def tasks_from_results(
     results: Path,
     benchmark: str = "sprites",
-    methods: Sequence[str] = ("igos",),
+    methods: Sequence[str] = (PAPER_METHOD,),
     count: int | None = None,
     seed: int = 0,
 ) -> list[Task]:
@@ -198,7 +199,13 @@ def task_of(row, item, top: float) -> Task:
 
 def number_of(row) -> str:
     """The number under which a row of `stored_maps` was shown, without drawing anything."""
-    return _number_of([row.question, row.answer, *_secret(row).values()])
+    return _number_of([row.question, row.answer, *_named_then(_secret(row))])
+
+
+def _named_then(secret: dict) -> list:
+    """What a number stands for; methods as they were called when the first maps were judged."""
+    named = {PAPER_METHOD: "igos", REFERENCE: "igos, mean of the masks"}
+    return [named.get(value, value) for value in secret.values()]
 
 
 def _secret(row) -> dict:

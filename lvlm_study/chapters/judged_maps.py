@@ -10,15 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..heatmaps.names import PAPER_METHOD, REFERENCE
+from ..heatmaps.names import PAPER_METHOD
 from ..metrics.statistics import estimate
 from ..paths import data_dir
 from . import annotate
 from . import ch07_correctness as correctness
 from .ch07_correctness import difference_interval
 from .summaries import number
-
-SHOWN_AS = {PAPER_METHOD: REFERENCE}  # what the paper's setting was called when it was shown
 
 
 def annotations(folder: Path | None = None) -> pd.DataFrame:
@@ -37,12 +35,10 @@ def met(log: pd.DataFrame, stored: pd.DataFrame) -> pd.DataFrame:
     `stored` is a `stored_maps` table. Columns `right` and `covered` hold the choices, `verdict` the
     known one, and one column a rule whether the map is on the evidence (None: no region decides).
     Choices about maps that are not in these results are left out. A question that a looker has not
-    answered is NaN, and counts nowhere. All iGOS maps that were shown are of the paper's setting,
-    which was called `igos` then.
+    answered is NaN, and counts nowhere.
     """
-    about = stored[(stored.status == "ok") & (stored.method != REFERENCE)].copy()
-    shown = about.assign(method=about.method.replace(SHOWN_AS))
-    about["task"] = [annotate.number_of(row) for row in shown.itertuples()]
+    about = stored[stored.status == "ok"].copy()
+    about["task"] = [annotate.number_of(row) for row in about.itertuples()]
     for rule in correctness.RULES:
         sorted_ = correctness.sorted_rows(about, rule)
         placed = sorted_[sorted_.quadrant.isin(correctness.QUADRANTS)]
