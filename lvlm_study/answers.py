@@ -19,6 +19,7 @@ from torch import Tensor
 from .errors import StudyError, named, short
 from .models import Answer, with_model
 from .models.alone import ordinary
+from .models.forced import check_text
 from .models.keywords import keyword_spans
 from .models.token_places import places, readable
 from .models.words import Span, folded, is_whole, occurrences, parts_like, stretches, whole_signs
@@ -275,8 +276,8 @@ def _chosen_signs(answer: Answer, chosen: Tensor) -> list[Span]:
 def _prepare(model, image, question, answer, baseline, seed):
     """Bind the model to this image size and bring image and baseline to its working size."""
     seed = check_seed(seed)
-    if not (answer is None or isinstance(answer, Answer | str)):
-        raise StudyError(f"An answer is a text or what model.answer gives, not {named(answer)}.")
+    if not isinstance(answer, Answer | None):
+        check_text(answer)
     rgb, question = asked(image, question)
     bound = model.bind(rgb.shape[:2], question)
     answer = _given(model, rgb, question, answer)

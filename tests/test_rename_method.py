@@ -33,11 +33,11 @@ def test_real_maps_move_with_all_their_numbers(tool, tmp_path):
     kept = {}
     for name in names:
         where = tmp_path / "maps" / name / "sprites"
-        for method in ("igos", "center"):
+        for method in ("sobel", "center"):
             shutil.copytree(source / name / "sprites" / method, where / method)
-        kept |= {(name, p.name): pq.read_table(p) for p in (where / "igos").iterdir()}
+        kept |= {(name, p.name): pq.read_table(p) for p in (where / "sobel").iterdir()}
     before = files(tmp_path)
-    assert tool.rename(tmp_path, "igos", "igos[preset=fast]") == len(kept) > 3
+    assert tool.rename(tmp_path, "sobel", "igos[preset=fast]") == len(kept) > 3
     after = files(tmp_path)
     stay = {path for path in before if path.parent.name == "center"}
     assert {path: after[path] for path in stay} == {path: before[path] for path in stay}
@@ -52,8 +52,8 @@ def test_real_maps_move_with_all_their_numbers(tool, tmp_path):
             shards.read_shard(path)[1],
             shards.json.loads(table.schema.metadata[shards.META]),
         )
-        assert about == then | {"renamed": {"from": "igos", "commit": provenance.commit()}}
-    assert not list(tmp_path.rglob("igos")) and not list(tmp_path.rglob("*.tmp"))
+        assert about == then | {"renamed": {"from": "sobel", "commit": provenance.commit()}}
+    assert not list(tmp_path.rglob("sobel")) and not list(tmp_path.rglob("*.tmp"))
 
 
 def test_the_note_stays_and_later_ones_hold_it(tool, study):

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 PASSES: dict[str, Callable[[dict], int]] = {  # a map's forward passes by its options, where known
     "igos": lambda o: 2 * o["iterations"] * (o["steps"] or 10),
-    "igos++": lambda o: 4 * o["iterations"] * o["steps"],
+    "igos++": lambda o: 4 * o["iterations"] * (o["steps"] or 10),
     "rise": lambda o: o["masks"],
     "occlusion": lambda o: 1 + round((1 - o["window"]) / o["stride"] + 1) ** 2,
     "integrated_gradients": lambda o: o["steps"],

@@ -344,7 +344,7 @@ def test_a_table_with_fewer_columns_is_resumed(study, monkeypatch):  # noqa: F81
     names = ("fill", "mass", "auc", "evidence_area")
     old = runner.pa.schema([f for f in runner.MAPS if f.name not in names])
     with monkeypatch.context() as before:
-        before.setattr(runner, "MAPS", old)
+        before.setitem(runner.SCHEMAS, "maps", old)
         study(toy(), items=2, methods=("center",))
     assert "fill" not in study.table("maps")
     study(toy(), items=4, methods=("center",))
