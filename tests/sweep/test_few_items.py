@@ -14,8 +14,21 @@ from lvlm_study.sweep.tables import META, read_table, write_shard
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "data" / "results" / "mini"
-KINDS = {"igos": ["igos"], "tam": ["tam"], "controls": ["random", "center", "sobel"], "none": []}
-METHODS = ["igos", "igos[l2=1]", "tam", "gae", "random", "center", "sobel"]
+KINDS = {
+    "igos": ["igos[preset=paper]"],
+    "tam": ["tam"],
+    "controls": ["random", "center", "sobel"],
+    "none": [],
+}
+METHODS = [
+    "igos[preset=paper]",
+    "igos[l2=1,preset=paper]",
+    "tam",
+    "gae",
+    "random",
+    "center",
+    "sobel",
+]
 MODELS = {
     "one": ["mini/llava-1.5"],
     "two": ["mini/llava-1.5-s", "mini/llava-ov-s"],
@@ -41,12 +54,12 @@ def few(tmp_path_factory):
     """The tables of four models with the first four items that have maps, all methods."""
     place = tmp_path_factory.mktemp("few")
     models = sorted({name for names in MODELS.values() for name in names})
-    shard = names_of("maps", models[0]) / "sprites" / "igos" / "000.parquet"
+    shard = names_of("maps", models[0]) / "sprites" / "igos@preset=paper" / "000.parquet"
     rows = pq.read_table(shard, partitioning=None, columns=["item"]).to_pylist()
     items = list(dict.fromkeys(row["item"] for row in rows))[:4]
 
     def wanted(row):
-        return row["item"] in items and row.get("method", "igos") in METHODS
+        return row["item"] in items and row.get("method", METHODS[0]) in METHODS
 
     for kind in ("reliance", "maps", "effects"):
         for model in models:
@@ -102,7 +115,7 @@ def test_few_items_of_one_kind_of_method(few, tmp_path, count, kind):
 
 
 def test_variants_alone(few, tmp_path):
-    check(few, tmp_path, 3, MODELS["one"], lambda method: method == "igos[l2=1]")
+    check(few, tmp_path, 3, MODELS["one"], lambda method: method == "igos[l2=1,preset=paper]")
 
 
 @pytest.mark.parametrize("step", (1, 2, 3, 5))
