@@ -140,6 +140,23 @@ def test_a_name_that_is_no_text_is_kept_in_the_record(reader, scene, tmp_path):
     assert found["image"] == str(old)
 
 
+def test_a_box_for_every_sign_is_no_font_that_has_it(monkeypatch):
+    """matplotlib brings such a font, and it is no help to a reader."""
+    from matplotlib import font_manager
+
+    fonts = font_manager.fontManager
+    ours = [f for f in fonts.ttflist if "mpl-data" in f.fname]
+    assert any(explain_files._last_resort(font.name) for font in ours)
+    monkeypatch.setattr(fonts, "ttflist", ours)
+    explain_files.fonts_with.cache_clear()
+    try:
+        assert explain_files.fonts_with("红 a")[1] == {"红"}
+        assert explain_files._drawn("红 a", "answer") == "(answer: see explanation.json)"
+        assert explain_files._drawn("a$é", "answer") == "a$é"
+    finally:
+        explain_files.fonts_with.cache_clear()
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 def test_what_a_terminal_cannot_show_is_replaced(encoding, reader, scene, tmp_path, monkeypatch):
     """The files are whole, the words stay in them, and the command ends well."""

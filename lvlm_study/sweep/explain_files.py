@@ -249,7 +249,8 @@ def fonts_with(text: str) -> tuple[tuple[str, ...], frozenset[str]]:
 
     signs = {c for c in text if not c.isspace() and not unicodedata.category(c).startswith("C")}
     names, files = [FONT], [font_manager.findfont(FONT)]
-    files += [font.fname for font in font_manager.fontManager.ttflist]
+    own = [f for f in font_manager.fontManager.ttflist if not _last_resort(f.name)]
+    files += [font.fname for font in own]
     for file in dict.fromkeys(files):
         if not signs:
             break
@@ -258,6 +259,11 @@ def fonts_with(text: str) -> tuple[tuple[str, ...], frozenset[str]]:
         names += [font.family_name] if found else []
         signs -= found
     return tuple(dict.fromkeys(names)), frozenset(signs)
+
+
+def _last_resort(font: str) -> bool:
+    """Whether a font has a box for every sign there is, as matplotlib's and Apple's have."""
+    return "lastresort" in font.lower().replace(" ", "")
 
 
 def _wrapped(text: str, width: int = 95) -> str:

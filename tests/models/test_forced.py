@@ -118,10 +118,10 @@ def test_a_given_text_on_a_reader_that_is_known():
 BAD = [
     ("", "answer is empty"),
     (" \n\t\u200b", "answer is empty"),
-    (5, "a text or an Answer, not 5"),
-    (["The", "red"], "a text or an Answer"),
-    (b"red", "a text or an Answer"),
-    (0, "a text or an Answer, not 0"),
+    (5, "a text or what model.answer gives, not 5"),
+    (["The", "red"], "a text or what model.answer gives"),
+    (b"red", "a text or what model.answer gives"),
+    (0, "a text or what model.answer gives, not 0"),
     ("a\udcff", "no UTF-8"),
 ]
 
