@@ -17,7 +17,7 @@ from ..pixels.arguments import shows_nothing
 def check_text(text) -> str:
     """The text, or StudyError where it is none, shows nothing, or is no UTF-8."""
     if not isinstance(text, str):
-        raise StudyError(f"An answer is a text or an Answer, not {text!r:.80}.")
+        raise StudyError(f"An answer is a text or what model.answer gives, not {text!r:.80}.")
     if shows_nothing(text):
         raise StudyError("The answer is empty; give its text, or no answer for the model's own.")
     if any("\ud800" <= sign <= "\udfff" for sign in text):  # a byte of the command line
