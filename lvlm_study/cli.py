@@ -594,7 +594,7 @@ def sanity(options) -> int:
     """Other seeds, other words, weights drawn anew; one results file, shown as a table."""
     import pandas as pd
 
-    from .chapters.stability import METHODS, shown, study
+    from .chapters.ch05_cost import METHODS, shown, study
     from .heatmaps.progress import say
     from .paths import data_dir
 

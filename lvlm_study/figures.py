@@ -6,6 +6,7 @@ that are compared, so that two maps that look alike are alike; for a map that st
 be told apart by colour-blind readers; where saliency is near 0 the picture shows through.
 """
 
+import functools
 import html
 import math
 
@@ -192,3 +193,60 @@ def _token(token: str, strength: float, weight: float, crucial) -> str:
         token[: len(token) - len(word)]
     )  # outside, so that words stand apart evenly
     return f'{space}<span class="{kind}" style="{style}" title="{hover}">{html.escape(word)}</span>'
+
+
+# --- panels: what several chapters draw alike -----------------------------------------------------
+
+ROW = 0.24  # inches for one line of a dot plot
+PANELS = 4  # dot plots beside each other
+
+
+def nothing_yet(words: str = "not yet run"):
+    """An empty figure that says that nothing has been run."""
+    figure, ax = plt.subplots(figsize=(0.6 * WIDTH, 0.8), layout="constrained")
+    ax.text(0.5, 0.5, words, ha="center", va="center")
+    ax.set_axis_off()
+    return figure
+
+
+def when_run(draw):
+    """Draw if the first table has rows, else say that nothing has been run."""
+
+    @functools.wraps(draw)
+    def or_not(frame, *args, **options):
+        if frame is None or len(frame) == 0:
+            return nothing_yet()
+        figure = draw(frame, *args, **options)
+        return nothing_yet() if figure is None else figure
+
+    return or_not
+
+
+def panels(count: int, lines: int, sharex: bool = True):
+    """`count` dot plots for `lines` methods, at most `PANELS` beside each other: (figure, axes)."""
+    columns = min(count, PANELS)
+    rows = -(-count // columns)
+    size = (WIDTH, rows * (ROW * lines + 0.7) + 0.2)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=size, sharey=True, sharex=sharex, squeeze=False, layout="constrained"
+    )
+    for ax in axes.ravel()[count:]:
+        ax.set_axis_off()
+    return figure, axes.ravel()[:count]
+
+
+def chance_line(ax, at: float) -> None:
+    """Where a map that knows nothing would be."""
+    ax.axvline(at, color="0.3", linestyle=":", linewidth=1)
+
+
+def heat(ax, table, label: str, form: str = ".2f") -> None:
+    """A table of numbers on the colours of the maps, each number written in."""
+    import seaborn as sns
+
+    sns.heatmap(
+        table.astype(float), annot=True, fmt=form, cmap="cividis", ax=ax, cbar_kws={"label": label},
+        annot_kws={"fontsize": "small"},
+    )  # fmt: skip
+    ax.set(xlabel="", ylabel="")
+    ax.tick_params(axis="y", rotation=0)

@@ -34,13 +34,13 @@ from PIL import Image
 from ..benchmarks import load_benchmark
 from ..errors import StudyError, unknown
 from ..figures import overlay_image
-from ..heatmaps.names import PAPER_METHOD, REFERENCE
+from ..heatmaps.names import CONTROLS, PAPER_METHOD, REFERENCE
 from ..metrics.localisation import stretched
 from ..metrics.statistics import estimate
 from ..sweep.provenance import now
 from ..sweep.stored import enlarged, scales, stored_maps
 from ..sweep.tables import unwritable
-from .ch10_attention import CONTROLS, control_map
+from .compare import control_map
 
 QUESTIONS = {
     "right": "Is the answer right?",

@@ -1,50 +1,39 @@
-"""The figures of the chapters: each takes results and draws one finding.
+"""Does the answer rest on the picture at all, and on which of its words can that be seen?
 
-Functions here read an explanation, a score, or a data frame of results; they never run a model.
+Figures here read an explanation, a score, or a table of results; they never run a model. In
+SpriteVQA every reference answer has a stretch that only the picture can tell, its content span:
+*three* in "There are three apples.". An answer that equals its reference is therefore a test of the
+rule that chose its words: of Eq. 6, of the same rule with the first token allowed, and of YAKE's
+keywords, which never look at the picture. Words are compared, not tokens: after the first token of
+a word the others follow from the text.
 """
+
+import re
+from functools import cache
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 
+from ..answers import THRESHOLD, token_spans
+from ..benchmarks import load_benchmark
+from ..errors import StudyError
 from ..figures import WIDTH, overlay
-from .summaries import DROPS
+from ..models.keywords import keyword_spans
+from ..scenes.questions import CATEGORIES
+from .compare import DROPS, Tables, first_trainings, interval
 
 BANDS = {"lt30": "below 30 %", "30_70": "30 to 70 %", "gt70": "above 70 %"}
-CATEGORIES = ("attribute", "existence", "counting", "spatial", "global", "reasoning")
-
-
-def explanation_figure(rgb, explanation, vmin: float = 0.0, vmax: float = 1.0):
-    """The picture, and the map over it; a mask method's saliency lies in [0, 1] by itself."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 0.5 * WIDTH), layout="constrained")
-    left.imshow(rgb)
-    left.set_axis_off()
-    left.set_title(explanation.question, fontsize="small")
-    title = explanation.answer.text if len(explanation.answer.text) < 60 else "the answer's words"
-    overlay(right, rgb, explanation.saliency, vmin, vmax, title=title)
-    right.title.set_fontsize("small")
-    return figure
-
-
-def curve_figure(faith, controls: dict):
-    """Deletion and insertion of one map (line) beside random maps (grey band) and chance."""
-    figure, axes = plt.subplots(
-        1, 2, figsize=(WIDTH, 0.42 * WIDTH), sharey=True, layout="constrained"
-    )
-    for ax, name in zip(axes, ("deletion", "insertion"), strict=True):
-        curve = getattr(faith, f"{name}_curve")
-        every = [getattr(f, f"{name}_curve") for f in controls["random"]]
-        lines = np.stack([np.interp(curve.fractions, c.fractions, c.normalised) for c in every])
-        ax.fill_between(
-            curve.fractions, lines.min(0), lines.max(0), color="0.8", label="random maps"
-        )
-        ax.plot(curve.fractions, curve.normalised, label="this map")
-        ax.set(xlabel="share of the picture changed", title=f"{name}: {getattr(faith, name):.2f}")
-    axes[0].set_ylabel("answer, 0 = blur, 1 = picture")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncol=2)
-    return figure
+RULES = {
+    "llr": "crucial tokens (Eq. 6)",
+    "first": "the same, the first token too",
+    "keywords": "YAKE keywords",
+}
+Span = tuple[int, int]
+COLUMNS = ["model", "item", "category", "rule", "words", "recall", "precision"]
+known_keywords = cache(keyword_spans)  # models give the same answers, and YAKE is slow
 
 
 def band_shares(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -88,6 +77,115 @@ def range_of(table: pd.DataFrame, column: str) -> tuple[float, float]:
     """Least and most of a column of `reliance_table`, over our models."""
     ours = table[table.source != "the paper"][column]
     return ours.min(), ours.max()
+
+
+# --- the words that only the picture can tell
+
+
+def words_of(text: str) -> list[Span]:
+    """Where the words of a text stand, [start, end) in characters."""
+    return [hit.span() for hit in re.finditer(r"\w+", text)]
+
+
+def touched(words: list[Span], spans: list[Span]) -> set[Span]:
+    """The words that share a character with one of the spans."""
+    return {w for w in words if any(a < w[1] and w[0] < b for a, b in spans)}
+
+
+def chosen(row) -> dict[str, list[Span]]:
+    """The spans that each rule of `RULES` picks in one answer, given its row of reliance.
+
+    Keywords are left out where the package for them is not installed.
+    """
+    spans = token_spans(SimpleNamespace(text=row.answer, tokens=list(row.tokens)))
+    picked = [span for span, hot in zip(spans, row.crucial, strict=True) if hot]
+    first = [spans[0]] if row.llr[0] > THRESHOLD else []
+    found = {"llr": picked, "first": picked + first}
+    try:
+        return found | {"keywords": known_keywords(row.answer)}
+    except StudyError:
+        return found
+
+
+def rated(reliance: pd.DataFrame, items) -> pd.DataFrame:
+    """One row an answer that equals its reference (under blur) and rule: what was found.
+
+    `recall`: whether every word of the content span was chosen (1 or 0); `precision`: the share of
+    the chosen words that belong to it, NaN where no word was chosen; `words`: how many were.
+    """
+    known, rows = {item.id: item for item in items}, []
+    for row in reliance[(reliance.baseline == "blur") & (reliance.status != "error")].itertuples():
+        item = known[row.item]
+        if row.answer != item.reference:
+            continue
+        words = words_of(row.answer)
+        wanted = touched(words, [item.extra["content_span"]])
+        for rule, spans in chosen(row).items():
+            found = touched(words, spans)
+            rows.append(
+                {
+                    "model": row.model,
+                    "item": row.item,
+                    "category": row.category,
+                    "rule": rule,
+                    "words": len(found),
+                    "recall": float(wanted <= found),
+                    "precision": len(wanted & found) / len(found) if found else float("nan"),
+                }
+            )
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def table(tree: dict, model: str) -> pd.DataFrame:
+    """The page's table for one model of `tokens.json`: a row a rule and category, per cent."""
+    rows = []
+    for rule, title in RULES.items():
+        for category, found in tree["models"][model].get(rule, {}).items():
+            row = {"words chosen by": title, "category": category, "answers": found["n"]}
+            row |= {name: _spread(found[name]) for name in ("recall", "precision")}
+            rows.append(row | {"words": found["words"]})
+    return pd.DataFrame(rows)
+
+
+def _spread(found: dict) -> str:
+    if found["low"] is None:
+        return "-" if found["value"] is None else f"{found['value']:.0f}"
+    return f"{found['value']:.0f} [{found['low']:.0f}, {found['high']:.0f}]"
+
+
+# --- figures
+
+
+def explanation_figure(rgb, explanation, vmin: float = 0.0, vmax: float = 1.0):
+    """The picture, and the map over it; a mask method's saliency lies in [0, 1] by itself."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 0.5 * WIDTH), layout="constrained")
+    left.imshow(rgb)
+    left.set_axis_off()
+    left.set_title(explanation.question, fontsize="small")
+    title = explanation.answer.text if len(explanation.answer.text) < 60 else "the answer's words"
+    overlay(right, rgb, explanation.saliency, vmin, vmax, title=title)
+    right.title.set_fontsize("small")
+    return figure
+
+
+def curve_figure(faith, controls: dict):
+    """Deletion and insertion of one map (line) beside random maps (grey band) and chance."""
+    figure, axes = plt.subplots(
+        1, 2, figsize=(WIDTH, 0.42 * WIDTH), sharey=True, layout="constrained"
+    )
+    for ax, name in zip(axes, ("deletion", "insertion"), strict=True):
+        curve = getattr(faith, f"{name}_curve")
+        every = [getattr(f, f"{name}_curve") for f in controls["random"]]
+        lines = np.stack([np.interp(curve.fractions, c.fractions, c.normalised) for c in every])
+        ax.fill_between(
+            curve.fractions, lines.min(0), lines.max(0), color="0.8", label="random maps"
+        )
+        ax.plot(curve.fractions, curve.normalised, label="this map")
+        ax.set(xlabel="share of the picture changed", title=f"{name}: {getattr(faith, name):.2f}")
+    axes[0].set_ylabel("answer, 0 = blur, 1 = picture")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncol=2)
+    return figure
 
 
 def drop_bands(frame: pd.DataFrame):
@@ -149,3 +247,25 @@ def leak_figure(frame: pd.DataFrame, model: str):
     )  # fmt: skip
     ax.set(xlabel="picture without information", ylabel="")
     return figure
+
+
+# --- the numbers of the page
+
+
+def summary(tables: Tables) -> dict:
+    """`tokens.json`: {model: {rule: {category or "all": {n, words, recall, precision}}}}."""
+    rows = tables.reliance
+    rows = rows[rows.benchmark == "sprites"] if len(rows) else rows
+    if rows.empty:
+        return {}
+    found = rated(first_trainings(rows), load_benchmark("sprites"))
+    models: dict = {}
+    for (model, rule), part in found.groupby(["model", "rule"]):
+        by = {"all": part} | dict(list(part.groupby("category")))
+        models.setdefault(model, {})[rule] = {name: _told(some) for name, some in by.items()}
+    return {"provenance": tables.origin(rows), "models": models}
+
+
+def _told(part: pd.DataFrame) -> dict:
+    shares = {name: interval(100 * part[name]) for name in ("recall", "precision")}
+    return {"n": len(part), "words": float(part.words.mean())} | shares

@@ -1,127 +1,49 @@
-"""Which methods give faithful maps: Table 1 with intervals, chance, paired tests, other tests.
+"""Which method finds what the answer rests on: which maps are faithful, by how much, how surely?
 
-Tables in, tables and plain numbers out. `maps` is what the runner writes under that name: one row
-for each (model, benchmark, item, method, units, fill). Unless said otherwise a score is measured
-on the grid with blur put in, the paper's test.
+`maps` is what the runner writes under that name: one row for each (model, benchmark, item, method,
+units, fill). Unless said otherwise a score is measured on the grid with blur put in, the paper's
+test.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
+from ..figures import CMAP, ROW, WIDTH, chance_line, heat, panels, scale_bar, when_run
 from ..heatmaps.names import CONTROLS, NOBODY, REFERENCE, in_order, listed, title
-from ..heatmaps.variants import is_ablation
-from ..metrics.statistics import compare, estimate, holm, paired_test
-from ..sweep.results import NOT_YET
-from ..sweep.stored import one_way
+from ..sweep.stored import enlarged
+from .compare import (
+    LEAST,
+    LEVEL,
+    SCORES,
+    TEST,
+    against,
+    best_of,
+    by_reading_order,
+    complete,
+    counted,
+    dots,
+    finite,
+    groups,
+    method_scores,
+    most_items_first,
+    other_tests,
+    rank_agreement,
+    ranked,
+    rows_of,
+    same_items,
+    scored,
+    spread,
+    wide,
+    with_rivals,
+    without_controls,
+)
 
-GROUP = ["model", "benchmark"]
-TEST = ("grid", "blur")  # what is taken away at a time, and what is put there instead
-OTHER_TESTS = (("superpixels", "blur"), ("grid", "mean"))
-SCORES = ("deletion", "insertion", "gap")
-SCORED = ("ok", "constant")  # a map that says nothing is scored as chance
 SKIPPED = ("no_crucial_tokens", "no_gap", "diverged", "empty_answer", "error")
-COLUMNS = [*GROUP, "item", "method", "units", "fill", "category", "status", *SCORES]
-LEAST = 8  # a model with fewer items that could be scored is not shown beside others
-ENOUGH = 0.75  # a method takes part in a ranking with this share of the usual number of items
-LEVEL = 0.05
-CLEAR, UNCLEAR = "more than chance explains", "not clear after correction"
-
-
-def rows_of(maps: pd.DataFrame, test=TEST, variants: bool = False) -> pd.DataFrame:
-    """One row for each (model, benchmark, item, method): those of one test, and the failures.
-
-    Ablations are left out unless `variants`. A map that says nothing gets what it is
-    worth, chance: a method must not gain by keeping silent where it is hard.
-    """
-    if maps.empty:
-        return pd.DataFrame(columns=COLUMNS)
-    maps = one_way(maps, *test)
-    if not variants:
-        maps = maps[~maps.method.map(is_ablation).astype(bool)]
-    return as_chance(maps.drop_duplicates([*GROUP, "item", "method"]))
-
-
-def as_chance(frame: pd.DataFrame) -> pd.DataFrame:
-    """Constant maps with the scores of chance; deletion and insertion by themselves have none.
-
-    Their soft IoUs are those of a map with the same value everywhere.
-    """
-    silent = frame.status == "constant"
-    worth = {"gap": 0.0, "gap_raw": 0.0, "energy_ratio": 1.0, "auc": 0.5, "correlation": 0.0}
-    if "evidence_area" in frame:
-        area = frame.evidence_area
-        worth |= dict.fromkeys(("pointing", "pointing_near", "rank_accuracy", "iou_max"), area)
-        worth |= {"iou_sum": area / (2 - area)}
-    filled = {
-        name: frame[name].mask(silent, value) for name, value in worth.items() if name in frame
-    }
-    return frame.assign(**filled)
-
-
-def scored(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows that have a score."""
-    return frame[frame.status.isin(SCORED) & frame.gap.notna()]
-
-
-def groups(frame: pd.DataFrame, least: int = 1):
-    """(model, benchmark), rows: for everything that is told for one model at a time.
-
-    Models with fewer than `least` items that have a score are left out.
-    """
-    for keys, part in frame.groupby(GROUP, sort=True):
-        if least <= 1 or scored(part).item.nunique() >= least:
-            yield keys, part
-
-
-def with_rivals(frame: pd.DataFrame) -> list[tuple]:
-    """`groups` of at least `LEAST` items on which several methods ran, most items first.
-
-    Where none has rivals, all of them.
-    """
-    found = list(groups(frame, LEAST))
-    own = [(keys, part) for keys, part in found if len(set(part.method) - set(CONTROLS)) > 1]
-    return sorted(own or found, key=lambda group: -group[1].item.nunique())
-
-
-def number(value) -> float | None:
-    """A finite float, or None: JSON knows no NaN."""
-    return float(value) if value is not None and np.isfinite(value) else None
-
-
-def interval(values) -> dict:
-    """Mean, 95 % bootstrap interval and number of values, for a JSON file."""
-    found = estimate(np.asarray(values, float))
-    ends = {name: number(getattr(found, name)) for name in ("value", "low", "high")}
-    return ends | {"n": found.n}
-
-
-def wide(frame: pd.DataFrame, value: str = "gap") -> pd.DataFrame:
-    """Items by methods; methods in reading order."""
-    table = frame.pivot(index="item", columns="method", values=value)
-    return table[in_order(table.columns)]
+SHEET = 6  # pictures beside each other on a contact sheet
 
 
 # --- Table 1
-
-
-def method_scores(frame: pd.DataFrame) -> pd.DataFrame:
-    """Table 1 of one model, best first: means with intervals, and who was left out.
-
-    Columns: method, title, n, skipped, silent (maps that say nothing), then `deletion`, `insertion`
-    and `gap`, each with `_low` and `_high`.
-    """
-    rows = []
-    for method, part in frame.groupby("method"):
-        good = scored(part)
-        row = {"method": method, "title": title(method), "n": len(good)}
-        row |= {"skipped": len(part) - len(good), "silent": int((good.status == "constant").sum())}
-        for score in SCORES:
-            found = estimate(good[score])
-            row |= {score: found.value, f"{score}_low": found.low, f"{score}_high": found.high}
-        rows.append(row)
-    table = pd.DataFrame(rows)
-    return table.sort_values("gap", ascending=False, ignore_index=True) if rows else table
 
 
 def both_ways(table: pd.DataFrame) -> pd.DataFrame:
@@ -164,10 +86,10 @@ def in_rank(part: pd.DataFrame) -> pd.DataFrame:
 def table1(maps: pd.DataFrame, paper: pd.DataFrame, seeds: dict | None = None) -> pd.DataFrame:
     """Ours and the paper's in one table for readers: models with rivals, methods both ways up.
 
-    `seeds` {(model, method): text} is the column on other seeds (`stability.seeds_said`).
+    `seeds` {(model, method): text} is the column on other seeds (`ch05_cost.seeds_said`).
     """
     rows, seeds = [], seeds or {}
-    for (model, benchmark), part in with_rivals(rows_of(maps)):
+    for (model, benchmark), part in most_items_first(with_rivals(rows_of(maps))):
         for row in in_rank(part).itertuples():
             rows.append(
                 {"model": model, "data": benchmark, "method": row.title, "n": row.n}
@@ -191,117 +113,7 @@ def table1(maps: pd.DataFrame, paper: pd.DataFrame, seeds: dict | None = None) -
     return pd.DataFrame(rows).assign(**whole)
 
 
-def or_not_yet(table: pd.DataFrame) -> pd.DataFrame:
-    """The table; one line that says so where nothing has been run."""
-    return pd.DataFrame({"": [NOT_YET]}) if table.empty else table
-
-
-def spread(value: float, low: float, high: float, digits: int = 2) -> str:
-    """ "0.83 [0.78, 0.88]"; a dash for a number that is not there."""
-    if not np.isfinite(value):
-        return "–"
-    text = f"{value:.{digits}f}"
-    if np.isfinite(low):
-        text += f" [{low:.{digits}f}, {high:.{digits}f}]"
-    return text.replace("-", "−")
-
-
 # --- who is better
-
-
-def against(frame: pd.DataFrame, reference: str = REFERENCE, value: str = "gap") -> pd.DataFrame:
-    """The reference minus every other method, on the items that both have scores for.
-
-    Sign-flip tests, corrected by Holm for the number of other methods. Columns: method, title,
-    difference, low, high, p, p_holm, n.
-    """
-    table = wide(scored(frame), value)
-    names = [name for name in table.columns if name != reference]
-    if reference not in table or not names:
-        return pd.DataFrame(columns=["method", "title", "difference", "low", "high", "p", "p_holm"])
-    rows = []
-    for name in names:
-        both = table[[reference, name]].dropna()
-        found = vars(paired_test(both[reference], both[name]))
-        rows.append({"method": name, "title": title(name)} | found)
-    out = pd.DataFrame(rows).drop(columns="skipped")
-    out.insert(out.columns.get_loc("p") + 1, "p_holm", holm(out.p))
-    return out
-
-
-def same_items(frame: pd.DataFrame, value: str = "gap") -> pd.DataFrame:
-    """The scored rows that can be compared: for every method the same items.
-
-    Pictures differ more than methods do, so that a mean over other items says nothing about who is
-    better. Methods with far fewer items than usual (`complete`) are left out.
-    """
-    good = scored(frame)
-    table = complete(wide(good, value))[0]
-    return good[good.method.isin(table.columns) & good.item.isin(table.index)]
-
-
-def ranked(frame: pd.DataFrame, controls: bool = False, value: str = "gap") -> list[str]:
-    """Methods by their mean over the items that all of them have, best first."""
-    means = wide(same_items(frame, value), value).mean().sort_values(ascending=False, kind="stable")
-    return [name for name in means.index if controls or name not in CONTROLS]
-
-
-def best_of(frame: pd.DataFrame, value: str = "gap") -> dict:
-    """The best method, its lead over the second, and which others are not clearly worse.
-
-    Everything on the same items; `apart` tells of methods that have too few of them. The best is
-    found on the items that it is tested on, so p-values are corrected for every pair of methods
-    and not for the pairs with the best alone: any of them might have come out on top.
-    """
-    names = ranked(frame, value=value)
-    if len(names) < 2:
-        return {}
-    good = same_items(frame, value)
-    rest = _against_best(good, names, value)
-    second = rest.loc[names[1]]
-    close = [name for name in names[1:] if not _clear(rest.loc[name])]
-    lead = {k: number(second[k]) for k in ("difference", "low", "high", "p_holm")}
-    return {
-        "best": names[0],
-        "title": title(names[0]),
-        "n": int(good.item.nunique()),
-        "same": {str(name): interval(part[value]) for name, part in good.groupby("method")},
-        value: interval(good[good.method == names[0]][value]),
-        "place": names.index(REFERENCE) + 1 if REFERENCE in names else None,
-        "second": title(names[1]),
-        "lead": lead | {"n": int(second.n), "verdict": CLEAR if _clear(second) else UNCLEAR},
-        "not_clearly_worse": listed(close),
-        "apart": apart(frame, names, value),
-    }
-
-
-def _against_best(good: pd.DataFrame, names: list[str], value: str) -> pd.DataFrame:
-    """The first of `names` minus every other, as `against`, corrected over all pairs of them."""
-    long = wide(good[good.method.isin(names)], value)[names].melt(ignore_index=False).reset_index()
-    table = compare(long.dropna(), "value", by="method", item="item")
-    return table[table.a == names[0]].rename(columns={"b": "method"}).set_index("method")
-
-
-def apart(frame: pd.DataFrame, names: list[str], value: str = "gap") -> str:
-    """Methods that have too few items to be ranked, each beside the best on the items of both.
-
-    "RISE (iGOS minus RISE: 0.02 [-0.01, 0.05], n = 20)"; `names` are the ranked ones, best first.
-    """
-    good = scored(frame)
-    short = [n for n in in_order(good.method.unique()) if n not in (*names, *CONTROLS)]
-    if not short:
-        return listed([])
-    rest = against(good[good.method.isin([names[0], *short])], names[0], value)
-    return "; ".join(
-        f"{row.title} ({title(names[0])} minus {row.title}: "
-        f"{spread(row.difference, row.low, row.high)}, n = {row.n})"
-        for row in rest.itertuples()
-    )
-
-
-def _clear(row) -> bool:
-    """The difference is above 0 and survives the correction."""
-    return bool(row.p_holm < LEVEL and row.difference > 0)
 
 
 def beaten_by(frame: pd.DataFrame, control: str) -> list[str]:
@@ -314,76 +126,130 @@ def beaten_by(frame: pd.DataFrame, control: str) -> list[str]:
     return [name for name in names if name not in better]
 
 
-# --- other tests
+# --- figures
 
 
-def means(table: pd.DataFrame, draws: int = 2000, seed: int = 0) -> np.ndarray:
-    """(1 + draws, methods): means over the items, then over resamples of the items."""
-    values, count = table.to_numpy(float), len(table)
-    picks = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), draws)
-    weights = np.vstack([np.ones(count), picks]) / count
-    return weights @ values
+@when_run
+def gap_figure(maps: pd.DataFrame):
+    """Insertion - deletion by method, a panel a model; small rings are the maps turned over."""
+    frame = rows_of(maps)
+    order, parts = by_reading_order(frame), with_rivals(frame)
+    if not parts:
+        return None
+    figure, axes = panels(len(parts), len(order))
+    for ax, ((model, _), part) in zip(axes, parts, strict=True):
+        table = method_scores(part)
+        chance_line(ax, 0)
+        dots(ax, table, "gap", "gap_low", "gap_high", order)
+        turned = -table.set_index("method").gap.reindex(order)
+        ax.plot(turned, range(len(order)), "o", mfc="none", mec="0.6", markersize=3.5)
+        ax.set_title(model, fontsize="small")
+    figure.supxlabel(
+        "insertion − deletion (0 = chance; rings: the map turned over)", fontsize="small"
+    )
+    return figure
 
 
-def complete(*tables: pd.DataFrame) -> list[pd.DataFrame]:
-    """The same items and methods of several (items, methods) tables, nothing missing.
+@when_run
+def difference_figure(maps: pd.DataFrame):
+    """iGOS minus every other method, item by item, a panel a model; right of 0 iGOS is better."""
+    parts = [(keys, against(part)) for keys, part in with_rivals(rows_of(maps))]
+    parts = [(keys, table) for keys, table in parts if len(table)]
+    if not parts:
+        return None
+    every = pd.concat([table for _, table in parts])
+    order = every.groupby("method").difference.mean().sort_values().index.tolist()
+    figure, axes = panels(len(parts), len(order))
+    for ax, ((model, _), table) in zip(axes, parts, strict=True):
+        chance_line(ax, 0)
+        dots(ax, table, "difference", "low", "high", order)
+        ax.set_title(model, fontsize="small")
+    figure.supxlabel(
+        "iGOS minus the method, insertion − deletion of the same item", fontsize="small"
+    )
+    return figure
 
-    A method with far fewer items than the middle one of all methods is left out first, so that one
-    short row does not cost all others their items.
+
+@when_run
+def tests_figure(maps: pd.DataFrame, model: str, benchmark: str):
+    """Mean gap of every method under every test that was run, on the same items: is the order one?
+
+    In probabilities, see `other_tests`.
     """
-    names = [n for n in tables[0].columns if all(n in t for t in tables)]
-    both = sum(t[names].notna().astype(int) for t in tables) == len(tables)
-    counts = both.sum()
-    names = [n for n in names if counts[n] > 0 and counts[n] >= ENOUGH * counts[names].median()]
-    items = both.index[both[names].all(axis=1)] if names else both.index[:0]
-    return [t.loc[items, names] for t in tables]
+    tables = other_tests(maps, model, benchmark)
+    if not tables:
+        return None
+    same = zip(tables, complete(*tables.values()), strict=True)
+    means = pd.DataFrame({name: table.mean() for name, table in same})
+    means = means.sort_values(means.columns[0], ascending=False)
+    names = [title(name) for name in means.index]
+    size = (0.72 * WIDTH, ROW * len(means) + 1)
+    figure, ax = plt.subplots(figsize=size, layout="constrained")
+    heat(ax, means.set_axis(names), "insertion − deletion, raw probability")
+    labels = [name.replace(", ", "\n") for name in means]
+    ax.set_xticklabels(labels, rotation=0, fontsize="small")
+    return figure
 
 
-def row_spearman(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Spearman correlation of each row of one (R, M) with that of the other; NaN where constant."""
-    a, b = (rankdata(x, axis=1) for x in (one, other))
-    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
-    size = np.sqrt((a**2).sum(1) * (b**2).sum(1))
-    return np.divide((a * b).sum(1), size, out=np.full(len(a), np.nan), where=size > 0)
+def shared_item(stored: pd.DataFrame, model: str, category: str) -> str | None:
+    """The first item of a category that the most methods have a map of."""
+    mine = stored[(stored.model == model) & (stored.category == category)]
+    mine = mine[mine.saliency.notna() & (mine.status == "ok")]
+    counts = mine.groupby("item").method.nunique()
+    return None if counts.empty else str(counts.index[counts == counts.max()].min())
 
 
-def rank_agreement(one: pd.DataFrame, other: pd.DataFrame) -> dict:
-    """Do two measures order the methods alike? Spearman over methods, items resampled.
+@when_run
+def contact_sheet(stored: pd.DataFrame, model: str, items: dict, category: str):
+    """One picture, its evidence outlined, and every method's stored map of it.
 
-    Both are (items, methods). None with fewer than three methods.
+    The item is `shared_item`, so that nobody picks it; `items` finds items by their id. All maps on
+    one scale that has a meaning: the share of pixels that the map puts below a place. Deletion and
+    insertion read nothing else, and the units of different methods have nothing in common.
     """
-    a, b = complete(one, other.reindex(one.index))
-    about = {"methods": a.shape[1], "n": len(a)}
-    if a.shape[1] < 3 or len(a) < 2:
-        return {"value": None, "low": None, "high": None} | about
-    found = row_spearman(means(a), means(b))
-    low, high = np.nanquantile(found, [0.025, 0.975])
-    return {"value": number(found[0]), "low": number(low), "high": number(high)} | about
+    name = shared_item(stored, model, category)
+    if name is None:
+        return None
+    mine = stored[(stored.model == model) & (stored.item == name) & stored.saliency.notna()]
+    item, maps = items[name], mine.set_index("method").saliency
+    rgb, names = item.rgb, in_order(maps.index)
+    figure, axes = sheet(len(names) + 1)
+    axes[0].imshow(rgb)
+    axes[0].set_title("the picture", fontsize=6)
+    for ax, method in zip(axes[1:], names, strict=False):
+        below = share_below(enlarged(maps[method], *rgb.shape[:2]))
+        ax.imshow(below, cmap=CMAP, vmin=0, vmax=1)
+        ax.set_title(title(method), fontsize=6)
+    for ax in axes[: len(names) + 1] if item.evidence is not None else ():
+        ax.contour(item.evidence, levels=[0.5], colors="white", linewidths=0.8)
+    scale_bar(list(axes), 0, 1, label="share of the picture below")
+    figure.suptitle(f"{mine.iloc[0].question}  {mine.iloc[0].answer}", fontsize="small")
+    return figure
 
 
-def without_controls(table: pd.DataFrame) -> pd.DataFrame:
-    """(items, methods) of the methods that look at the model."""
-    return table.drop(columns=list(CONTROLS), errors="ignore")
+def sheet(count: int):
+    """Empty panels for `count` pictures, `SHEET` a row: (figure, axes in reading order)."""
+    rows = -(-count // SHEET)
+    size = (WIDTH, 1.32 * rows + 0.3)
+    figure, axes = plt.subplots(rows, SHEET, figsize=size, squeeze=False, layout="constrained")
+    for ax in axes.ravel():
+        ax.set_axis_off()
+    return figure, axes.ravel()
 
 
-def other_tests(
-    maps: pd.DataFrame, model: str, benchmark: str, value: str = "gap_raw"
-) -> dict[str, pd.DataFrame]:
-    """For each test that was run: its scores, (items, methods), by a name for readers.
-
-    Raw, in probabilities: a fill on which the model is nearly as sure as on the picture leaves
-    little to normalise by, and a few such items would decide the normalised means.
-    """
-    mine = maps[(maps.model == model) & (maps.benchmark == benchmark)]
-    found = {f"{u}, {f}": scored(rows_of(mine, (u, f))) for u, f in (TEST, *OTHER_TESTS)}
-    return {name: wide(rows, value) for name, rows in found.items() if len(rows)}
+def share_below(saliency: np.ndarray) -> np.ndarray:
+    """For each pixel the share of pixels with less saliency: 0 for the lowest, 1 for the top."""
+    largest = max(float(abs(saliency).max()), np.finfo(np.float32).tiny)
+    values = (saliency.astype(np.float64) / largest).round(6)  # equal up to rounding is equal
+    below = np.searchsorted(np.sort(values.ravel()), values, side="left")
+    return below / max(1, saliency.size - 1)
 
 
-# --- the numbers of the chapter
+# --- the numbers of the page
 
 
 def summary(tables) -> dict:
-    """`methods.json`, from the tables of a results folder (`summaries.Tables`)."""
+    """`methods.json`, from the tables of a results folder (`compare.Tables`)."""
     if tables.maps.empty:
         return {}
     found = methods_summary(tables.maps)
@@ -476,7 +342,7 @@ def of_method(frame: pd.DataFrame) -> dict:
         "n": len(good),
         "silent": int((good.status == "constant").sum()),
         "skipped": {name: int(counts.get(name, 0)) for name in SKIPPED},
-        **{score: interval(good[score]) for score in SCORES},
+        **{score: counted(good[score]) for score in SCORES},
     }
 
 
@@ -484,7 +350,7 @@ def _differences(part: pd.DataFrame) -> dict:
     keep = ("difference", "low", "high", "p", "p_holm")
     rows = against(part).set_index("method") if len(part) else pd.DataFrame()
     return {
-        name: {k: number(row[k]) for k in keep} | {"n": int(row.n)} for name, row in rows.iterrows()
+        name: {k: finite(row[k]) for k in keep} | {"n": int(row.n)} for name, row in rows.iterrows()
     }
 
 
@@ -493,8 +359,8 @@ def about_test(raw: pd.DataFrame, normalised: pd.DataFrame) -> dict:
 
     `largest` is the normalised gap of one map that is furthest from 0.
     """
-    random = interval(raw["random"].dropna() if "random" in raw else [])
-    return {"best": _leader(raw), "random": random, "largest": number(normalised.abs().max().max())}
+    random = counted(raw["random"].dropna() if "random" in raw else [])
+    return {"best": _leader(raw), "random": random, "largest": finite(normalised.abs().max().max())}
 
 
 def weak_spots(part: pd.DataFrame, method: str = REFERENCE) -> dict:

@@ -1,4 +1,4 @@
-"""What each choice inside iGOS is worth: the paper's Tables 3 and 5, and the choices it left open.
+"""Which choices inside iGOS matter: the paper's Tables 3 and 5, and those that it left open?
 
 All variants are held against the paper's own setting (`PAPER_METHOD`); the study's default, which
 averages the masks, is one of them. A variant changes how the map is made, never how it is scored:
@@ -7,24 +7,30 @@ paper's setting, so that above 0 the variant is better; tests are corrected by H
 that were run.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 
+from ..figures import ROW, WIDTH, chance_line, heat, when_run
 from ..heatmaps.names import PAPER_METHOD, REFERENCE, title, without_preset
 from ..heatmaps.variants import ABLATIONS, PAPER, parse
 from ..metrics.plausibility import GRAIN, area_means, rank_correlation
 from ..metrics.statistics import holm, paired_test
 from ..sweep.results import NOT_YET
 from ..sweep.stored import grids
-from .ch02_methods import (
+from .compare import (
     CLEAR,
+    CONTROL,
     GROUP,
     LEAST,
     LEVEL,
     SCORES,
+    SPECIAL,
     UNCLEAR,
-    interval,
-    number,
+    counted,
+    finite,
+    one_model,
     or_not_yet,
     rows_of,
     scored,
@@ -104,7 +110,7 @@ def likeness(frame: pd.DataFrame) -> pd.DataFrame:
         both = own.index.intersection(other.index)
         if len(both) >= LEAST:
             pairs = [rank_correlation(own[i], other[i], None) for i in both]
-            rows.append({"method": name} | interval(pairs))
+            rows.append({"method": name} | counted(pairs))
     return pd.DataFrame(rows, columns=["method", "value", "low", "high", "n"])
 
 
@@ -136,7 +142,7 @@ def choice_table(frame: pd.DataFrame, choice: str) -> pd.DataFrame:
         part = scored(frame[frame.method == name])
         if len(part) < LEAST:
             continue
-        found = interval(part.gap)
+        found = counted(part.gap)
         row = {"method": name, "value": setting(name, choice), "n": len(part)}
         row |= {score: part[score].mean() for score in SCORES}
         row |= {"low": found["low"], "high": found["high"], "passes": part.forward.mean()}
@@ -244,8 +250,75 @@ def weight_grid(frame: pd.DataFrame) -> pd.DataFrame:
     return grid
 
 
+# --- figures
+
+
+@when_run
+def ablation_figure(maps: pd.DataFrame, model: str, benchmark: str, choices=tuple(CHOICES)):
+    """Every variant of iGOS minus the paper's setting, with intervals, by what it changes."""
+    frame = variant_rows(one_model(maps, model, benchmark, variants=True))
+    parts = [(c, choice_table(frame, c)) for c in choices]
+    parts = [(c, t[t.difference.notna()]) for c, t in parts if len(t)]
+    parts = [(c, t) for c, t in parts if len(t)]
+    if not parts:
+        return None
+    lines = sum(len(t) + 1 for _, t in parts)
+    figure, ax = plt.subplots(figsize=(0.85 * WIDTH, ROW * lines + 0.8), layout="constrained")
+    chance_line(ax, 0)
+    place, ticks, labels, heads = 0, [], [], set()
+    for choice, table in parts:
+        heads.add(place)
+        ticks, labels, place = ticks + [place], [*labels, CHOICES[choice]], place + 1
+        for row in table.itertuples():
+            colour = SPECIAL if row.clear else CONTROL
+            ax.plot([row.diff_low, row.diff_high], [place, place], color=colour, linewidth=1.6)
+            ax.plot(row.difference, place, "o" if row.clear else "s", color=colour, markersize=5)
+            ticks, labels, place = ticks + [place], [*labels, row.value], place + 1
+    ax.set_yticks(ticks, labels, fontsize="small")
+    for where, tick in zip(ticks, ax.get_yticklabels(), strict=True):
+        tick.set_fontweight("bold" if where in heads else "normal")
+    ax.set(
+        ylim=(place - 0.4, -0.6), xlabel="variant minus the paper's setting, insertion − deletion"
+    )
+    return figure
+
+
+@when_run
+def weights_figure(maps: pd.DataFrame, model: str, benchmark: str):
+    """Mean gap over the weight of the L2 term and its decay."""
+    grid = weight_grid(variant_rows(one_model(maps, model, benchmark, variants=True)))
+    if grid.size < 2:
+        return None
+    figure, ax = plt.subplots(figsize=(0.55 * WIDTH, 0.4 * WIDTH), layout="constrained")
+    heat(ax, grid, "insertion − deletion", ".3f")
+    ax.set(xlabel="decay γ", ylabel="weight λ₂")
+    return figure
+
+
+@when_run
+def before_after_figure(maps: pd.DataFrame, model: str, benchmark: str):
+    """How far single items move under each variant: the spread that a mean hides."""
+    frame = variant_rows(one_model(maps, model, benchmark, variants=True))
+    names = differences(frame).method.tolist()
+    table = wide(scored(frame))
+    if not names:
+        return None
+    moved = table[names].sub(table[PAPER_METHOD], axis=0).dropna(how="all")
+    order = moved.mean().sort_values(ascending=False).index
+    long = moved[order].rename(columns=label).melt(var_name="variant", value_name="moved")
+    figure, ax = plt.subplots(figsize=(WIDTH, ROW * len(names) + 0.8), layout="constrained")
+    sns.boxplot(long, x="moved", y="variant", ax=ax, color="0.85", fliersize=1.5, linewidth=0.8)
+    chance_line(ax, 0)
+    ax.set(xlabel="variant minus the paper's setting, one item", ylabel="")
+    ax.tick_params(axis="y", labelsize="small")
+    return figure
+
+
+# --- the numbers of the page
+
+
 def summary(tables) -> dict:
-    """`ablations.json`, from the tables of a results folder (`summaries.Tables`)."""
+    """`ablations.json`, from the tables of a results folder (`compare.Tables`)."""
     found = {} if tables.maps.empty else ablations_summary(tables.maps)
     return {"provenance": tables.origin(tables.maps), "models": found} if found else {}
 
@@ -292,7 +365,7 @@ def likeness_told(alike: pd.DataFrame) -> dict:
     own = rows.drop(index=OTHERS, errors="ignore").value
     ends = {"most": own.idxmin(), "least": own.idxmax()} if len(own) else {}
     every = {
-        key(name): {k: number(row[k]) for k in ("value", "low", "high")} | {"n": int(row.n)}
+        key(name): {k: finite(row[k]) for k in ("value", "low", "high")} | {"n": int(row.n)}
         for name, row in rows.iterrows()
     }
     told = {k: {"title": label(name)} | every[key(name)] for k, name in ends.items()}
@@ -341,7 +414,7 @@ def of_variant(part: pd.DataFrame, found: pd.DataFrame, name: str) -> dict:
     out = {"title": label(name), "said": NOT_YET, "verdict": NOT_YET, "score": NOT_YET}
     if len(rows) < LEAST:
         return out | {"passes": NOT_YET}
-    out |= {score: interval(rows[score]) for score in SCORES}
+    out |= {score: counted(rows[score]) for score in SCORES}
     out |= {"score": f"{rows.gap.mean():.2f}", "passes": f"{rows.forward.mean():.0f}"}
     if name in set(found.method):
         out |= _told(found.set_index("method").loc[name])
@@ -350,7 +423,7 @@ def of_variant(part: pd.DataFrame, found: pd.DataFrame, name: str) -> dict:
 
 def _told(row) -> dict:
     """A difference in numbers and in words."""
-    numbers = {k: number(row[k]) for k in ("difference", "low", "high", "p_holm")}
+    numbers = {k: finite(row[k]) for k in ("difference", "low", "high", "p_holm")}
     words = {"said": spread(row.difference, row.low, row.high, 3)}
     return numbers | words | {"pairs": int(row.n), "verdict": CLEAR if row.clear else UNCLEAR}
 
@@ -374,7 +447,7 @@ def fast(part: pd.DataFrame, name: str = "igos[preset=fast]") -> dict:
     low, high = np.quantile(shares, [0.025, 0.975])
     found, bar = paired_test(pairs[:, 0], pairs[:, 1]), 100 * SHARE
     return {
-        "share": number(kept),
+        "share": finite(kept),
         "kept": spread(kept, low, high, 1),
         "said": spread(found.difference, found.low, found.high, 3),
         "n": len(pairs),

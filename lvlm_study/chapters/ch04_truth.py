@@ -6,20 +6,27 @@ what a map claims to show. Both are set against the map, and against deletion an
 claim to know without either.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
+from ..figures import WIDTH, chance_line, panels, when_run
 from ..heatmaps.names import CONTROLS, in_order, listed, title
 from ..metrics.counterfactual import LEAST_OBJECTS, LEAST_SPREAD
-from .ch02_methods import (
+from .compare import (
+    AREA,
+    EVIDENCE,
     GROUP,
     LEAST,
     best_of,
+    colour_of,
     complete,
+    counted,
+    dots,
+    finite,
     groups,
-    interval,
-    number,
+    one_model,
     or_not_yet,
     rank_agreement,
     ranked,
@@ -29,40 +36,20 @@ from .ch02_methods import (
     scored,
     spread,
     wide,
+    with_evidence,
     without_controls,
 )
 
-MEASURES = {  # column -> (name for readers, chance level or None where it must be measured)
-    "energy_ratio": ("energy ratio", 1.0),
-    "auc": ("ROC-AUC", 0.5),
-    "pointing": ("pointing", None),
-    "rank_accuracy": ("rank accuracy", None),
-    "iou_max": ("soft IoU, max", None),
-    "iou_sum": ("soft IoU, sum", None),
-    "correlation": ("rank correlation", 0.0),
-}
 AREA_IS_CHANCE = ("pointing", "rank_accuracy")
-LOCAL = 0.5  # evidence that covers more than this share of the picture is not a place in it
-AREA = "area"  # a rival of every map: large objects matter most
 AREA_TITLE = "Object's area"
 
 
 # --- the evidence
 
 
-def with_evidence(frame: pd.DataFrame) -> pd.DataFrame:
-    """Scored rows of items whose evidence is a place in the picture."""
-    if "evidence_area" not in frame:
-        return frame.iloc[:0].reindex(
-            columns=[*frame.columns, "evidence_area", *MEASURES, "pointing_near"]
-        )
-    good = scored(frame)
-    return good[(good.evidence_area > 0) & (good.evidence_area <= LOCAL)]
-
-
 def chance_of(frame: pd.DataFrame, measure: str) -> float:
     """What a map that knows nothing gets: known, or the evidence's area, or the random map's."""
-    known = MEASURES[measure][1]
+    known = EVIDENCE[measure][1]
     if known is not None:
         return known
     once = frame.drop_duplicates([*GROUP, "item"])
@@ -80,12 +67,12 @@ def evidence_scores(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for method, part in with_evidence(frame).groupby("method"):
         row = {"method": method, "title": title(method), "n": len(part)}
-        for measure in MEASURES:
-            found = interval(part[measure])
+        for measure in EVIDENCE:
+            found = counted(part[measure])
             ends = {f"{measure}_{end}": found[end] for end in ("low", "high")}
             row |= {measure: found["value"]} | ends
         rows.append(row)
-    ends = [f"{measure}{end}" for measure in MEASURES for end in ("", "_low", "_high")]
+    ends = [f"{measure}{end}" for measure in EVIDENCE for end in ("", "_low", "_high")]
     table = pd.DataFrame(rows, columns=["method", "title", "n", *ends])
     table[ends] = table[ends].astype(float)  # an end that is not there is NaN
     return table.sort_values("energy_ratio", ascending=False, ignore_index=True)
@@ -94,7 +81,7 @@ def evidence_scores(frame: pd.DataFrame) -> pd.DataFrame:
 def evidence_shown(frame: pd.DataFrame) -> pd.DataFrame:
     """The table of the chapter: a row a method, and the row of chance."""
     table = evidence_scores(frame)
-    names = {measure: label for measure, (label, _) in MEASURES.items()}
+    names = {measure: label for measure, (label, _) in EVIDENCE.items()}
     columns = {"title": "method", "n": "n"} | names
     out = table[list(columns)].rename(columns=columns)
     good = with_evidence(frame)
@@ -165,13 +152,13 @@ def effect_scores(frame: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
     good = with_effects(frame, effects)
     rows = []
     for method, part in good.groupby("method"):
-        found = interval(part.spearman)
+        found = counted(part.spearman)
         row = {"method": method, "title": title(method), "n": len(part)}
         row |= {"spearman": found["value"], "low": found["low"], "high": found["high"]}
         rows.append(row | {"density": part.density.mean(), "top": part.top.mean()})
     if rows:
         once = good.drop_duplicates([*GROUP, "item"])
-        found = interval(once.area_spearman)
+        found = counted(once.area_spearman)
         row = {"method": AREA, "title": AREA_TITLE, "n": len(once), "density": np.nan}
         row |= {"spearman": found["value"], "low": found["low"], "high": found["high"]}
         rows.append(row | {"top": once.area_top.mean()})
@@ -187,7 +174,7 @@ def effect_scores(frame: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
 def truths(frame: pd.DataFrame, effects: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """What insertion - deletion is held against: {name for readers: (items, methods)}."""
     good, told = with_evidence(frame), with_effects(frame, effects)
-    found = {MEASURES[m][0]: wide(good, m) for m in ("energy_ratio", "auc", "pointing")}
+    found = {EVIDENCE[m][0]: wide(good, m) for m in ("energy_ratio", "auc", "pointing")}
     found["effect of objects"] = wide(told, "spearman")
     return {name: table for name, table in found.items() if table.size}
 
@@ -234,20 +221,20 @@ def within_items(gap: pd.DataFrame, truth: pd.DataFrame) -> dict:
     """Of one picture's maps, is the better scored the truer? Mean Spearman over items."""
     a, b = complete(without_controls(gap), truth.reindex(gap.index))
     if a.shape[1] < 3 or a.empty:
-        return interval([])
-    return interval(row_spearman(a.to_numpy(float), b.to_numpy(float)))
+        return counted([])
+    return counted(row_spearman(a.to_numpy(float), b.to_numpy(float)))
 
 
 def within_methods(gap: pd.DataFrame, truth: pd.DataFrame, draws: int = 200) -> dict:
     """Of one method's maps, is the better scored the truer? Mean over methods, items resampled."""
     a, b = complete(without_controls(gap), truth.reindex(gap.index))
     if len(a) < 3 or a.empty:
-        return interval([])
+        return counted([])
     x, y = a.to_numpy(float).T, b.to_numpy(float).T  # (methods, items)
     picks = np.random.default_rng(0).integers(0, len(a), (draws, len(a)))
     found = [_mean(row_spearman(x[:, pick], y[:, pick])) for pick in [slice(None), *picks]]
-    ends = {name: number(end) for name, end in zip(("low", "high"), _ends(found[1:]), strict=True)}
-    return {"value": number(found[0])} | ends | {"n": len(a)}
+    ends = {name: finite(end) for name, end in zip(("low", "high"), _ends(found[1:]), strict=True)}
+    return {"value": finite(found[0])} | ends | {"n": len(a)}
 
 
 def _mean(values: np.ndarray) -> float:
@@ -261,11 +248,86 @@ def _ends(values) -> tuple[float, float]:
     return tuple(np.quantile(kept, [0.025, 0.975])) if len(kept) else (np.nan, np.nan)
 
 
-# --- the numbers of the chapter
+# --- figures
+
+
+@when_run
+def evidence_figure(
+    maps: pd.DataFrame, model: str, benchmark: str, measures=("energy_ratio", "auc", "pointing")
+):
+    """Each method against the evidence by several measures, with chance and the controls."""
+    frame = one_model(maps, model, benchmark)
+    table = evidence_scores(frame)
+    if table.empty:
+        return None
+    order = table.method.tolist()
+    figure, axes = panels(len(measures), len(order), sharex=False)
+    for ax, measure in zip(axes, measures, strict=True):
+        chance_line(ax, chance_of(with_evidence(frame), measure))
+        dots(ax, table, measure, f"{measure}_low", f"{measure}_high", order)
+        ax.set_xlabel(EVIDENCE[measure][0], fontsize="small")
+    return figure
+
+
+@when_run
+def effect_figure(maps: pd.DataFrame, effects: pd.DataFrame):
+    """Rank correlation of a map's mass on objects with their exact effects, a panel a model."""
+    parts = groups(rows_of(maps), LEAST)
+    parts = [(model, effect_scores(same_items(part), effects)) for (model, _), part in parts]
+    parts = [(model, table) for model, table in parts if len(table)]
+    if not parts:
+        return None
+    every = pd.concat([table for _, table in parts])
+    order = every.groupby("method").spearman.mean().sort_values(ascending=False).index.tolist()
+    figure, axes = panels(len(parts), len(order))
+    for ax, (model, table) in zip(axes, parts, strict=True):
+        chance_line(ax, 0)
+        dots(ax, table, "spearman", "low", "high", order)
+        ax.set_title(model, fontsize="small")
+    labels = [title(name) if name != AREA else "Object's area" for name in order]
+    for ax in axes:
+        ax.set_yticks(range(len(order)), labels, fontsize="small")
+    figure.supxlabel("rank correlation of mass with effect, mean over scenes", fontsize="small")
+    return figure
+
+
+@when_run
+def agreement_figure(maps: pd.DataFrame, effects: pd.DataFrame, model: str, benchmark: str):
+    """Methods by mean insertion - deletion (x) and by each truth (y): one dot a method."""
+    frame = one_model(maps, model, benchmark)
+    found = truths(frame, effects)
+    if not found:
+        return None
+    gap, columns = scored(frame).groupby("method").gap.mean(), min(2, len(found))
+    rows = -(-len(found) // columns)
+    size = (WIDTH, 0.42 * WIDTH * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    for ax in axes.ravel()[len(found) :]:
+        ax.set_axis_off()
+    for ax, (name, truth) in zip(axes.ravel(), found.items(), strict=False):
+        means = truth.mean()
+        for method in means.index:
+            ax.plot(gap[method], means[method], "o", color=colour_of(method), markersize=4)
+            label_point(ax, gap[method], means[method], method)
+        ax.set_title(name, fontsize="small")
+        ax.margins(x=0.15)
+        ax.tick_params(labelsize="x-small")
+    figure.supxlabel("insertion − deletion, mean of a method", fontsize="small")
+    return figure
+
+
+def label_point(ax, x: float, y: float, method: str) -> None:
+    """A method's name beside its dot."""
+    ax.annotate(
+        title(method), (x, y), xytext=(2, 2), textcoords="offset points", fontsize=6, color="0.25"
+    )
+
+
+# --- the numbers of the page
 
 
 def summary(tables) -> dict:
-    """`truth.json`, from the tables of a results folder (`summaries.Tables`)."""
+    """`truth.json`, from the tables of a results folder (`compare.Tables`)."""
     found = {} if tables.maps.empty else truth_summary(tables.maps, tables.effects)
     if not found:
         return {}
@@ -300,13 +362,13 @@ def of_model(part: pd.DataFrame, effects: pd.DataFrame) -> dict:
     good = with_evidence(part)
     return {
         "n": int(good.item.nunique()),
-        "area": number(good.drop_duplicates("item").evidence_area.mean()),
+        "area": finite(good.drop_duplicates("item").evidence_area.mean()),
         "methods": {str(m): of_method(rows) for m, rows in good.groupby("method")},
-        "chance": {m: number(chance_of(good, m)) for m in MEASURES},
-        "best": {m: winner(good, m) for m in MEASURES},
+        "chance": {m: finite(chance_of(good, m)) for m in EVIDENCE},
+        "best": {m: winner(good, m) for m in EVIDENCE},
         "effects": effects_told(effect_scores(same_items(part), effects)),
         "agreement": {
-            row.truth: {k: number(v) if k != "truth" else v for k, v in row._asdict().items()}
+            row.truth: {k: finite(v) if k != "truth" else v for k, v in row._asdict().items()}
             for row in agreement(part, effects).itertuples(index=False)
         },
         "turned": turned(part),
@@ -315,7 +377,7 @@ def of_model(part: pd.DataFrame, effects: pd.DataFrame) -> dict:
 
 def of_method(rows: pd.DataFrame) -> dict:
     """All measures of one method."""
-    out = {measure: interval(rows[measure]) for measure in MEASURES}
+    out = {measure: counted(rows[measure]) for measure in EVIDENCE}
     return {"title": title(rows.method.iloc[0]), "n": len(rows)} | out
 
 
@@ -351,7 +413,7 @@ def effects_told(table: pd.DataFrame) -> dict:
         "n": int(rows.n.max()),
         "best": title(own.index[0]) if len(own) else "none",
         "methods": {
-            name: {k: number(row[k]) for k in keep} | {"title": row["title"]}
+            name: {k: finite(row[k]) for k in keep} | {"title": row["title"]}
             for name, row in rows.iterrows()
         },
         "below_area": {"count": len(below), "titles": listed(below), "of": len(own)},

@@ -1,25 +1,62 @@
-"""What a map costs, when it fails, and whether anybody could have known without the truth.
+"""What does a map cost, when has it failed, and could anybody have known without the truth?
 
 Passes are exact; seconds were measured while the sweep shared its machine and are rough.
+
+Is a map stable, and does it depend on the model at all? Questions to every method, each answered by
+explaining again (`sanity`): does another seed give the same map; does a map change when the weights
+are drawn anew, from the logits down or one stage at a time, when other words are explained, or when
+another question is asked? The answers are rank correlations with the first map at 14 x 14 cells:
+1 the same, 0 unrelated. Two more are shares: how far a map moves under noise in the picture, of its
+own size, and how much of what taking regions away does it fails to foretell. `lvlm-study sanity`
+writes them all to `sanity.json`.
 """
 
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 
+from ..answers import make_target
+from ..errors import StudyError
+from ..figures import WIDTH, panels, when_run
+from ..heatmaps import explain
 from ..heatmaps.names import CONTROLS, REFERENCE, in_order, title
+from ..heatmaps.progress import each
+from ..heatmaps.variants import canonical, parse
+from ..metrics.sanity import (
+    infidelity,
+    random_logit,
+    randomised_weights,
+    seed_stability,
+    sensitivity,
+    wrong_question,
+)
 from ..metrics.statistics import estimate
-from .ch02_methods import (
+from ..sweep import provenance
+from ..sweep.runner import dealt, item_seed
+from ..sweep.tables import write
+from .compare import (
+    colour_of,
+    counted,
+    dots,
+    finite,
     groups,
     method_scores,
-    number,
+    most_items_first,
+    one_model,
     or_not_yet,
     rows_of,
     same_items,
     scored,
     spread,
+    with_evidence,
     with_rivals,
 )
-from .ch04_truth import with_evidence
 
 MIB = 2**20
 PAUSE = 600  # seconds without a new row: nothing was running
@@ -35,6 +72,28 @@ BAD = {  # what makes a map bad, where the truth is known -> how readers call it
     "off_evidence": "less on the evidence than chance",
     "missed": "peak outside the evidence",
 }
+METHODS = (
+    "igos",
+    "igos[preset=paper]",
+    "smoothgrad",
+    "grad_cam",
+    "llava_cam",
+    "gae",
+    "iia",
+    "integrated_gradients",
+    "occlusion",
+    "attention",
+    "rollout",
+    "tam",
+)
+METHODS += ("sobel",)  # can only fail: it never sees the model
+STAGES = 2  # the language model's blocks are drawn anew in so many steps
+SEEDS = (0, 1, 2)
+DRAWS = 2  # other words for each answer
+NOISE_DRAWS = 2  # noisy pictures
+CHECKS = ("seeds", "weights", "alone", "logit", "question", "noise", "infidelity")
+STAGED = ("weights", "alone")  # checks with one value a stage: drawn anew in turn, or on its own
+COLUMNS = ["item", "method", "check", "stage", "value", "status"]
 
 
 # --- cost
@@ -75,7 +134,7 @@ def _cost(part: pd.DataFrame, good: pd.DataFrame) -> dict:
 def cost_shown(maps: pd.DataFrame) -> pd.DataFrame:
     """The table of the chapter: models on which several methods ran, cheapest first in each."""
     rows = []
-    for (model, _), part in with_rivals(rows_of(maps)):
+    for (model, _), part in most_items_first(with_rivals(rows_of(maps))):
         for row in costs(part[~part.method.isin(CONTROLS)]).itertuples():
             rows.append(
                 {"model": model, "method": row.title, "n": row.n, "seconds": row.seconds}
@@ -195,11 +254,336 @@ def flags_by_method(frame: pd.DataFrame, flag: str = "like_random", fault: str =
     return table.sort_values("base", ignore_index=True)
 
 
-# --- the numbers of the chapter
+# --- does a map change with the model, and with nothing else?
+
+
+def explainable(model, items, count: int, seed: int = 0) -> list[tuple]:
+    """The first `count` items whose answer has crucial tokens, with the options that they need."""
+    found = []
+    for item in each(items, "answering"):
+        answer = model.answer(item.rgb, item.question)
+        if not answer.tokens:
+            continue
+        own = item_seed(seed, item.id)
+        if make_target(model, item.rgb, item.question, answer=answer, seed=own)[0] is not None:
+            found.append((item, answer))
+        if len(found) == count:
+            break
+    return found
+
+
+def measure(model, asked, methods=METHODS, say: Callable = print) -> pd.DataFrame:
+    """Every check of every method on (item, answer) pairs; one row a value (see `COLUMNS`).
+
+    Methods may carry options, "igos[preset=paper]".
+    A method that refuses the model is left out with a word; `check` is one of `CHECKS`, `stage` the
+    weights drawn anew last, for `STAGED` only.
+    """
+    rows, others = [], other_questions([item.question for item, _ in asked])
+    for method in methods:
+        started = time.perf_counter()
+        try:
+            pairs = list(zip(asked, others, strict=True))
+            for (item, answer), other in each(pairs, method):
+                rows += [
+                    {"item": item.id, "method": method} | row
+                    for row in _checks(model, item, answer, method, other)
+                ]
+        except StudyError as error:
+            say(f"{method} is left out: {error}")
+            rows = [row for row in rows if row["method"] != method]
+            continue
+        say(f"{method}: {len(asked)} items, {time.perf_counter() - started:.0f} s")
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def other_questions(questions: list[str]) -> list[str]:
+    """For each question the next one that differs; itself where all are alike."""
+    return [
+        next((other for other in questions[n + 1 :] + questions[:n] if other != own), own)
+        for n, own in enumerate(questions)
+    ]
+
+
+def _checks(model, item, answer, name: str, other: str) -> list[dict]:
+    """The rows of one item and method."""
+    method, options = parse(name)
+    how, ask = options | {"answer": answer}, (model, item.rgb, item.question, method)
+    shown = explain(*ask, **how)
+    seeds = seed_stability(*ask, seeds=SEEDS, **how)
+    words = random_logit(*ask, draws=DRAWS, **how)
+    asked = wrong_question(*ask[:3], other, method, **how)
+    noise = sensitivity(*ask, draws=NOISE_DRAWS, **how)
+    told = infidelity(shown)
+    one = [("seeds", seeds.mean, seeds), ("logit", words.mean, words)]
+    one += [("question", asked.mean, asked), ("noise", noise.mean, noise)]
+    one += [("infidelity", told.relative, told)]
+    rows = [{"check": c, "stage": "", "value": v, "status": found.status} for c, v, found in one]
+    for check, mode in zip(STAGED, ("cascading", "independent"), strict=True):
+        found = randomised_weights(*ask, mode=mode, language_stages=STAGES, **how)
+        rows += [
+            {"check": check, "stage": row.stage, "value": row.spearman, "status": row.status}
+            for row in found.itertuples()
+        ]
+    return rows
+
+
+def summarise(rows: pd.DataFrame) -> dict:
+    """{method: {check: mean with its interval, `STAGED` ones by stage, forgotten, silent}}.
+
+    `forgotten` is the value after the last stage, when no weight of the model is left; `silent` the
+    number of comparisons with a constant map, which have no value.
+    """
+    out = {}
+    for method, part in rows.groupby("method", sort=False):
+        of = {check: part[part.check == check] for check in CHECKS}
+        told = {check: counted(of[check].value) for check in CHECKS if check not in STAGED}
+        for check in STAGED:
+            some = of[check].groupby("stage", sort=False).value
+            told[check] = {stage: counted(values) for stage, values in some}
+        last = list(told["weights"].values())[-1:] or [counted([])]
+        silent = int((part.status == "constant").sum())
+        out[method] = {"title": title(method), "forgotten": last[0], "silent": silent} | told
+    return out
+
+
+def study(
+    name: str,
+    results: Path,
+    benchmark: str = "sprites",
+    methods=METHODS,
+    items: int = 8,
+    profile: str = "mini",
+    seed: int = 0,
+    say: Callable = print,
+) -> dict:
+    """Measure the methods that are missing, and write `sanity.json`; returns its tree.
+
+    Rows of an earlier run stay if it had the same model, weights, seed, items and versions; the
+    file names the commit that measured each method.
+    """
+    from ..benchmarks import load_benchmark
+    from ..models import load_model
+
+    methods = [canonical(method) for method in methods]
+    model = load_model(name)
+    asked = explainable(model, dealt(load_benchmark(benchmark), None), items, seed)
+    if not asked:
+        raise StudyError(f"{name} has no answer on {benchmark} that could be explained.")
+    about = {"profile": profile, "model": [name], "n": len(asked), "seed": seed}
+    about |= {"weights": provenance.weights_checksum(model), "benchmark": benchmark}
+    about |= {"commit": provenance.commit(), "versions": provenance.versions()}
+    about |= {"date": provenance.now()[:10]}
+    path, ids = Path(results) / "sanity.json", [item.id for item, _ in asked]
+    rows, minutes, commits = kept(path, about, ids)
+    for method in [m for m in methods if m not in set(rows.method)]:
+        started = time.perf_counter()
+        rows = pd.concat([rows, measure(model, asked, [method], say)], ignore_index=True)
+        minutes += (time.perf_counter() - started) / 60
+        commits |= {method: about["commit"]} if method in set(rows.method) else {}
+        write(path, told_of(rows, about, minutes, commits))  # at once: no more than one is lost
+    tree = told_of(rows, about, minutes, commits)
+    write(path, tree)
+    return tree
+
+
+def kept(path: Path, about: dict, items: list[str]) -> tuple[pd.DataFrame, float, dict]:
+    """(rows, minutes, commits) of an earlier run of the same model, seed and items; else nothing.
+
+    Files from before weights and benchmark were recorded count as the same; methods whose commit
+    was not yet recorded are of the one that the file names.
+    """
+    tree = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    made, same = tree.get("provenance", {}), ("profile", "model", "n", "seed", "versions")
+    rows = pd.DataFrame(tree.get("rows", []), columns=COLUMNS).astype({"value": float})
+    agrees = all(made.get(k) == about[k] for k in same) and set(rows.item) == set(items)
+    agrees &= all(made.get(k, about[k]) == about[k] for k in ("weights", "benchmark"))
+    if not agrees:
+        return rows.iloc[:0], 0.0, {}
+    commits = dict.fromkeys(rows.method, made.get("commit")) | tree.get("commits", {})
+    return rows, tree["minutes"], commits
+
+
+def told_of(rows: pd.DataFrame, about: dict, minutes: float, commits: dict) -> dict:
+    """The tree of `sanity.json`; minutes are those of all methods together."""
+    tree = {"provenance": about, "n": about["n"], "minutes": minutes, "commits": commits}
+    tree |= {"methods": summarise(rows)}
+    records = rows.to_dict("records")
+    return tree | {"rows": [row | {"value": finite(row["value"])} for row in records]}
+
+
+def read_rows(results: Path) -> pd.DataFrame:
+    """The rows of `sanity.json`; an empty table where it has not been made."""
+    path = Path(results) / "sanity.json"
+    if not path.is_file():
+        return pd.DataFrame(columns=COLUMNS)
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"value": float})
+
+
+def shown(rows: pd.DataFrame) -> pd.DataFrame:
+    """The table of the chapter: a row a method, means with intervals."""
+    out = []
+    for method in dict.fromkeys(rows.method):
+        part = rows[rows.method == method]
+        told = summarise(part)[method]
+        cells = {"another seed": told["seeds"], "other words": told["logit"]}
+        cells |= {"another question": told["question"], "no weight left": told["forgotten"]}
+        items = part.item.nunique()
+        row = {"method": title(method), "items": items}
+        out.append(row | {label: _spread(found, items) for label, found in cells.items()})
+    return or_not_yet(pd.DataFrame(out))
+
+
+def seeds_said(results: Path) -> dict[tuple[str, str], str]:
+    """{(model, method): how far maps with another seed are alike}: a column of other tables.
+
+    A mean of rank correlations with its interval; "1, no chance" where no seed changed the map.
+    """
+    path = Path(results) / "sanity.json"
+    if not path.is_file():
+        return {}
+    (model,) = json.loads(path.read_text(encoding="utf-8"))["provenance"]["model"]
+    rows = read_rows(results)
+    rows = rows[(rows.check == "seeds") & rows.value.notna()]
+    return {(model, method): _alike(part.value) for method, part in rows.groupby("method")}
+
+
+def _alike(values: pd.Series) -> str:
+    found = counted(values)
+    if values.min() > 1 - 1e-9:
+        return "1, no chance"
+    return spread(*[np.nan if found[k] is None else found[k] for k in ("value", "low", "high")])
+
+
+def shown_alone(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row a method: noise and infidelity, and the likeness with one stage alone drawn anew."""
+    out = []
+    for method, told in summarise(rows).items():
+        cells = {"moved by noise": told["noise"], "infidelity": told["infidelity"]}
+        cells |= {f"{stage} anew": found for stage, found in told["alone"].items()}
+        row, items = {"method": title(method)}, rows[rows.method == method].item.nunique()
+        out.append(row | {label: _spread(found, items) for label, found in cells.items()})
+    return or_not_yet(pd.DataFrame(out))
+
+
+def _spread(found: dict, items: int) -> str:
+    """Mean and interval; with n where a constant map, which is like nothing, left fewer items."""
+    told = spread(*[np.nan if found[k] is None else found[k] for k in ("value", "low", "high")])
+    return told if found["n"] == items else f"{told} (n = {found['n']})"
+
+
+# --- figures
+
+
+def free_height(row, taken: list[tuple[float, float]], dots: pd.DataFrame) -> int:
+    """Points above the dot at which a name runs into no other and no dot to its right.
+
+    `taken` are the names so far, (seconds, height), which it joins.
+    """
+    ahead = dots[(dots.seconds > row.seconds) & (np.log10(dots.seconds / row.seconds) < 0.35)]
+    for points in (3, -10, 13, -20, 23, -30):
+        height = row.gap + points / 250  # about 250 points for a difference of 1
+        near = [y for x, y in taken if abs(np.log10(row.seconds / x)) < 0.6]
+        if all(abs(height - y) > 0.034 for y in (*near, *ahead.gap)):
+            break
+    taken.append((row.seconds, height))
+    return points
+
+
+@when_run
+def cost_figure(maps: pd.DataFrame, model: str, benchmark: str):
+    """Seconds a map against insertion - deletion: up and to the left is better."""
+    table = costs(one_model(maps, model, benchmark))
+    table = table[~table.method.isin(CONTROLS)]
+    if table.empty:
+        return None
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.75 * WIDTH), layout="constrained")
+    taken = []
+    for row in table.sort_values("seconds").itertuples():
+        colour = colour_of(row.method)
+        ax.plot([row.seconds] * 2, [row.gap_low, row.gap_high], color=colour, linewidth=1.2)
+        ax.plot(row.seconds, row.gap, "o", color=colour, markersize=5)
+        ax.annotate(
+            row.title, (row.seconds, row.gap), xytext=(4, free_height(row, taken, table)),
+            textcoords="offset points", fontsize="x-small",
+        )  # fmt: skip
+    ax.axhline(0, color="0.3", linestyle=":", linewidth=1)
+    ax.set(xscale="log", xlabel="seconds for one map (log scale)", ylabel="insertion − deletion")
+    return figure
+
+
+@when_run
+def flag_figure(maps: pd.DataFrame, model: str, benchmark: str, fault: str = "off_evidence"):
+    """Share of bad maps among all, among those that a flag picks out, and how many it finds."""
+    table = flag_scores(one_model(maps, model, benchmark), fault)
+    if table.empty:
+        return None
+    figure, ax = plt.subplots(figsize=(0.85 * WIDTH, 0.36 * WIDTH), layout="constrained")
+    names = {
+        "base": "bad among all maps",
+        "precision": "bad among flagged",
+        "recall": "flagged among bad",
+    }
+    colours = sns.color_palette("cividis", len(names))
+    for n, (column, label) in enumerate(names.items()):
+        places = np.arange(len(table)) + 0.26 * (n - 1)
+        ax.barh(places, 100 * table[column], height=0.24, color=colours[n], label=label)
+    ax.set_yticks(range(len(table)), [FLAGS[f] for f in table.flag], fontsize="small")
+    ax.invert_yaxis()
+    ax.set(xlim=(0, 100), xlabel=f"% of maps (bad: {BAD[fault]})")
+    figure.legend(loc="outside lower center", ncol=3, fontsize="small")
+    return figure
+
+
+@when_run
+def flag_by_method_figure(maps: pd.DataFrame, model: str, benchmark: str):
+    """Per method: the share of bad maps, and of those the share that the flag finds."""
+    table = flags_by_method(one_model(maps, model, benchmark))
+    if table.empty:
+        return None
+    order = table.method.tolist()
+    figure, axes = panels(2, len(order))
+    for ax, column, label in zip(
+        axes, ("base", "recall"), ("bad maps", "bad maps that are flagged"), strict=True
+    ):
+        values = table.assign(none=np.nan)
+        dots(ax, values, column, "none", "none", order)
+        ax.set(xlim=(-0.02, 1.02), xlabel=label)
+    return figure
+
+
+@when_run
+def cascade_figure(rows: pd.DataFrame):
+    """Likeness to the first map while weights are drawn anew from the top: it should fall to 0."""
+    rows = rows[(rows.check == "weights") & rows.value.notna()]
+    if rows.empty:
+        return None
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.5 * WIDTH), layout="constrained")
+    stages = list(dict.fromkeys(rows.stage))
+    styles, markers = sns.color_palette("colorblind"), "osD^vPX*<>hdp"
+    for n, method in enumerate(in_order(rows.method.unique())):
+        means = rows[rows.method == method].groupby("stage").value.mean().reindex(stages)
+        line = {"color": styles[n % len(styles)], "marker": markers[n % len(markers)]}
+        line |= {"linestyle": "--" if n >= len(styles) else "-", "markersize": 4}
+        ax.plot(range(len(stages)), means, label=title(method), **line)
+    chance_line_y(ax)
+    ax.set_xticks(range(len(stages)), stages, rotation=20, fontsize="small")
+    ax.set(ylabel="rank correlation with the first map", xlabel="drawn anew up to and including")
+    figure.legend(loc="outside right upper", fontsize="x-small")
+    return figure
+
+
+def chance_line_y(ax) -> None:
+    """The height of unrelated maps."""
+    ax.axhline(0, color="0.3", linestyle=":", linewidth=1)
+
+
+# --- the numbers of the page
 
 
 def summary(tables) -> dict:
-    """`cost.json`, from the tables of a results folder (`summaries.Tables`)."""
+    """`cost.json`, from the tables of a results folder (`compare.Tables`)."""
     found = {} if tables.maps.empty else cost_summary(tables.maps)
     if not found:
         return {}
@@ -236,7 +620,7 @@ def of_model(part: pd.DataFrame) -> dict:
     return {
         "methods": {
             row["method"]: {"title": row["title"], "n": int(row["n"])}
-            | {name: number(row[name]) for name in keep}
+            | {name: finite(row[name]) for name in keep}
             for _, row in table.iterrows()
         },
         "worth_it": {"titles": ", ".join(map(title, front)), "count": len(front)}
@@ -244,7 +628,7 @@ def of_model(part: pd.DataFrame) -> dict:
         "statuses": {str(k): int(v) for k, v in part.status.value_counts().items()},
         "cells": len(part),
         "flags": {fault: flags_told(part, fault) for fault in BAD if len(flagged(part))},
-        "luck": number(luck(with_evidence(part))),
+        "luck": finite(luck(with_evidence(part))),
         "reference_flag": reference_flag(part),
     }
 
@@ -253,7 +637,7 @@ def flags_told(part: pd.DataFrame, fault: str) -> dict:
     """Rates of every flag in per cent, with a verdict in words."""
     out = {}
     for row in flag_scores(part, fault).itertuples():
-        told = {name: number(100 * getattr(row, name)) for name in RATES}
+        told = {name: finite(100 * getattr(row, name)) for name in RATES}
         known, verdicts = ("knows something", "knows no more than a guess"), {}
         for name, key in (("lift", "verdict"), ("within", "verdict_within")):
             verdicts[key] = known[0] if getattr(row, f"{name}_low") > 0 else known[1]
@@ -271,7 +655,7 @@ def reference_flag(part: pd.DataFrame) -> dict:
     counts = {"n": rates.pop("n"), "items": rates.pop("items")}
     kinds = {"good_gap": maps[~maps.off_evidence], "bad_gap": maps[maps.off_evidence]}
     gaps = {name: _said(estimate(rows.gap)) for name, rows in kinds.items()}
-    return counts | {k: number(100 * v) for k, v in rates.items()} | gaps
+    return counts | {k: finite(100 * v) for k, v in rates.items()} | gaps
 
 
 def _said(found) -> str:

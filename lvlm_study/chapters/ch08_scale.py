@@ -1,274 +1,39 @@
-"""What the language model's size and the vision architecture do to maps: the paper's question 4.
+"""Does a larger language model look elsewhere, and what would one have to measure to say so?
 
-Two summaries, `scale.json` and `architecture.json`, and the tables that pages show from them. They
-take whatever models have maps and say what is missing: with one training of each member, a
-difference between architectures cannot be told from a difference between trainings.
+`scale.json` takes whatever models have maps and says what is missing. Each architecture alone
+compares two trained models; together they allow three more questions: is the mean difference over
+architectures negligible, what is left of it beside the differences between items and between
+models, and what are the labels of the sizes worth with models as units?
 """
 
-import numpy as np
 import pandas as pd
 
-from ..heatmaps.names import PAPER_METHOD
+from ..errors import StudyError
 from ..metrics import mixed
-from ..metrics.statistics import compare, estimate, paired_test
-from ..sweep.stored import one_way
-from . import compare as similarity
-from . import size_tests
-from .compare import OTHER_ARCHITECTURE, OTHER_SEED, OTHER_SIZE, member
+from ..metrics.statistics import paired_test
+from .compare import (
+    OTHER_ARCHITECTURE,
+    OTHER_SEED,
+    OTHER_SIZE,
+    RANK,
+    SIZES,
+    as_numbers,
+    comparable,
+    finite,
+    gap_table,
+    interval,
+    member,
+    shared_part,
+    short,
+    shown,
+    spanned,
+    studied,
+    table4_tests,
+    with_factors,
+)
 
 MARGIN = 0.05  # insertion - deletion; a difference below it is called no difference
-METHOD = PAPER_METHOD
-CEILING = tuple(  # nearly the same settings
-    f"igos[{change},preset=paper]" for change in ("noise=0", "steps=20", "steps=5")
-)
-APART = {  # differences in likeness that the pages quote, on items that have both
-    "size_architecture": ("other size", "other architecture"),
-    "training_architecture": ("other training", "other architecture"),
-    "size_training": ("other size", "other training"),
-}
-RANK = {"s": 0, "m": 1, "l": 2}
 SPREADS = {"item_sd": "items", "training_sd": "trainings", "residual_sd": "rest"}
-
-
-def scale_summary(tables) -> dict:
-    """`scale.json` of a results folder (`summaries.Tables`); {} without maps."""
-    gaps = gap_table(tables.maps)
-    if gaps.empty:
-        return {}
-    shared = shared_part(tables)
-    families = {f: sizes_of(part, shared["pairs"]) for f, part in gaps.groupby("family")}
-    families = {f: found for f, found in families.items() if found}
-    every = together(gaps, "gap")
-    return {
-        "provenance": tables.origin(tables.maps),
-        "models": int(gaps.model.nunique()),
-        "families_with_sizes": len(families),
-        "margin": MARGIN,
-        "said": _said_sizes(families, every),
-        "families": families,
-        "together": every,
-        "permutation": size_tests.labels(gaps, "gap"),
-        "mixed": as_numbers(size_tests.split(gaps, "gap")),
-        "answers": answers_by_size(tables.reliance),
-        "relations": shared["relations"],
-        "ceiling": shared["ceiling"],
-        "ceiling_spans": spanned(shared["ceiling"]),
-        "apart": shared["apart"],
-    }
-
-
-def architecture_summary(tables) -> dict:
-    """`architecture.json` of a results folder (`summaries.Tables`); {} without maps."""
-    gaps = gap_table(tables.maps)
-    if gaps.empty:
-        return {}
-    size = gaps.groupby("size").family.nunique().idxmax()
-    part, shared = gaps[gaps["size"] == size], shared_part(tables)
-    trainings = part.groupby("family").model.nunique()
-    return {
-        "provenance": tables.origin(tables.maps),
-        "size": str(size),
-        "models": int(part.model.nunique()),
-        "architectures": int(part.family.nunique()),
-        "trained_twice": int((trainings > 1).sum()),
-        "said": said_architectures(trainings),
-        "gaps": {m: {"n": len(rows)} | interval(rows.gap) for m, rows in part.groupby("model")},
-        "pairs": pair_differences(part),
-        "permutation": permutation(part),
-        "mixed": mixed_numbers(part),
-        "over_sizes": over_sizes(gaps),
-        "relations": shared["relations"],
-        "matrix": shared["matrix"],
-        "ceiling": shared["ceiling"],
-        "ceiling_spans": spanned(shared["ceiling"]),
-        "apart": shared["apart"],
-    }
-
-
-def gap_table(maps: pd.DataFrame) -> pd.DataFrame:
-    """Insertion - deletion of the paper's method: model, family, size, seed, item, gap."""
-    if maps.empty:
-        return pd.DataFrame()
-    rows = similarity.studied(one_way(maps))
-    rows = rows[(rows.method == METHOD) & rows.gap.notna()]
-    rows = rows.drop_duplicates(["model", "item"])[["model", "item", "category", "gap"]]
-    rows = similarity.comparable(rows)
-    about = [vars(member(name)) for name in rows.model]
-    return pd.concat([rows, pd.DataFrame(about, index=rows.index)], axis=1)
-
-
-def shared_part(tables) -> dict:
-    """Map similarity of every two models, by what they differ in, and the ceiling."""
-    table = similarity.map_table(tables.maps, (METHOD, *CEILING))
-    own = table[table.method == METHOD]
-    pairs = similarity.pair_table(own, similarity.answers_of(tables.reliance))
-    found = similarity.relations(pairs).set_index("relation")
-    together = similarity.matrix(pairs)
-    return {
-        "pairs": pairs,
-        "relations": {kind: plain(row) for kind, row in found.iterrows()},
-        "matrix": {a: plain(row) for a, row in together.iterrows()},
-        "apart": {
-            key: likeness_apart(similarity.apart(pairs, one, other))
-            for key, (one, other) in APART.items()
-        },
-        "ceiling": ceiling(table),
-    }
-
-
-def ceiling(table: pd.DataFrame) -> dict:
-    """How alike two maps of one model are when the method's settings hardly differ."""
-    out = {}
-    for name in CEILING:
-        part = table[table.method.isin([METHOD, name])]
-        values = [
-            similarity.pair_table(rows, by="method").value
-            for _, rows in part.groupby("model")
-            if rows.method.nunique() == 2
-        ]
-        if values and len(joined := pd.concat(values)):
-            out[name] = {"n": len(joined)} | interval(joined)
-    return out
-
-
-def likeness_apart(found) -> dict:
-    """An estimate as {"n", "value", "low", "high"}; null where there was nothing to compare."""
-    numbers = {name: number(getattr(found, name)) for name in ("value", "low", "high")}
-    return {"n": found.n} | numbers
-
-
-def spanned(ceiling: dict) -> dict:
-    """The least and the greatest mean likeness of `ceiling`; {} where it is empty."""
-    values = [one["value"] for one in ceiling.values()]
-    return {"least": min(values), "most": max(values)} if values else {}
-
-
-def sizes_of(part: pd.DataFrame, pairs: pd.DataFrame | None = None, value: str = "gap") -> dict:
-    """For every two sizes of one architecture (first training): scores, test, map similarity."""
-    first = part[part.seed == part.seed.min()]
-    names = sorted(first.model.unique(), key=lambda n: RANK.get(member(n).size, 9))
-    out = {}
-    for small, large in zip(names, names[1:], strict=False):
-        wide = first.pivot(index="item", columns="model", values=value)[[small, large]].dropna()
-        if len(wide) < 2:
-            continue
-        key = f"{member(small).size} to {member(large).size}"
-        out[key] = two_models(wide[small], wide[large])
-        if pairs is not None:
-            alike = pairs[(pairs.a.isin([small, large])) & (pairs.b.isin([small, large]))]
-            out[key]["similarity"] = alikeness(alike)
-    return out
-
-
-def two_models(small: pd.Series, large: pd.Series) -> dict:
-    """Both means and their difference, tested for being there and for being negligible."""
-    return differs(small, large) | {"small": interval(small), "large": interval(large)}
-
-
-def differs(small: pd.Series, large: pd.Series) -> dict:
-    """Larger minus smaller, item by item: two tests, two intervals, and the verdict."""
-    test, same = paired_test(large, small), mixed.equivalence(large, small, MARGIN)
-    return {
-        "n": len(small),
-        "difference": {"value": test.difference, "low": test.low, "high": test.high, "p": test.p},
-        "equivalence": {"low": same.low, "high": same.high, "p": same.p},
-        "verdict": size_verdict(test, same),
-    }
-
-
-def together(rows: pd.DataFrame, value: str) -> dict | None:
-    """The difference of two sizes averaged over architectures; None with fewer than two."""
-    found = size_tests.apart_by_item(rows, value)
-    if found is None:
-        return None
-    sizes, architectures, apart = found
-    return {"sizes": sizes, "architectures": architectures} | differs(0 * apart, apart)
-
-
-def answers_by_size(reliance: pd.DataFrame) -> dict:
-    """Right answers and what blur takes from them, for every two sizes; {} where nothing is."""
-    rows = size_tests.leaning(reliance)
-    if rows.empty:
-        return {}
-    out = {}
-    for family, part in rows.groupby("family"):
-        right, drop = (sizes_of(part, value=name) for name in ("right", "drop"))
-        if drop:
-            out[str(family)] = {key: {"right": right.get(key), "drop": drop[key]} for key in drop}
-    return out
-
-
-def size_verdict(test, same) -> str:
-    """In words: different, equivalent, both (a difference, but a small one), or open."""
-    differs = test.p < 0.05
-    if same.equivalent:
-        return "different, but by less than the margin" if differs else "equivalent"
-    return "different" if differs else "cannot tell"
-
-
-def alikeness(pairs: pd.DataFrame) -> dict:
-    """Mean similarity of some pairs with its interval, and that of maps of different items."""
-    return {"n": len(pairs), "chance": number(pairs.chance.mean())} | interval(pairs.value)
-
-
-def pair_differences(part: pd.DataFrame) -> list[dict]:
-    """Every model against every other on the items that both have, p-values corrected (Holm)."""
-    if part.model.nunique() < 2:
-        return []
-    return [plain(row) for _, row in compare(part, "gap", "model").iterrows()]
-
-
-def permutation(part: pd.DataFrame, within_sizes: bool = False) -> dict:
-    """Models as units, architecture as label, on items that all models have a map of.
-
-    `within_sizes`: labels change hands only among models of one size.
-    """
-    wide = part.pivot(index="item", columns="model", values="gap").dropna()
-    means, labels = wide.mean(), [member(name).family for name in wide.columns]
-    if len(means) < 2 or not len(wide):
-        return {"models": len(means), "n": len(wide), "p": None, "smallest": None}
-    sizes = [member(name).size for name in wide.columns] if within_sizes else None
-    p, smallest = mixed.exact_p(means.to_numpy(), labels, sizes)
-    return {"models": len(means), "n": len(wide), "p": p, "smallest": smallest}
-
-
-def mixed_numbers(part: pd.DataFrame) -> dict | None:
-    """Architecture fixed, items and repeated trainings random; None with a single architecture."""
-    if part.family.nunique() < 2:
-        return None
-    order = part.assign(first=part.family != "llava-1.5").sort_values(["first", "family", "model"])
-    beside = "size" if part["size"].nunique() > 1 else None
-    return as_numbers(mixed.mixed_effects(order, "gap", "family", beside=beside))
-
-
-def over_sizes(gaps: pd.DataFrame) -> dict | None:
-    """Architectures compared over several sizes; None unless two sizes have two architectures.
-
-    The models of one architecture then stand for it together: how much they differ beyond their
-    size is the spread that a single size cannot show.
-    """
-    many = gaps.groupby("size").family.nunique()
-    part = gaps[gaps["size"].isin(many.index[many > 1])]
-    if part["size"].nunique() < 2:
-        return None
-    return {
-        "sizes": ", ".join(sorted(part["size"].unique(), key=lambda s: RANK.get(s, 9))),
-        "models": int(part.model.nunique()),
-        "permutation": permutation(part, within_sizes=True),
-        "mixed": mixed_numbers(part),
-    }
-
-
-def as_numbers(found: mixed.Mixed | None) -> dict | None:
-    """A fitted mixed model as JSON; None stays None."""
-    if found is None:
-        return None
-    counts = {name: getattr(found, name) for name in ("n", "items", "trainings")}
-    spreads = {k: number(getattr(found, k)) for k in ("item_sd", "training_sd", "residual_sd")}
-    effects = found.effects.set_index("group")
-    about = {"converged": str(found.converged), "reference": str(found.reference)}
-    about["effects"] = {str(group): plain(row) for group, row in effects.iterrows()}
-    return counts | spreads | about
 
 
 # --- tables for pages
@@ -278,8 +43,6 @@ def paper_units(
     table4: pd.DataFrame, tree: dict, scalars: pd.DataFrame, group: str
 ) -> pd.DataFrame:
     """The paper's p-value beside tests on its own table and ours, each with its unit."""
-    from .ch11_audit import table4_tests, with_factors
-
     name, factor = {
         "vision_arch": ("p_vision_architecture", "vision"),
         "llm_scale": ("p_llm_scale", "step"),
@@ -407,7 +170,193 @@ def missing(tree: dict) -> str:
     return f"No two models on this page differ only in: {', '.join(k[6:] for k in lacks)}."
 
 
-# --- small things
+# --- all sizes at once
+
+
+def two_sizes(rows: pd.DataFrame) -> tuple[str, str, pd.DataFrame] | None:
+    """The two sizes that most architectures have, and the rows of those that have both.
+
+    `rows` as from `compare.gap_table`; of several trainings the first counts. None where no
+    architecture has two sizes.
+    """
+    first = rows[rows.seed == rows.groupby("family").seed.transform("min")]
+    have = {family: set(part["size"]) for family, part in first.groupby("family")}
+    pairs = [(a, b) for k, a in enumerate(SIZES) for b in SIZES[k + 1 :]]
+    counts = {pair: sum(set(pair) <= sizes for sizes in have.values()) for pair in pairs}
+    small, large = max(pairs, key=counts.get)
+    if not counts[small, large]:
+        return None
+    families = [family for family, sizes in have.items() if {small, large} <= sizes]
+    kept = first[first.family.isin(families) & first["size"].isin([small, large])]
+    return small, large, kept
+
+
+def apart_by_item(rows: pd.DataFrame, value: str) -> tuple[str, int, pd.Series] | None:
+    """Larger minus smaller, item by item: (which sizes, how many architectures, differences).
+
+    An item counts once, with the mean over the architectures that have it in both sizes. None
+    without two architectures in two sizes, or with fewer than two items.
+    """
+    found = two_sizes(rows)
+    if found is None or found[2].family.nunique() < 2:
+        return None
+    small, large, kept = found
+    wide = kept.pivot_table(index=["item", "family"], columns="size", values=value).dropna()
+    apart = (wide[large] - wide[small]).groupby("item").mean()
+    if len(apart) < 2:
+        return None
+    return f"{small} to {large}", int(kept.family.nunique()), apart
+
+
+def labels(rows: pd.DataFrame, value: str) -> dict | None:
+    """Permutation test with models as units, sizes dealt anew within each architecture.
+
+    On items that all of these models have a number for. None where there is nothing to deal.
+    """
+    found = two_sizes(rows)
+    if found is None:
+        return None
+    wide = found[2].pivot_table(index="item", columns="model", values=value).dropna()
+    if not len(wide) or wide.shape[1] != found[2].model.nunique():
+        return None
+    about = [member(name) for name in wide.columns]
+    p, smallest = mixed.exact_p(
+        wide.mean().to_numpy(), [m.size for m in about], [m.family for m in about]
+    )
+    return {"models": len(about), "n": len(wide), "p": p, "smallest": smallest}
+
+
+def split(rows: pd.DataFrame, value: str) -> mixed.Mixed | None:
+    """Mixed model: size fixed, architecture allowed for, items and models as random effects.
+
+    Effects are against the smaller size. None where no architecture has two sizes; models vary
+    at random only where each size has several.
+    """
+    found = two_sizes(rows)
+    if found is None:
+        return None
+    small, _, kept = found
+    kept = kept.assign(first=kept["size"] != small)
+    kept = kept.sort_values(["first", "family", "model", "item"])
+    try:
+        return mixed.mixed_effects(kept, value, "size", beside="family")
+    except StudyError:
+        return None
+
+
+def leaning(reliance: pd.DataFrame) -> pd.DataFrame:
+    """How much each answer rests on the picture: model, item, drop, right, and what a name says.
+
+    Drawn scenes where there are any; `drop` is the share of the answer's probability that blur
+    takes away, `right` 1 for a right answer.
+    """
+    if reliance.empty or "baseline" not in reliance:
+        return pd.DataFrame()
+    rows = studied(reliance)
+    rows = rows[(rows.baseline == "blur") & rows.total_drop.notna()]
+    rows = comparable(rows.drop_duplicates(["model", "item"]))
+    right = (rows.verdict == "correct").astype(float).where(rows.verdict.notna())
+    rows = rows.assign(drop=rows.total_drop, right=right)[["model", "item", "drop", "right"]]
+    about = [vars(member(name)) for name in rows.model]
+    return pd.concat([rows, pd.DataFrame(about, index=rows.index)], axis=1)
+
+
+# --- the numbers of the page
+
+
+def scale_summary(tables) -> dict:
+    """`scale.json` of a results folder (`compare.Tables`); {} without maps."""
+    gaps = gap_table(tables.maps)
+    if gaps.empty:
+        return {}
+    shared = shared_part(tables)
+    families = {f: sizes_of(part, shared["pairs"]) for f, part in gaps.groupby("family")}
+    families = {f: found for f, found in families.items() if found}
+    every = together(gaps, "gap")
+    return {
+        "provenance": tables.origin(tables.maps),
+        "models": int(gaps.model.nunique()),
+        "families_with_sizes": len(families),
+        "margin": MARGIN,
+        "said": _said_sizes(families, every),
+        "families": families,
+        "together": every,
+        "permutation": labels(gaps, "gap"),
+        "mixed": as_numbers(split(gaps, "gap")),
+        "answers": answers_by_size(tables.reliance),
+        "relations": shared["relations"],
+        "ceiling": shared["ceiling"],
+        "ceiling_spans": spanned(shared["ceiling"]),
+        "apart": shared["apart"],
+    }
+
+
+def sizes_of(part: pd.DataFrame, pairs: pd.DataFrame | None = None, value: str = "gap") -> dict:
+    """For every two sizes of one architecture (first training): scores, test, map similarity."""
+    first = part[part.seed == part.seed.min()]
+    names = sorted(first.model.unique(), key=lambda n: RANK.get(member(n).size, 9))
+    out = {}
+    for small, large in zip(names, names[1:], strict=False):
+        wide = first.pivot(index="item", columns="model", values=value)[[small, large]].dropna()
+        if len(wide) < 2:
+            continue
+        key = f"{member(small).size} to {member(large).size}"
+        out[key] = two_models(wide[small], wide[large])
+        if pairs is not None:
+            alike = pairs[(pairs.a.isin([small, large])) & (pairs.b.isin([small, large]))]
+            out[key]["similarity"] = alikeness(alike)
+    return out
+
+
+def two_models(small: pd.Series, large: pd.Series) -> dict:
+    """Both means and their difference, tested for being there and for being negligible."""
+    return differs(small, large) | {"small": interval(small), "large": interval(large)}
+
+
+def differs(small: pd.Series, large: pd.Series) -> dict:
+    """Larger minus smaller, item by item: two tests, two intervals, and the verdict."""
+    test, same = paired_test(large, small), mixed.equivalence(large, small, MARGIN)
+    return {
+        "n": len(small),
+        "difference": {"value": test.difference, "low": test.low, "high": test.high, "p": test.p},
+        "equivalence": {"low": same.low, "high": same.high, "p": same.p},
+        "verdict": size_verdict(test, same),
+    }
+
+
+def together(rows: pd.DataFrame, value: str) -> dict | None:
+    """The difference of two sizes averaged over architectures; None with fewer than two."""
+    found = apart_by_item(rows, value)
+    if found is None:
+        return None
+    sizes, architectures, apart = found
+    return {"sizes": sizes, "architectures": architectures} | differs(0 * apart, apart)
+
+
+def answers_by_size(reliance: pd.DataFrame) -> dict:
+    """Right answers and what blur takes from them, for every two sizes; {} where nothing is."""
+    rows = leaning(reliance)
+    if rows.empty:
+        return {}
+    out = {}
+    for family, part in rows.groupby("family"):
+        right, drop = (sizes_of(part, value=name) for name in ("right", "drop"))
+        if drop:
+            out[str(family)] = {key: {"right": right.get(key), "drop": drop[key]} for key in drop}
+    return out
+
+
+def size_verdict(test, same) -> str:
+    """In words: different, equivalent, both (a difference, but a small one), or open."""
+    differs = test.p < 0.05
+    if same.equivalent:
+        return "different, but by less than the margin" if differs else "equivalent"
+    return "different" if differs else "cannot tell"
+
+
+def alikeness(pairs: pd.DataFrame) -> dict:
+    """Mean similarity of some pairs with its interval, and that of maps of different items."""
+    return {"n": len(pairs), "chance": finite(pairs.chance.mean())} | interval(pairs.value)
 
 
 def _said_sizes(families: dict, every: dict | None) -> str:
@@ -418,47 +367,3 @@ def _said_sizes(families: dict, every: dict | None) -> str:
     ]
     said = "Compared so far: " + ", ".join(parts)
     return said if every is None else f"{said}; all of them together: {every['verdict']}"
-
-
-def said_architectures(trainings: pd.Series) -> str:
-    """Which architectures have one training only, in words; `trainings` counts them by name."""
-    once = [str(f) for f, count in trainings.items() if count == 1]
-    if not once:
-        return "every architecture was trained more than once"
-    return f"trained only once: {', '.join(once)}"
-
-
-def short(name: str) -> str:
-    """A model's name without its shelf."""
-    return name.removeprefix("mini/")
-
-
-def interval(values) -> dict:
-    """Mean and 95 % bootstrap interval; null where there is nothing to average."""
-    found = estimate(pd.Series(values, dtype=float))
-    return {"value": number(found.value), "low": number(found.low), "high": number(found.high)}
-
-
-def shown(found: dict) -> str:
-    """An estimate for a table cell."""
-    if found["value"] is None:
-        return "–"
-    text = f"{found['value']:.2f}"
-    return text if found["low"] is None else f"{text} [{found['low']:.2f}, {found['high']:.2f}]"
-
-
-def number(value) -> float | None:
-    """A finite float, or None: JSON knows no NaN."""
-    return float(value) if value is not None and np.isfinite(value) else None
-
-
-def plain(row: pd.Series) -> dict:
-    """A row as JSON: whole numbers stay whole, NaN becomes null."""
-    out = {}
-    for key, value in row.items():
-        if isinstance(value, str):
-            out[key] = value
-        else:
-            whole = key in ("n", "pairs", "skipped") and np.isfinite(value)
-            out[key] = int(value) if whole else number(value)
-    return out

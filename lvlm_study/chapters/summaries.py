@@ -16,26 +16,20 @@ the maps find the evidence; the options of a variant stand one level below its m
 """
 
 import json
-import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
 
 from ..heatmaps.progress import each
-from ..metrics.statistics import estimate
 from ..sweep.filter import kept_shares
 from ..sweep.results import beside
 from ..sweep.stored import with_fill
-from ..sweep.tables import made_with, read_table, unwritable
-from .ch02_methods import as_chance
-from .compare import meant_to_compare
+from ..sweep.tables import unwritable
+from .compare import DROPS, Tables, as_chance, correlation, finite, interval, meant_to_compare
 
-DROPS = {"lt30": (-math.inf, 0.3), "30_70": (0.3, 0.7), "gt70": (0.7, math.inf)}
 SKIPPED = ("no_crucial_tokens", "no_gap", "diverged", "empty_answer", "error")
 RATED = ("deletion", "insertion", "gap", "gap_raw")
 PLAUSIBLE = ("energy", "auc", "pointing", "rank_accuracy", "iou_sum")
@@ -68,7 +62,7 @@ def of_category(frame: pd.DataFrame) -> dict:
         "errors": int((once.status == "error").sum()),
         "undecided": int((judged.verdict == "undecided").sum()),
         "accuracy": interval(judged.verdict == "correct"),
-        "answer_tokens": number(judged.tokens.map(len).mean()),
+        "answer_tokens": finite(judged.tokens.map(len).mean()),
         **cut_short(judged),
     }
     rated = frame[frame.total_drop.notna()]
@@ -146,62 +140,10 @@ def of_method(frame: pd.DataFrame, errors: int = 0) -> dict:
         "silent": int((scored.status == "constant").sum()),
         "skipped": {name: int(skipped.get(name, 0)) for name in SKIPPED} | {"error": errors},
         **{name: interval(scored[name]) for name in RATED},
-        "seconds": number(scored.seconds.mean()),
-        "forward": number(scored.forward.mean()),
-        "backward": number(scored.backward.mean()),
+        "seconds": finite(scored.seconds.mean()),
+        "forward": finite(scored.forward.mean()),
+        "backward": finite(scored.backward.mean()),
     }
-
-
-def interval(values) -> dict:
-    """Mean and 95 % bootstrap interval; null where there is nothing to average."""
-    found = estimate(pd.Series(values, dtype=float))
-    return {"value": number(found.value), "low": number(found.low), "high": number(found.high)}
-
-
-def correlation(a: pd.Series, b: pd.Series) -> float | None:
-    """Spearman's rank correlation; None where one side never changes."""
-    if a.nunique() < 2 or b.nunique() < 2:
-        return None
-    return number(a.corr(b, method="spearman"))
-
-
-def number(value) -> float | None:
-    """A finite float, or None: JSON knows no NaN and a page shows none."""
-    return float(value) if value is not None and math.isfinite(value) else None
-
-
-@dataclass
-class Tables:
-    """The tables of a results folder, each read when first asked for."""
-
-    results: Path
-    profile: str = "mini"
-    seed: int = 0
-
-    @cached_property
-    def reliance(self) -> pd.DataFrame:
-        """One row a model, item and baseline."""
-        return read_table(self.results, "reliance")
-
-    @cached_property
-    def maps(self) -> pd.DataFrame:
-        """One row a model, item, method, units and fill."""
-        frame = read_table(self.results, "maps")
-        return frame if frame.empty else with_fill(frame)
-
-    @cached_property
-    def effects(self) -> pd.DataFrame:
-        """One row a model and item of drawn scenes."""
-        return read_table(self.results, "effects")
-
-    def origin(self, frame: pd.DataFrame) -> dict:
-        """The "provenance" of a summary of these rows."""
-        return origin(frame, self.profile, self.seed, self.versions)
-
-    @cached_property
-    def versions(self) -> dict[str, str]:
-        """What the tables were made with, which need not be what summarises them."""
-        return made_with(self.results)
 
 
 def reliance_file(tables: Tables) -> dict:
@@ -247,16 +189,16 @@ SUMMARIES: dict[str, Callable[[Tables], dict]] = {
     "ablations": elsewhere("ch03_ablations"),
     "truth": elsewhere("ch04_truth"),
     "cost": elsewhere("ch05_cost"),
-    "focus": elsewhere("focus_summaries", "focus_summary"),
-    "correctness": elsewhere("focus_summaries", "correctness_summary"),
-    "attention": elsewhere("focus_summaries", "attention_summary"),
+    "focus": elsewhere("ch06_focus", "focus_summary"),
+    "correctness": elsewhere("ch07_correctness", "correctness_summary"),
+    "attention": elsewhere("ch10_attention", "attention_summary"),
     "scale": elsewhere("ch08_scale", "scale_summary"),
-    "architecture": elsewhere("ch08_scale", "architecture_summary"),
-    "trainings": elsewhere("trainings", "trainings_summary"),
-    "audit": elsewhere("audit_verdicts"),
+    "architecture": elsewhere("ch09_architecture", "architecture_summary"),
+    "trainings": elsewhere("ch09_architecture", "trainings_summary"),
+    "audit": elsewhere("ch11_audit"),
     "shortcut": elsewhere("ch15_shortcut"),
-    "subsets": elsewhere("subset_study"),
-    "tokens": elsewhere("token_choice"),
+    "subsets": elsewhere("ch14_zoo"),
+    "tokens": elsewhere("ch01_reliance"),
 }
 
 
@@ -305,20 +247,6 @@ def table2_beside_the_paper() -> list[dict[str, str]]:
                 for name, short in paper.items()
             ]
     return beside(rows)
-
-
-def origin(frame: pd.DataFrame, profile: str, seed: int, versions: dict[str, str]) -> dict:
-    """The provenance that `results.load` asks for; n counts different items, not rows."""
-    commits = sorted(c for c in frame["commit"].dropna().unique() if c)
-    return {
-        "profile": profile,
-        "model": sorted(frame.model.unique()),
-        "n": int(frame.groupby("benchmark").item.nunique().sum()),
-        "seed": seed,
-        "commit": ", ".join(commits),
-        "versions": versions,
-        "date": str(frame.made.max())[:10],
-    }
 
 
 def _write(path: Path, tree: dict) -> None:

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from ..benchmarks.sprites import sprites
-from ..chapters import mistakes
+from ..chapters import ch14_zoo
 from ..errors import StudyError
 from ..metrics.statistics import share
 from ..models.weights import parameters, weight_files
@@ -106,7 +106,7 @@ def write(data: Path | None = None) -> Path:
     rows = rows[rows.model.isin(list(models))] if len(rows) else rows
     if len(rows):
         table["small"] = small.compare(rows)
-        table["mistakes"] = mistakes.summary(mistakes.wrong(rows, sprites()))
+        table["mistakes"] = ch14_zoo.mistakes_summary(ch14_zoo.wrong(rows, sprites()))
     for name in models:
         short = name.removeprefix("mini/")
         if about[name]["size"]:

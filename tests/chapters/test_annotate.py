@@ -19,7 +19,7 @@ import pytest
 from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.chapters import annotate
 from lvlm_study.chapters.annotate import Session, Task
-from lvlm_study.chapters.ch10_attention import control_map
+from lvlm_study.chapters.compare import control_map
 from lvlm_study.errors import StudyError
 from lvlm_study.sweep.stored import enlarged, stored_maps
 

@@ -12,13 +12,7 @@ import pandas as pd
 import pytest
 
 from lvlm_study.benchmarks import load_benchmark
-from lvlm_study.chapters import (
-    attention_charts,
-    correctness_charts,
-    focus_cases,
-    focus_charts,
-    focus_summaries,
-)
+from lvlm_study.chapters import ch06_focus, ch10_attention
 from lvlm_study.chapters import ch07_correctness as correctness
 from lvlm_study.heatmaps.names import PAPER_METHOD
 from lvlm_study.scenes import scenes
@@ -43,16 +37,16 @@ def lit(item, number):
 
 def test_objects_under_a_map(item):
     things = item.extra["scene"].objects
-    found = focus_cases.under_the_map(lit(item, 1), item.extra["scene"])
+    found = ch06_focus.under_the_map(lit(item, 1), item.extra["scene"])
     assert found[0] == (f"{things[1].color} {things[1].name}", pytest.approx(1))
-    assert focus_cases.off_the_evidence(lit(item, 1), item) == pytest.approx(1)
-    assert focus_cases.off_the_evidence(lit(item, 2), item) == pytest.approx(0)
+    assert ch06_focus.off_the_evidence(lit(item, 1), item) == pytest.approx(1)
+    assert ch06_focus.off_the_evidence(lit(item, 2), item) == pytest.approx(0)
 
 
 def test_half_of_the_mass_off_the_evidence(item):
     one, two = lit(item, 1), lit(item, 2)
     mixed = one / one.sum() + two / two.sum()
-    assert focus_cases.off_the_evidence(mixed, item) == pytest.approx(0.5, abs=1e-4)
+    assert ch06_focus.off_the_evidence(mixed, item) == pytest.approx(0.5, abs=1e-4)
 
 
 def scene(*names):
@@ -61,19 +55,19 @@ def scene(*names):
 
 def test_names_are_found_once_and_only_when_told_apart():
     text = "A red cat and a red bus and a red catfish."
-    assert focus_cases.named_objects(text, scene("bus", "cat", "fish")) == [
+    assert ch06_focus.named_objects(text, scene("bus", "cat", "fish")) == [
         (1, (6, 9)),
         (0, (20, 23)),
     ]
-    assert focus_cases.named_objects(text, scene("cat", "cat")) == []
-    assert focus_cases.named_objects("a cat, a cat", scene("cat")) == []
+    assert ch06_focus.named_objects(text, scene("cat", "cat")) == []
+    assert ch06_focus.named_objects("a cat, a cat", scene("cat")) == []
 
 
 def test_distinct_scenes():
     items = [
         SimpleNamespace(extra={"scene": scene(*n)}) for n in (("a", "a"), ("a", "b"), "abcdef")
     ]
-    assert focus_cases.distinct(items) == [items[1]]
+    assert ch06_focus.distinct(items) == [items[1]]
 
 
 def maps(item, other):
@@ -94,9 +88,9 @@ def maps(item, other):
 def test_wrong_answers_and_the_contact_sheet(item):
     other = next(i for i in load_benchmark("sprites") if i.id != item.id)
     items, frame = {item.id: item, other.id: other}, maps(item, other)
-    wrong = focus_cases.wrong_answers(frame, items)
+    wrong = ch06_focus.wrong_answers(frame, items)
     assert wrong["item"].tolist() == [item.id] and wrong.off.tolist() == pytest.approx([1])
-    sheet = focus_charts.contact_sheet(frame, items)
+    sheet = ch06_focus.contact_sheet(frame, items)
     assert sheet.count("<img") == 4 and sheet.count("alt=") == 4
     assert (
         "model=m&amp;method=igos%5Bpreset%3Dpaper%5D&amp;item=" + item.id.replace("/", "%2F")
@@ -107,17 +101,17 @@ def test_wrong_answers_and_the_contact_sheet(item):
 
 def test_no_wrong_answer_is_a_table_without_lines(item):
     frame = maps(item, item).assign(verdict="correct")
-    found = focus_cases.wrong_answers(frame, {item.id: item})
+    found = ch06_focus.wrong_answers(frame, {item.id: item})
     assert found.empty and "off" in found
-    assert focus_charts.wrong_figure(found, frame, {}).axes
+    assert ch06_focus.wrong_figure(found, frame, {}).axes
 
 
 def test_bars_add_up_to_all_items(item):
     rows = correctness.sorted_rows(maps(item, item))
-    ax = correctness_charts.quadrant_figure(rows).axes[0]
+    ax = correctness.quadrant_figure(rows).axes[0]
     widths = [[bar.get_width() for bar in bars] for bars in ax.containers]
     assert np.sum(widths) == pytest.approx(100)
-    table = correctness_charts.quadrant_table(rows)
+    table = correctness.quadrant_table(rows)
     assert table.n.tolist() == [2] and table["wrong, on"].tolist() == [1]
 
 
@@ -129,7 +123,7 @@ def test_the_paper_s_rows_stand_below_ours():
     paper = pd.DataFrame(
         {"model": ["X"], "soft_iou": [0.01], "rank_corr": [-0.2], "rank_corr_pm": [0.1]}
     )
-    table = attention_charts.attention_table(rows, paper)
+    table = ch10_attention.attention_table(rows, paper)
     assert table["rank correlation"].tolist() == pytest.approx([0.2, -0.2])
     assert table["to"].iloc[1] == pytest.approx(-0.1) and table.n.tolist() == [2, None]
 
@@ -138,9 +132,9 @@ def test_pairs_that_no_test_could_tell_apart_are_counted():
     """Three pairs: 2 / 2^n times three is 0.012 for n = 9, and 0.38 for n = 4."""
     found = {"a": (9, 0.012), "b": (4, 0.4), "c": (9, 1.0)}
     pairs = {name: {"n": n, "p_holm": p} for name, (n, p) in found.items()}
-    told = focus_summaries.between_all(pairs)
+    told = ch06_focus.between_all(pairs)
     assert told == {"pairs": 3, "clear": 1, "least": 0.012, "hopeless": 1}
-    assert focus_summaries.between_all({})["pairs"] == 0
+    assert ch06_focus.between_all({})["pairs"] == 0
 
 
 def test_index_of_maps_against_that_of_random_maps():
@@ -148,5 +142,5 @@ def test_index_of_maps_against_that_of_random_maps():
         {"item": list("abc") * 2, "method": [PAPER_METHOD] * 3 + ["random"] * 3}
         | {"composition": [0.1, 0.2, 0.3, -0.5, 0.0, 0.9]}
     )
-    assert focus_summaries.against_random(rows) == {"n": 3, "correlation": pytest.approx(1)}
-    assert focus_summaries.against_random(rows[:3])["correlation"] is None
+    assert ch06_focus.against_random(rows) == {"n": 3, "correlation": pytest.approx(1)}
+    assert ch06_focus.against_random(rows[:3])["correlation"] is None

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lvlm_study.chapters import plots as method_charts
+from lvlm_study.chapters import ch02_methods, ch03_ablations, ch04_truth, ch05_cost
 
 EIGHT = [0.6, 0.7, 0.8, 0.9, 0.6, 0.7, 0.8, 0.9]
 GAPS = {"igos": EIGHT, "gae": [g - 0.5 for g in EIGHT], "random": [0.1, -0.1] * 4}
@@ -40,28 +40,28 @@ def empty(figure) -> bool:
 
 def test_nothing_run_is_said_and_does_not_fail():
     nothing = pd.DataFrame()
-    for draw in (method_charts.gap_figure, method_charts.difference_figure):
+    for draw in (ch02_methods.gap_figure, ch02_methods.difference_figure):
         assert empty(draw(nothing))
     for draw in (
-        method_charts.tests_figure,
-        method_charts.ablation_figure,
-        method_charts.weights_figure,
-        method_charts.before_after_figure,
-        method_charts.evidence_figure,
-        method_charts.cost_figure,
-        method_charts.flag_figure,
-        method_charts.flag_by_method_figure,
+        ch02_methods.tests_figure,
+        ch03_ablations.ablation_figure,
+        ch03_ablations.weights_figure,
+        ch03_ablations.before_after_figure,
+        ch04_truth.evidence_figure,
+        ch05_cost.cost_figure,
+        ch05_cost.flag_figure,
+        ch05_cost.flag_by_method_figure,
     ):
         assert empty(draw(nothing, *WHERE)), draw.__name__
         assert empty(draw(frames.maps(GAPS), "mini/b", "sprites")), draw.__name__
-    assert empty(method_charts.effect_figure(nothing, nothing))
-    assert empty(method_charts.agreement_figure(frames.maps(GAPS), nothing, *WHERE))
-    assert empty(method_charts.contact_sheet(None, "mini/a", {}, "attribute"))
-    assert empty(method_charts.cascade_figure(nothing))
+    assert empty(ch04_truth.effect_figure(nothing, nothing))
+    assert empty(ch04_truth.agreement_figure(frames.maps(GAPS), nothing, *WHERE))
+    assert empty(ch02_methods.contact_sheet(None, "mini/a", {}, "attribute"))
+    assert empty(ch05_cost.cascade_figure(nothing))
 
 
 def test_gaps_best_on_top_with_rings_at_the_mirror():
-    ax = method_charts.gap_figure(frames.maps(GAPS)).axes[0]
+    ax = ch02_methods.gap_figure(frames.maps(GAPS)).axes[0]
     assert labels(ax) == ["iGOS", "T-MM", "Random map"]
     assert points(ax) == pytest.approx([0.75, 0.25, 0.0], abs=1e-9)
     rings = [line for line in ax.lines if line.get_markerfacecolor() == "none"][-1]
@@ -69,7 +69,7 @@ def test_gaps_best_on_top_with_rings_at_the_mirror():
 
 
 def test_differences_to_igos():
-    ax = method_charts.difference_figure(frames.maps(GAPS)).axes[0]
+    ax = ch02_methods.difference_figure(frames.maps(GAPS)).axes[0]
     assert labels(ax) == ["T-MM", "Random map"]
     assert points(ax) == pytest.approx([0.5, 0.75])
 
@@ -77,16 +77,16 @@ def test_differences_to_igos():
 def test_ablations_stand_under_their_heading():
     gaps = {"igos[preset=paper]": EIGHT, "igos++[preset=paper]": EIGHT}
     gaps |= {"igos[tokens=all,preset=paper]": [g - 0.25 for g in EIGHT]}
-    ax = method_charts.ablation_figure(frames.maps(gaps), *WHERE).axes[0]
+    ax = ch03_ablations.ablation_figure(frames.maps(gaps), *WHERE).axes[0]
     assert labels(ax) == ["which tokens are explained", "all", "one mask or two", "iGOS++"]
     assert points(ax) == pytest.approx([-0.25, 0.0])
     assert [label.get_fontweight() for label in ax.get_yticklabels()][:2] == ["bold", "normal"]
 
 
 def test_share_below():
-    found = method_charts.share_below(np.array([[0.0, 0.0], [0.0, 3.0]]))
+    found = ch02_methods.share_below(np.array([[0.0, 0.0], [0.0, 3.0]]))
     assert found.tolist() == [[0, 0], [0, 1]]
-    assert method_charts.share_below(np.array([[1.0, 2, 3]])).tolist() == [[0, 0.5, 1]]
+    assert ch02_methods.share_below(np.array([[1.0, 2, 3]])).tolist() == [[0, 0.5, 1]]
 
 
 def test_nobody_picks_the_item_of_the_sheet():
@@ -95,13 +95,13 @@ def test_nobody_picks_the_item_of_the_sheet():
     stored = pd.DataFrame(pairs, columns=["item", "method"])
     stored = stored.assign(model="mini/a", category="attribute", status="ok")
     stored["saliency"] = [np.ones((2, 2))] * len(stored)
-    assert method_charts.shared_item(stored, "mini/a", "attribute") == "i1"
-    assert method_charts.shared_item(stored, "mini/a", "spatial") is None
+    assert ch02_methods.shared_item(stored, "mini/a", "attribute") == "i1"
+    assert ch02_methods.shared_item(stored, "mini/a", "spatial") is None
 
 
 def test_cost_is_drawn_at_its_seconds():
     seconds = {"igos": [2.0] * 8, "gae": [0.5] * 8, "random": [0.1] * 8}
-    ax = method_charts.cost_figure(frames.maps(GAPS, seconds=seconds), *WHERE).axes[0]
+    ax = ch05_cost.cost_figure(frames.maps(GAPS, seconds=seconds), *WHERE).axes[0]
     assert points(ax) == [0.5, 2.0]
     assert [text.get_text() for text in ax.texts] == ["T-MM", "iGOS"]
 
@@ -112,5 +112,5 @@ def test_the_cascade_takes_means_by_stage():
         + [("igos", "weights", "vision", 0.0), ("igos", "seeds", "", 0.9)],
         columns=["method", "check", "stage", "value"],
     )
-    ax = method_charts.cascade_figure(rows).axes[0]
+    ax = ch05_cost.cascade_figure(rows).axes[0]
     assert ax.lines[0].get_ydata().tolist() == [0.75, 0.0]

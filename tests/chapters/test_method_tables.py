@@ -11,6 +11,7 @@ from lvlm_study.chapters import ch02_methods as method_tables
 from lvlm_study.chapters import ch03_ablations as ablation_tables
 from lvlm_study.chapters import ch04_truth as truth_tables
 from lvlm_study.chapters import ch05_cost as cost_tables
+from lvlm_study.chapters import compare
 from lvlm_study.heatmaps import names as method_names
 from lvlm_study.metrics.plausibility import plausibility, rank_correlation, soft_iou
 from lvlm_study.paths import data_dir
@@ -49,15 +50,15 @@ def test_rows_of_one_test_and_the_failures_once():
     failed = frames.maps({"igos": [0.0]}, status={("igos", 0): "error"}).assign(item="z")
     failed = failed.assign(units=None, fill=None)
     variant = frames.maps({"igos[l2=1]": EIGHT})
-    found = method_tables.rows_of(pd.concat([good, other, failed, variant]))
+    found = compare.rows_of(pd.concat([good, other, failed, variant]))
     assert len(found) == 25 and set(found.method) == {"igos", "gae", "random"}
-    assert len(method_tables.rows_of(pd.concat([good, variant]), variants=True)) == 32
+    assert len(compare.rows_of(pd.concat([good, variant]), variants=True)) == 32
     stand_in = frames.maps({"eagle[regions=32]": EIGHT})
-    assert "eagle[regions=32]" in set(method_tables.rows_of(pd.concat([good, stand_in])).method)
+    assert "eagle[regions=32]" in set(compare.rows_of(pd.concat([good, stand_in])).method)
 
 
 def test_a_table_from_before_fills_was_blur():
-    assert len(method_tables.rows_of(frames.maps(GAPS).drop(columns="fill"))) == 24
+    assert len(compare.rows_of(frames.maps(GAPS).drop(columns="fill"))) == 24
 
 
 # --- Table 1
@@ -65,9 +66,9 @@ def test_a_table_from_before_fills_was_blur():
 
 def test_scores_by_hand():
     status = {("igos", 0): "no_crucial_tokens", ("igos", 1): "constant"}
-    table = method_tables.method_scores(
-        method_tables.rows_of(frames.maps(GAPS, status=status))
-    ).set_index("method")
+    table = compare.method_scores(compare.rows_of(frames.maps(GAPS, status=status))).set_index(
+        "method"
+    )
     row = table.loc["igos"]
     assert row[["n", "skipped", "silent"]].tolist() == [7, 1, 1]
     assert row.gap == pytest.approx(sum(EIGHT[2:]) / 7)  # the silent map counts as chance, 0
@@ -77,7 +78,7 @@ def test_scores_by_hand():
 
 
 def test_turning_over_exchanges_the_scores_and_their_ends():
-    table = method_tables.method_scores(frames.maps(GAPS))
+    table = compare.method_scores(frames.maps(GAPS))
     turned = method_tables.both_ways(table)
     assert turned.deletion.tolist() == table.insertion.tolist()
     assert turned.insertion_low.tolist() == table.deletion_low.tolist()
@@ -88,10 +89,19 @@ def test_turning_over_exchanges_the_scores_and_their_ends():
 def test_models_without_rivals_are_left_out_of_the_long_tables():
     many, few = frames.maps({m: 2 * v for m, v in GAPS.items()}, model="mini/z"), frames.maps(GAPS)
     alone = frames.maps({"igos": EIGHT, "random": [0.0] * 8}, model="mini/c")
-    frame = method_tables.rows_of(pd.concat([few, alone, many]))
-    assert [keys[0] for keys, _ in method_tables.with_rivals(frame)] == ["mini/z", "mini/a"]
-    alone = method_tables.with_rivals(method_tables.rows_of(alone))
+    frame = compare.rows_of(pd.concat([few, alone, many]))
+    found = compare.with_rivals(frame)
+    assert [keys[0] for keys, _ in found] == ["mini/a", "mini/z"]
+    assert [keys[0] for keys, _ in compare.most_items_first(found)] == ["mini/z", "mini/a"]
+    alone = compare.with_rivals(compare.rows_of(alone))
     assert [keys[0] for keys, _ in alone] == ["mini/c"]
+
+
+def test_two_settings_of_igos_are_no_rivals():
+    two = {"igos": EIGHT, "igos[preset=paper]": EIGHT, "random": [0.0] * 8}
+    frame = compare.rows_of(pd.concat([frames.maps(GAPS), frames.maps(two, model="mini/c")]))
+    assert set(frame[frame.model == "mini/c"].method) == set(two)
+    assert [keys[0] for keys, _ in compare.with_rivals(frame)] == ["mini/a"]
 
 
 def test_the_papers_table_by_hand():
@@ -123,7 +133,7 @@ def test_table1_has_ours_and_theirs():
 
 def test_paired_differences_to_igos():
     """Every difference is 0.5; of the 256 signings two are as far out: p = 2 / 256."""
-    table = method_tables.against(frames.maps(GAPS)).set_index("method")
+    table = compare.against(frames.maps(GAPS)).set_index("method")
     assert table.difference["gae"] == pytest.approx(0.5)
     assert table.p["gae"] == pytest.approx(2 / 256)
     assert table.p_holm["gae"] == pytest.approx(2 * 2 / 256)  # two comparisons
@@ -132,27 +142,27 @@ def test_paired_differences_to_igos():
 
 def test_best_and_those_that_are_not_clearly_worse():
     gaps = GAPS | {"tam": [g + (-1) ** n * 0.2 - 0.01 for n, g in enumerate(EIGHT)]}
-    found = method_tables.best_of(frames.maps(gaps))
+    found = compare.best_of(frames.maps(gaps))
     assert (found["title"], found["second"]) == ("iGOS", "TAM")
     assert found["lead"]["difference"] == pytest.approx(0.01)
-    assert found["lead"]["verdict"] == method_tables.UNCLEAR
+    assert found["lead"]["verdict"] == compare.UNCLEAR
     assert found["not_clearly_worse"] == "TAM"
 
 
 def test_a_method_on_few_items_cannot_win():
     gaps = GAPS | {"rise": [1.0, 1.0, 1.0]}
-    assert method_tables.ranked(frames.maps(gaps)) == ["igos", "gae"]
-    assert method_tables.best_of(frames.maps(gaps))["title"] == "iGOS"
+    assert compare.ranked(frames.maps(gaps)) == ["igos", "gae"]
+    assert compare.best_of(frames.maps(gaps))["title"] == "iGOS"
 
 
 def test_who_is_best_is_asked_on_the_same_items():
     """rise has the six easy items only: above igos by its own mean, below it on the same items."""
     gaps = GAPS | {"igos": [0.9] * 6 + [0.1] * 2, "rise": [0.8] * 6}
     frame = frames.maps(gaps)
-    own = method_tables.method_scores(frame).set_index("method").gap
+    own = compare.method_scores(frame).set_index("method").gap
     assert own["rise"] > own["igos"] == pytest.approx(0.7)
-    assert method_tables.ranked(frame) == ["igos", "rise", "gae"]
-    found = method_tables.best_of(frame)
+    assert compare.ranked(frame) == ["igos", "rise", "gae"]
+    found = compare.best_of(frame)
     assert (found["title"], found["n"], found["apart"]) == ("iGOS", 6, "none")
     assert found["same"]["igos"]["value"] == found["gap"]["value"] == pytest.approx(0.9)
     assert found["lead"]["difference"] == pytest.approx(0.1)
@@ -161,12 +171,12 @@ def test_who_is_best_is_asked_on_the_same_items():
 
 
 def test_a_short_row_stands_apart_and_a_long_one_shuts_nobody_out():
-    found = method_tables.best_of(frames.maps(GAPS | {"rise": [1.0, 1.0, 1.0]}))
+    found = compare.best_of(frames.maps(GAPS | {"rise": [1.0, 1.0, 1.0]}))
     assert found["apart"].startswith("RISE (iGOS minus RISE: −0.30 [")  # .6 .7 .8 against 1
     assert found["apart"].endswith("], n = 3)") and found["n"] == 8
     long = frames.maps(GAPS | {"igos": EIGHT * 3})
-    assert method_tables.ranked(long) == ["igos", "gae"]
-    assert method_tables.same_items(long).groupby("method").size().tolist() == [8, 8, 8]
+    assert compare.ranked(long) == ["igos", "gae"]
+    assert compare.same_items(long).groupby("method").size().tolist() == [8, 8, 8]
 
 
 def test_the_best_of_many_equals_is_not_clearly_best():
@@ -177,7 +187,7 @@ def test_the_best_of_many_equals_is_not_clearly_best():
     for seed in range(40):
         noise = np.random.default_rng(seed).normal(size=(11, 12))
         names = [f"m{k}" for k in range(11)]
-        told = method_tables.best_of(frames.maps(dict(zip(names, noise.tolist(), strict=True))))
+        told = compare.best_of(frames.maps(dict(zip(names, noise.tolist(), strict=True))))
         wrong += len(told["not_clearly_worse"].replace(" and ", ", ").split(", ")) < 10
     assert wrong <= 4
 
@@ -196,7 +206,7 @@ def test_other_tests_are_read_in_probability():
     raw = {"igos": [0.5] * 8, "gae": [0.25] * 8, "random": [0.0] * 8}
     odd = GAPS | {"gae": [9.0] + [0.0] * 7}
     both = [frames.maps(GAPS, gap_raw=raw), frames.maps(odd, fill="mean", gap_raw=raw)]
-    tables = method_tables.other_tests(pd.concat(both), "mini/a", "sprites")
+    tables = compare.other_tests(pd.concat(both), "mini/a", "sprites")
     assert tables["grid, mean"]["gae"].mean() == 0.25
     told = method_tables.methods_summary(pd.concat(both))["mini/a"]["sprites"]["tests"]
     assert told["grid, mean"]["largest"] == 9.0 and told["grid, mean"]["best"] == "iGOS"
@@ -231,14 +241,14 @@ def test_agreement_of_ranks():
     one = pd.DataFrame(
         {"a": [3.0, 4, 5], "b": [2.0, 2, 2], "c": [1.0, 0, 1], "d": [np.nan, 9, np.nan]}
     )
-    same = method_tables.rank_agreement(one, 10 * one)
+    same = compare.rank_agreement(one, 10 * one)
     assert same == {"value": 1.0, "low": 1.0, "high": 1.0, "methods": 3, "n": 3}
-    assert method_tables.rank_agreement(one, -one)["value"] == pytest.approx(-1.0)
-    assert method_tables.rank_agreement(one[["a", "b"]], one)["value"] is None
+    assert compare.rank_agreement(one, -one)["value"] == pytest.approx(-1.0)
+    assert compare.rank_agreement(one[["a", "b"]], one)["value"] is None
 
 
 def test_resampled_means():
-    found = method_tables.means(pd.DataFrame({"a": [1.0, 3.0], "b": [5.0, 5.0]}), draws=100)
+    found = compare.means(pd.DataFrame({"a": [1.0, 3.0], "b": [5.0, 5.0]}), draws=100)
     assert found[0].tolist() == [2.0, 5.0]
     assert set(found[1:, 0]) == {1.0, 2.0, 3.0} and set(found[:, 1]) == {5.0}
 
@@ -440,7 +450,7 @@ def test_evidence_as_large_as_the_picture_is_left_out():
 
 
 def test_chance_levels():
-    frame = truth_tables.with_evidence(truth_frame())
+    frame = compare.with_evidence(truth_frame())
     assert truth_tables.chance_of(frame, "auc") == 0.5
     assert truth_tables.chance_of(frame, "pointing") == pytest.approx(0.1)
     assert truth_tables.chance_of(frame, "iou_max") == pytest.approx(0.25)  # the random map's
@@ -476,7 +486,7 @@ def test_a_constant_map_overlaps_as_a_map_of_ones_does():
     evidence = np.zeros((10, 10), bool)
     evidence[:2, :5] = True
     frame = truth_frame().assign(status="constant", evidence_area=0.1)
-    row = method_tables.as_chance(frame).iloc[0]
+    row = compare.as_chance(frame).iloc[0]
     ones = plausibility(np.ones((10, 10)), evidence)
     assert row.iou_max == pytest.approx(soft_iou(np.ones((10, 10)), evidence, "max"))
     assert row.iou_sum == pytest.approx(soft_iou(np.ones((10, 10)), evidence, "sum"))

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lvlm_study.benchmarks.base import Item
-from lvlm_study.chapters import summaries
+from lvlm_study.chapters import compare, summaries
 from lvlm_study.errors import StudyError
 from lvlm_study.paths import data_dir
 from lvlm_study.sweep import results
@@ -52,7 +52,7 @@ def test_members_made_for_other_questions_have_no_say():
     """The misled model needs no picture of the scene; it must not empty the filter."""
     misled = table().assign(model="mini/llava-1.5-shortcut", total_drop=0.0)
     frame = pd.concat([table(), misled])
-    tables = summaries.Tables("unused")
+    tables = compare.Tables("unused")
     tables.__dict__["reliance"] = frame
     tables.origin = lambda rows: {}
     found = summaries.filter_file(tables)["benchmarks"]["toy"]

@@ -9,7 +9,6 @@ from safetensors.torch import save_file
 
 from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.chapters import ch14_zoo as zoo_page
-from lvlm_study.chapters import mistakes
 from lvlm_study.errors import StudyError
 from lvlm_study.sweep import results
 from lvlm_study.zoo import accuracy, card, small, times
@@ -199,18 +198,20 @@ def test_mistakes_by_hand():
             ("b", counting[1], "correct"),
         ]
     )
-    bad = mistakes.wrong(pd.concat([rows, rows]), items)  # a row a baseline: counted once
+    bad = zoo_page.wrong(pd.concat([rows, rows]), items)  # a row a baseline: counted once
     assert list(bad.model) == ["a", "b"] and list(bad.missed_by) == [2, 2]
-    found = mistakes.summary(bad.assign(truth=["There are three cats.", "There are four cats."]))
+    found = zoo_page.mistakes_summary(
+        bad.assign(truth=["There are three cats.", "There are four cats."])
+    )
     assert (found["wrong"], found["items"], found["shared"]) == (2, 1, 1)
     assert (found["hardest"], found["counts"], found["off_by_one"]) == ("counting", 2, 1)
     assert found["off_by_one_by_chance"] == pytest.approx(50)  # 2 of 3 for three, 1 of 3 for four
-    assert mistakes.summary(bad[:0]) == {"wrong": 0, "items": 0, "shared": 0, "counts": 0}
+    assert zoo_page.mistakes_summary(bad[:0]) == {"wrong": 0, "items": 0, "shared": 0, "counts": 0}
 
 
 def test_numbers_in_answers():
-    assert mistakes.number("There are three cats.") == 3 and mistakes.number("Four") == 4
-    assert mistakes.number("There is no cat.") is None
+    assert zoo_page.count_said("There are three cats.") == 3 and zoo_page.count_said("Four") == 4
+    assert zoo_page.count_said("There is no cat.") is None
 
 
 def test_examples_are_of_different_kinds_first():
@@ -253,7 +254,7 @@ def test_figures_show_every_member(committed):
     axes = zoo_page.curve_figure(zoo).axes
     assert len(axes) == 6 and len(axes[0].lines) == len(zoo["models"])
     figure = zoo_page.failure_figure(rows, load_benchmark("sprites"), each=2)
-    failing = set(mistakes.wrong(rows, load_benchmark("sprites")).model)
+    failing = set(zoo_page.wrong(rows, load_benchmark("sprites")).model)
     shown = {name for name in failing if "-seed" not in name}
     assert len(figure.axes) == 2 * len(shown) < 2 * len(failing)
     assert all("✗" in ax.get_title() for ax in figure.axes if ax.images)

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from lvlm_study.chapters import ch08_scale as t
+from lvlm_study.chapters import ch09_architecture as charts
+from lvlm_study.chapters import compare
 from lvlm_study.paths import data_dir
 
 ITEMS = 24
@@ -118,7 +120,7 @@ def test_a_lone_size_is_left_out_of_what_is_pooled():
 
 
 def test_architectures_over_two_sizes():
-    tree = t.architecture_summary(tables(*SIX))
+    tree = charts.architecture_summary(tables(*SIX))
     assert (tree["size"], tree["models"], tree["architectures"]) == ("l", 3, 3)
     over = tree["over_sizes"]
     assert (over["sizes"], over["models"]) == ("m, l", 6)
@@ -127,7 +129,7 @@ def test_architectures_over_two_sizes():
     assert over["mixed"]["training_sd"] is not None and tree["mixed"]["training_sd"] is None
     assert len(t.mixed_rows(over)) == 5 and len(t.mixed_rows(None)) == 1
     assert len(tree["matrix"]) == 6 and tree["relations"]["other size"]["pairs"] == 3
-    assert t.architecture_summary(tables(*SIX[:3]))["over_sizes"] is None
+    assert charts.architecture_summary(tables(*SIX[:3]))["over_sizes"] is None
 
 
 def test_answers_are_compared_on_all_items():
@@ -150,7 +152,7 @@ def paper(tree: dict) -> tuple:
 
 
 def test_architectures_with_one_training_each():
-    tree = t.architecture_summary(tables(SMALL, LARGE, OTHER))
+    tree = charts.architecture_summary(tables(SMALL, LARGE, OTHER))
     assert (tree["models"], tree["architectures"], tree["trained_twice"]) == (2, 2, 0)
     assert tree["mixed"]["training_sd"] is None
     effect = tree["mixed"]["effects"]["cambrian"]
@@ -165,7 +167,7 @@ def test_architectures_with_one_training_each():
 
 def test_two_trainings_count_as_such():
     again = ("mini/llava-1.5-seed1", 0.5, 1)
-    tree = t.architecture_summary(tables(LARGE, again, OTHER))
+    tree = charts.architecture_summary(tables(LARGE, again, OTHER))
     assert tree["trained_twice"] == 1 and tree["mixed"]["training_sd"] is not None
     assert "other training" in tree["relations"]
 
@@ -177,13 +179,16 @@ def test_the_ceiling_compares_settings_of_one_model():
     tree = t.scale_summary(made)
     assert tree["ceiling"]["igos[noise=0,preset=paper]"]["value"] == pytest.approx(1)
     assert tree["ceiling_spans"] == pytest.approx({"least": 1, "most": 1})
-    assert t.spanned({}) == {}
-    assert t.spanned({"a": {"value": 0.2}, "b": {"value": 0.7}}) == {"least": 0.2, "most": 0.7}
+    assert compare.spanned({}) == {}
+    assert compare.spanned({"a": {"value": 0.2}, "b": {"value": 0.7}}) == {
+        "least": 0.2,
+        "most": 0.7,
+    }
 
 
 def test_trees_are_json_and_make_tables():
     made = tables(SMALL, LARGE, OTHER)
-    scale, architecture = t.scale_summary(made), t.architecture_summary(made)
+    scale, architecture = t.scale_summary(made), charts.architecture_summary(made)
     table4, _, scalars = paper(scale)
     json.dumps([scale, architecture], allow_nan=False)
     units = t.paper_units(table4, architecture, scalars, "vision_arch")
@@ -199,7 +204,7 @@ def test_figures_show_every_row():
     matplotlib.use("Agg")
     from lvlm_study.chapters import ch09_architecture as charts
 
-    tree = t.architecture_summary(tables(SMALL, LARGE, OTHER))
+    tree = charts.architecture_summary(tables(SMALL, LARGE, OTHER))
     labels = [text.get_text() for text in charts.relation_figure(tree).axes[0].get_yticklabels()]
     assert labels == list(tree["relations"])
     rows = charts.gap_figure(tree).axes[0].get_yticklabels()
@@ -212,11 +217,11 @@ def test_figures_show_every_row():
 
 
 def test_one_model_is_no_comparison():
-    tree = t.architecture_summary(tables(LARGE))
+    tree = charts.architecture_summary(tables(LARGE))
     assert tree["pairs"] == [] and tree["mixed"] is None and tree["permutation"]["p"] is None
     assert len(t.relation_rows(tree)) == 1 and len(t.mixed_rows(tree)) == 1
 
 
 def test_nothing_run_is_no_file():
     empty = SimpleNamespace(maps=pd.DataFrame(), reliance=pd.DataFrame())
-    assert t.scale_summary(empty) == t.architecture_summary(empty) == {}
+    assert t.scale_summary(empty) == charts.architecture_summary(empty) == {}

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lvlm_study.chapters import audit_verdicts as v
 from lvlm_study.chapters import ch11_audit as audit
+from lvlm_study.chapters import compare
 from lvlm_study.paths import data_dir
 
 TABLE1 = pd.read_csv(data_dir() / "paper" / "table1.csv")
@@ -146,14 +146,14 @@ def test_without_the_branch_fine_detail_is_not_seen():
 
 
 def test_six_models_cannot_give_the_papers_p():
-    tests = audit.table4_tests(TABLE4, "vision_arch", "vision")
+    tests = compare.table4_tests(TABLE4, "vision_arch", "vision")
     assert (tests.models == 6).all() and (tests.smallest > 0.0008).all()
     assert (tests["rank"] > 0.2).all() and (tests.anova < 0.01).all()
 
 
 def test_three_sizes_of_two_families_can_never_be_significant():
     """6! / (2! 2! 2!) = 90 ways, of which the 6 that only rename the groups tie."""
-    tests = audit.table4_tests(audit.with_factors(TABLE4), "llm_scale", "step")
+    tests = compare.table4_tests(compare.with_factors(TABLE4), "llm_scale", "step")
     assert tests.smallest.to_numpy() == pytest.approx(6 / 90)
 
 
@@ -196,56 +196,56 @@ def reliance() -> pd.DataFrame:
 
 
 def of(tree, claim: str) -> str:
-    table = v.verdicts(tree)
+    table = audit.verdicts(tree)
     (found,) = table.verdict[table.claim.str.contains(claim)]
     return found
 
 
 def test_verdicts_follow_the_numbers():
-    tree = v.audit_summary(maps(), reliance())
-    assert of(tree, "maps beat") == v.ZOO and of(tree, "released sum") == v.HOLDS
-    assert of(tree, "T-MM misleads") == of(tree, "LLaVA-OV") == v.NOT
-    assert of(tree, "Grad-CAM misleads") == v.OPEN  # not run
-    behind = v.audit_summary(maps(igos=0.2), reliance())
-    assert of(behind, "maps beat") == v.NOT
-    below = v.audit_summary(maps(gae=-0.5), reliance())
-    assert of(below, "T-MM misleads") == v.ZOO and of(below, "LLaVA-OV") == v.OPEN
+    tree = audit.audit_summary(maps(), reliance())
+    assert of(tree, "maps beat") == audit.ZOO and of(tree, "released sum") == audit.HOLDS
+    assert of(tree, "T-MM misleads") == of(tree, "LLaVA-OV") == audit.NOT
+    assert of(tree, "Grad-CAM misleads") == audit.OPEN  # not run
+    behind = audit.audit_summary(maps(igos=0.2), reliance())
+    assert of(behind, "maps beat") == audit.NOT
+    below = audit.audit_summary(maps(gae=-0.5), reliance())
+    assert of(below, "T-MM misleads") == audit.ZOO and of(below, "LLaVA-OV") == audit.OPEN
 
 
 def found(tree, claim: str) -> str:
-    table = v.verdicts(tree)
+    table = audit.verdicts(tree)
     return table["what we found"][table.claim.str.contains(claim)].item()
 
 
 def test_what_was_found_is_told_with_its_n():
-    tree = v.audit_summary(maps(), reliance())
+    tree = audit.audit_summary(maps(), reliance())
     told = found(tree, "maps beat")
     assert "4 of 4 pairs" in told and "2 of 2 T-MM, 2 of 2 IIA" in told and "n = 20 to 20" in told
     assert found(tree, "rest on the picture").endswith("llava-1.5 0 (0) % (n = 4 each)")
     assert found(tree, "people do not").endswith(
         "llava-1.5 0.40 [0.40, 0.40], n = 20; llava-ov 0.40 [0.40, 0.40], n = 20"
     )
-    smaller = v.audit_summary(maps(models=("mini/llava-1.5", "mini/llava-1.5-m")), reliance())
+    smaller = audit.audit_summary(maps(models=("mini/llava-1.5", "mini/llava-1.5-m")), reliance())
     assert "llava-1.5-m" not in found(smaller, "people do not")
 
 
 def test_grad_cam_below_chance_is_told():
     frame = maps(gae=-0.5).replace({"method": {"gae": "grad_cam"}})
-    assert of(v.audit_summary(frame, reliance()), "Grad-CAM misleads") == v.ZOO
+    assert of(audit.audit_summary(frame, reliance()), "Grad-CAM misleads") == audit.ZOO
 
 
 def test_what_was_not_run_cannot_be_told():
-    tree = v.audit_summary(maps(models=("mini/x",)), reliance())
-    table, counted = v.verdicts(tree), v.counts(tree)
-    assert of(tree, "T-MM misleads") == of(tree, "LLaVA-OV") == v.OPEN
+    tree = audit.audit_summary(maps(models=("mini/x",)), reliance())
+    table, counted = audit.verdicts(tree), audit.counts(tree)
+    assert of(tree, "T-MM misleads") == of(tree, "LLaVA-OV") == audit.OPEN
     assert table["what we found"].str.contains("not run on our llava-1.5").sum() == 2
     assert counted.pop("claims") == len(table) == sum(counted.values()) == 11
 
 
 def test_a_handful_of_items_decides_nothing():
-    tree = v.audit_summary(maps(n=20).query("method != 'gae' or item < 'i13'"), reliance())
+    tree = audit.audit_summary(maps(n=20).query("method != 'gae' or item < 'i13'"), reliance())
     assert tree["rivals"]["mini/llava-1.5"]["gae"]["n"] < 8
-    assert of(tree, "T-MM misleads") == v.OPEN
+    assert of(tree, "T-MM misleads") == audit.OPEN
 
 
 def test_the_l2_rule_reads_variants():
@@ -253,10 +253,10 @@ def test_the_l2_rule_reads_variants():
     large = frame[frame.method == "igos[preset=paper]"].assign(
         method="igos[l2=10,gamma=0.2,preset=paper]"
     )
-    same = v.audit_summary(pd.concat([frame, large]), reliance())
-    assert of(same, "L2") == v.OPEN
-    worse = v.audit_summary(pd.concat([frame, large.assign(gap=0.1)]), reliance())
-    assert of(worse, "L2") == v.ZOO
+    same = audit.audit_summary(pd.concat([frame, large]), reliance())
+    assert of(same, "L2") == audit.OPEN
+    worse = audit.audit_summary(pd.concat([frame, large.assign(gap=0.1)]), reliance())
+    assert of(worse, "L2") == audit.ZOO
     assert "loss in 2 of 2 settings, n = 20: weight 10, decay 0.2 0.72 [0.71, 0.73]" in found(
         worse, "L2"
     )
@@ -265,13 +265,13 @@ def test_the_l2_rule_reads_variants():
 
 def test_the_summary_is_json_and_empty_before_a_run():
     tables = SimpleNamespace(maps=pd.DataFrame(), reliance=pd.DataFrame())
-    assert v.summary(tables) == {}
+    assert audit.summary(tables) == {}
     tables = SimpleNamespace(maps=maps(), reliance=reliance(), origin=lambda frame: {"n": 1})
-    json.dumps(v.summary(tables), allow_nan=False)
+    json.dumps(audit.summary(tables), allow_nan=False)
 
 
 def test_only_the_default_scores_count():
     frame = maps()
     other = frame.assign(fill="mean", gap=-1.0)
-    tree = v.audit_summary(pd.concat([frame, other]), reliance())
+    tree = audit.audit_summary(pd.concat([frame, other]), reliance())
     assert tree["rivals"]["mini/llava-1.5"]["gae"]["gap"]["value"] == pytest.approx(0.32)

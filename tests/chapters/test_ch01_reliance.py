@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from lvlm_study.chapters import ch01_reliance as charts
+from lvlm_study.scenes.questions import CATEGORIES
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +49,7 @@ def test_items_without_a_drop_are_not_counted(frame):
 
 def test_bars_are_as_long_as_the_shares(frame):
     ax = charts.drop_bands(frame).axes[0]
-    row = list(charts.CATEGORIES).index("global")
+    row = list(CATEGORIES).index("global")
     widths = [container[row].get_width() for container in ax.containers]
     assert widths == [25.0, 25.0, 50.0] and ax.containers[2][row].get_x() == 50.0
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lvlm_study.chapters import annotate, judged_maps
+from lvlm_study.chapters import annotate, ch07_correctness
 from lvlm_study.chapters.ch07_correctness import RULES
 from lvlm_study.heatmaps.names import PAPER_METHOD
 from lvlm_study.paths import data_dir
@@ -45,7 +45,7 @@ BOTH = pd.concat([log("x", "ynyy", "ynny"), log("y", "yyyy", "yuyy")])
 
 
 def test_a_choice_meets_its_row_and_the_rules_verdict():
-    said = judged_maps.met(BOTH, STORED).set_index(["annotator", "task"])
+    said = ch07_correctness.met(BOTH, STORED).set_index(["annotator", "task"])
     assert len(said) == 8
     first = said.loc[("x", NUMBERS[0])]
     assert list(first[["method", "item", "covered"]]) == [PAPER_METHOD, "a", "yes"]
@@ -55,13 +55,13 @@ def test_a_choice_meets_its_row_and_the_rules_verdict():
 
 
 def test_choices_about_maps_of_other_results_are_left_out():
-    said = judged_maps.met(BOTH, STORED.iloc[:2])
+    said = ch07_correctness.met(BOTH, STORED.iloc[:2])
     assert set(said.method) == {PAPER_METHOD} and len(said) == 4
-    assert judged_maps.summary(BOTH, STORED.assign(answer="Other.")) == {}
+    assert ch07_correctness.eyes_summary(BOTH, STORED.assign(answer="Other.")) == {}
 
 
 def test_shares_by_method_count_pictures_with_a_region():
-    table = judged_maps.by_method(judged_maps.met(BOTH, STORED)).set_index("method")
+    table = ch07_correctness.by_method(ch07_correctness.met(BOTH, STORED)).set_index("method")
     assert table.pictures.to_dict() == {PAPER_METHOD: 2, "sobel": 1}
     assert table.eye.to_dict() == {PAPER_METHOD: 0.5, "sobel": 0.5}  # yes, no, yes, unsure; no, yes
     assert table.unsure.to_dict() == {PAPER_METHOD: 1, "sobel": 0}
@@ -71,31 +71,31 @@ def test_shares_by_method_count_pictures_with_a_region():
 
 
 def test_the_difference_of_two_methods_and_its_interval():
-    found = judged_maps.apart(judged_maps.met(BOTH, STORED), PAPER_METHOD, "sobel")
+    found = ch07_correctness.judged_apart(ch07_correctness.met(BOTH, STORED), PAPER_METHOD, "sobel")
     assert found["value"] == 0.0 and found["low"] <= 0 <= found["high"]
-    sure = judged_maps.met(log("x", "yyyy", "yyny"), STORED)
-    found = judged_maps.apart(sure, PAPER_METHOD, "sobel")
+    sure = ch07_correctness.met(log("x", "yyyy", "yyny"), STORED)
+    found = ch07_correctness.judged_apart(sure, PAPER_METHOD, "sobel")
     assert (found["value"], found["low"], found["high"]) == (1.0, 1.0, 1.0)
 
 
 def test_a_question_that_was_not_answered_counts_nowhere():
     half = BOTH[~((BOTH.about == "covered") & (BOTH.task == NUMBERS[2]))]  # sobel: "right" only
-    said = judged_maps.met(half, STORED)
+    said = ch07_correctness.met(half, STORED)
     assert said[said.task == NUMBERS[2]].covered.isna().all()
-    table = judged_maps.by_method(said)
+    table = ch07_correctness.by_method(said)
     assert list(table.method) == [PAPER_METHOD] and table.pictures[0] == 2
-    beside = judged_maps.beside_rules(said).set_index(["looker", "beside"])
+    beside = ch07_correctness.beside_rules(said).set_index(["looker", "beside"])
     assert beside.loc[("x", "pointing")].n == 2 and beside.loc[("x", "known answer")].n == 4
 
 
 def test_no_difference_where_one_of_the_methods_was_not_judged():
-    said = judged_maps.met(BOTH, STORED)
-    assert judged_maps.apart(said, PAPER_METHOD, "rise") == {}
-    assert judged_maps.apart(said[said.method == "sobel"], PAPER_METHOD, "sobel") == {}
+    said = ch07_correctness.met(BOTH, STORED)
+    assert ch07_correctness.judged_apart(said, PAPER_METHOD, "rise") == {}
+    assert ch07_correctness.judged_apart(said[said.method == "sobel"], PAPER_METHOD, "sobel") == {}
 
 
 def test_agreement_with_rules_and_known_answers_leaves_unsure_out():
-    table = judged_maps.beside_rules(judged_maps.met(BOTH, STORED))
+    table = ch07_correctness.beside_rules(ch07_correctness.met(BOTH, STORED))
     table = table.set_index(["looker", "beside"])
     assert table.n.to_dict() == {
         ("x", "pointing"): 3, ("x", "mass"): 3, ("x", "known answer"): 4,
@@ -108,7 +108,7 @@ def test_agreement_with_rules_and_known_answers_leaves_unsure_out():
 
 
 def test_summary_is_plain_numbers():
-    tree = judged_maps.summary(BOTH, STORED)
+    tree = ch07_correctness.eyes_summary(BOTH, STORED)
     assert tree["lookers"] == ["x", "y"] and tree["n"] == 4
     assert tree["methods"][PAPER_METHOD]["eye"] == 0.5
     assert tree["agreement"]["covered"]["same"] == 0.5 and tree["agreement"]["right"]["n"] == 4
@@ -117,13 +117,13 @@ def test_summary_is_plain_numbers():
 
 
 def test_the_committed_annotations_belong_to_the_committed_results():
-    found = judged_maps.annotations()
-    said = judged_maps.met(found, stored_maps(data_dir() / "results" / "mini"))
+    found = ch07_correctness.annotations()
+    said = ch07_correctness.met(found, stored_maps(data_dir() / "results" / "mini"))
     assert len(said) == found.groupby(["annotator", "task"]).ngroups > 0
     assert said[["right", "covered"]].notna().all(axis=None)
     assert set(RULES) <= set(said)
 
 
 def test_no_file_is_no_choice(tmp_path):
-    assert judged_maps.annotations(tmp_path).empty
-    assert judged_maps.summary(judged_maps.annotations(tmp_path), STORED) == {}
+    assert ch07_correctness.annotations(tmp_path).empty
+    assert ch07_correctness.eyes_summary(ch07_correctness.annotations(tmp_path), STORED) == {}

@@ -8,7 +8,6 @@ import pytest
 
 from lvlm_study import load_benchmark
 from lvlm_study.chapters import ch15_shortcut as shortcut_study
-from lvlm_study.chapters import shortcut_charts
 from lvlm_study.chapters.ch15_shortcut import READ, SEEN
 
 ITEMS = load_benchmark("sprites_shortcut")[:40]  # ten scenes, four arms each
@@ -138,20 +137,20 @@ def test_the_figures_show_what_the_tables_say():
     some = stored(on_the_word)
     shares = shortcut_study.strip_shares(some, said, ITEMS)
     methods = {row["method"]: row for row in shortcut_study.told_apart(shares).to_dict("records")}
-    figure = shortcut_charts.ratio_figure(methods)
+    figure = shortcut_study.ratio_figure(methods)
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["iGOS"]
-    shown = shortcut_charts.example_figure(some, said, ITEMS, "m", ["igos"])
+    shown = shortcut_study.example_figure(some, said, ITEMS, "m", ["igos"])
     titles = [ax.get_title() for ax in shown.axes[:2]]
     first = [i for i in ITEMS if i.extra["group"] == said.group.iloc[0]]
     assert titles == [f"iGOS: {wrong(first[2])}\n(read)", f"iGOS: {truth(first[3])}\n(seen)"]
     study = {"models": {"m": {"arms": shortcut_study.arms_of(said)}}}
-    lines = shortcut_charts.arms_table(study).set_index("strip")
+    lines = shortcut_study.arms_table(study).set_index("strip")
     assert lines.loc["wrong", "right (%)"] == "0 [0, 28]"
-    assert shortcut_charts.apart_table(methods)["told apart (AUC)"].tolist() == [1.0]
+    assert shortcut_study.apart_table(methods)["told apart (AUC)"].tolist() == [1.0]
 
 
 def test_the_committed_summary_is_what_the_tables_give():
-    from lvlm_study.chapters.summaries import Tables
+    from lvlm_study.chapters.compare import Tables
     from lvlm_study.paths import data_dir
 
     results = data_dir() / "results" / "mini"
@@ -161,6 +160,6 @@ def test_the_committed_summary_is_what_the_tables_give():
 
 
 def test_nothing_to_say_before_the_subset_has_been_run(tmp_path):
-    from lvlm_study.chapters.summaries import Tables
+    from lvlm_study.chapters.compare import Tables
 
     assert shortcut_study.summary(Tables(tmp_path)) == {}

@@ -1,9 +1,9 @@
 """Trainings against architectures: made-up models whose truth is known."""
 
 import pytest
-from test_scale_tables import ITEMS, tables
+from test_ch08_scale import ITEMS, tables
 
-from lvlm_study.chapters import trainings
+from lvlm_study.chapters import ch09_architecture
 
 FAMILIES = ("cambrian", "llava-1.5", "llava-ov")
 
@@ -25,7 +25,7 @@ def nine(step: float, looks=(1, 2, 3), spread: float = 0.02) -> list[tuple]:
 
 
 def test_a_difference_of_architectures_stands_out_from_its_trainings():
-    tree = trainings.trainings_summary(tables(*nine(0.2)))
+    tree = ch09_architecture.trainings_summary(tables(*nine(0.2)))
     assert (tree["size"], tree["models"], tree["architectures"]) == ("s", 9, 3)
     assert tree["ranges"]["one_architecture"] == pytest.approx(0.04, abs=0.01)
     assert tree["ranges"]["means"] == pytest.approx(0.4, abs=0.01)
@@ -37,20 +37,20 @@ def test_a_difference_of_architectures_stands_out_from_its_trainings():
 
 
 def test_trainings_that_vary_as_much_hide_it():
-    tree = trainings.trainings_summary(tables(*nine(0.02, spread=0.2)))
+    tree = ch09_architecture.trainings_summary(tables(*nine(0.02, spread=0.2)))
     assert tree["scores"]["p"] > 0.5 and tree["mixed"]["training_sd"] > 0.1
     effect = tree["mixed"]["effects"]["cambrian"]
     assert effect["low"] < 0 < effect["high"]
 
 
 def test_maps_of_one_architecture_are_told_from_others():
-    tree = trainings.trainings_summary(tables(*nine(0.0)))
+    tree = ch09_architecture.trainings_summary(tables(*nine(0.0)))
     assert tree["apart"]["low"] > 0.5 and tree["maps"]["n"] == ITEMS
     assert tree["maps"]["p"] == tree["maps"]["smallest"] < 0.01
     assert set(tree["within"]) == set(FAMILIES) and tree["within"]["cambrian"]["n"] == 3 * ITEMS
-    alike = trainings.trainings_summary(tables(*nine(0.0, looks=(1, 1, 1))))
+    alike = ch09_architecture.trainings_summary(tables(*nine(0.0, looks=(1, 1, 1))))
     assert abs(alike["maps"]["value"]) < 0.01 and alike["maps"]["p"] > 0.05
-    table = trainings.rows(tree)
+    table = ch09_architecture.rows(tree)
     assert list(table["trained models"]) == [9, 9] and table["p"].notna().all()
 
 
@@ -58,12 +58,12 @@ def test_scores_are_compared_on_items_that_all_models_have():
     made = tables(*nine(0.0))
     lost = made.maps.model.eq("mini/llava-ov-s-seed2") & made.maps.item.isin(["i00", "i01"])
     made.maps.loc[lost, "gap"] = float("nan")
-    tree = trainings.trainings_summary(made)
+    tree = ch09_architecture.trainings_summary(made)
     assert {one["n"] for one in tree["gaps"].values()} == {ITEMS - 2} == {tree["ranges"]["n"]}
     assert tree["scores"]["n"] == ITEMS - 2
 
 
 def test_one_architecture_with_several_trainings_is_not_enough():
     some = [m for m in nine(0.1) if m[0].startswith("mini/cambrian") or "seed" not in m[0]]
-    assert trainings.trainings_summary(tables(*some)) == {}
-    assert trainings.trainings_summary(tables(some[0])) == {}
+    assert ch09_architecture.trainings_summary(tables(*some)) == {}
+    assert ch09_architecture.trainings_summary(tables(some[0])) == {}

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from lvlm_study.chapters import detection_charts as charts
+from lvlm_study.chapters import ch13_detection as charts
 from lvlm_study.detector.bias_study import SIZES
 from lvlm_study.paths import data_dir
 
