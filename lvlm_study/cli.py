@@ -351,8 +351,6 @@ def _run_parser(commands) -> None:
 
 def run(options) -> int:
     """Compute missing cells, renew the summaries, show them."""
-    import torch
-
     from .chapters.summaries import report, write_summaries
     from .heatmaps.progress import say
     from .heatmaps.variants import expand
@@ -385,7 +383,6 @@ def run(options) -> int:
         folders=tuple(options.data),
     )
     how = (options.engine, options.workers, options.gpus, say)
-    torch.set_flush_denormal(True)  # gradients below 1e-38 made a Mini-Gemini pass 1.4 x as long
     if options.kept:
         compute(replace(sweep, methods=()), *how)
         sweep = replace(sweep, only=_kept(results, sweep))

@@ -1,6 +1,7 @@
 """The house: every room uses only what lies below it, and a newcomer finds few doors on top."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +89,14 @@ def families(trees: dict[str, ast.Module]) -> set[str]:
     return found - {"Adapter"}
 
 
+def between_chapters(name: str, tree: ast.AST) -> Iterator[str]:
+    """A chapter that imports another: what two share belongs in compare, annotate or figures."""
+    start = "lvlm_study.chapters.ch"
+    for line, target in imported(name, tree) if name.startswith("chapters.") else ():
+        if re.match(rf"{start}\d\d_", target) and not target.startswith(f"lvlm_study.{name}"):
+            yield f"{name}:{line} imports {target}"
+
+
 def last(node: ast.AST) -> str:
     """The name of `name` and of `some.where.name`."""
     return getattr(node, "id", None) or getattr(node, "attr", "")
@@ -123,6 +132,7 @@ def breaches(package: Path) -> list[str]:
     known, found = families(trees), list(crowd(package))
     for name, tree in trees.items():
         found += [*upwards(name, tree), *by_string(name, tree), *ladders(name, tree, known)]
+        found += between_chapters(name, tree)
     return found
 
 
@@ -153,6 +163,15 @@ LLAVA = {"models/base.py": "class Adapter: ...", "models/llava.py": "class Llava
         ({"sweep/a.py": "import_module('os')"}, "sweep.a:1 imports by string"),
         ({"sweep/a.py": "x = importlib.import_module(y)"}, "sweep.a:1 imports by string"),
         ({"zoo/a.py": "__import__('lvlm_study.cli')"}, "zoo.a:1 imports by string"),
+        ({"chapters/ch01_a.py": "from .compare import b; from . import annotate"}, None),
+        (
+            {"chapters/ch01_a.py": "def f():\n    from .ch02_b import c"},
+            "chapters.ch01_a:2 imports lvlm_study.chapters.ch02_b.c",
+        ),
+        (
+            {"chapters/compare.py": "from . import ch02_b"},
+            "chapters.compare:1 imports lvlm_study.chapters.ch02_b",
+        ),
         (LLAVA | {"models/c.py": "isinstance(x, Llava)"}, None),
         (LLAVA | {"zoo/a.py": "isinstance(x, Adapter)"}, None),
         (LLAVA | {"zoo/a.py": "isinstance(x, int | llava.Llava)"}, "zoo.a:1 asks for Llava"),

@@ -4,7 +4,8 @@ The paper keeps the samples on which "all models have clear probability differen
 image and its blurred copy, and gives no threshold. Written as a rule: an item is kept when, for
 every model, the probability of the model's whole answer falls by at least `least` of its value
 when the picture is replaced by the baseline, 1 - P(a | baseline) / P(a | image) >= least. An item
-that a model failed on, left empty or has not seen yet is not kept, and is counted apart.
+that a model failed on, left empty or has not seen yet is not kept; nothing is known of it, so that
+shares are taken of the items that every model answered.
 
 The default is the lowest band of the paper's Table 2 (a drop below 30 %). Percentages depend on
 the threshold and on the set of models, so `kept_shares` gives several; note that the filter
@@ -58,17 +59,21 @@ def kept_shares(frame: pd.DataFrame, baseline: str = "blur") -> dict:
     """{benchmark: {"n", "complete", "models", "count", "kept": {"0.3": per cent, ...}}}.
 
     `n` counts the items of the table, `complete` those with a number from every model; kept items
-    are a percentage of `n`, as the paper's 35, 47 and 34 are of 300, 1500 and 2638.
+    are a percentage of `complete` (the paper's models all saw its 300, 1500 and 2638), and there
+    is no percentage of none.
     """
     out = {}
     for benchmark, rows in frame.groupby("benchmark"):
         weakest = weakest_drop(rows, baseline)
+        known = weakest.dropna()
         out[benchmark] = {
             "n": len(weakest),
-            "complete": int(weakest.notna().sum()),
+            "complete": len(known),
             "models": sorted(rows.model.unique()),
             "count": rows.model.nunique(),
-            "kept": {str(t): 100 * float((weakest >= t).mean()) for t in THRESHOLDS},
+            "kept": {
+                str(t): 100 * float((known >= t).mean()) if len(known) else None for t in THRESHOLDS
+            },
         }
     return out
 

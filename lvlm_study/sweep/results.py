@@ -55,22 +55,22 @@ def read(key: str, data: Path | None = None) -> Result:
 def optional(key: str | None, data: Path | None = None) -> float | int | str:
     """The value of one of our results, "not yet run" where nobody has computed it, "-" for None.
 
-    Raises StudyError for a key that is written wrongly, names no profile or the paper's own tables.
+    Not yet run is a file that is not there, or a model or benchmark that a file does not have.
+    Raises StudyError for a key that is written wrongly, names no profile or the paper's own tables,
+    or asks a file for what it says of no model.
     """
     if key is None:
         return NOTHING
     data = data or data_dir()
-    name, _ = _split(key)
+    name, parts = _split(key)
     profile = name.rpartition("/")[0] or "mini"
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)
     stem = name.rpartition("/")[2]
-    if not (data / "results" / profile / f"{stem}.json").is_file():
+    file = data / "results" / profile / f"{stem}.json"
+    if not file.is_file() or _waits(load(file), parts):
         return NOT_YET
-    try:
-        return read(key, data).value
-    except StudyError:
-        return NOT_YET  # a model or benchmark that has not been run yet
+    return read(key, data).value
 
 
 def beside(rows, data: Path | None = None, digits: int = 1) -> list[dict[str, str]]:
@@ -96,6 +96,33 @@ def load(file: Path) -> dict:
     if missing:
         raise StudyError(f"{file} has no provenance field {missing[0]!r}; write the file again.")
     return tree
+
+
+def _waits(tree, parts: list[str]) -> bool:
+    """Whether a key leads to a model or benchmark that is not there, or to a number that is null.
+
+    The rest of the key has to be known of another model or benchmark, if there is any.
+    """
+    for at, part in enumerate(parts):
+        if not isinstance(tree, dict) or part in tree:
+            tree = tree.get(part) if isinstance(tree, dict) else False
+            continue
+        rest, above = parts[at + 1 :], [None, None, *parts][at : at + 2]
+        if above[1] not in ("models", "benchmarks") and not (rest and above[0] == "models"):
+            return False
+        return not tree or any(_has(one, rest) for one in tree.values())
+    return tree is None
+
+
+def _has(tree, parts: list[str]) -> bool:
+    """Whether a path leads somewhere, the first name on it left open where it has no entry."""
+    for at, part in enumerate(parts):
+        if not isinstance(tree, dict):
+            return False
+        if part not in tree:
+            return at == 0 < len(parts[1:]) and any(_has(one, parts[1:]) for one in tree.values())
+        tree = tree[part]
+    return True
 
 
 def _split(key: str) -> tuple[str, list[str]]:

@@ -310,6 +310,7 @@ class Worker:
 
     def load(self) -> int:
         """Load the model; returns the number of this process. Raises StudyError."""
+        torch.set_flush_denormal(True)  # below 1e-38: a Mini-Gemini pass took 1.4 x as long
         self.model = load_model(self.name, dtype=self.sweep.dtype, device=self.sweep.device)
         self.settings = fingerprint(self.sweep, self.model)
         return os.getpid()

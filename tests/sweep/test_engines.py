@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import tiny
+import torch
 from test_runner import MOMENT, Counting, toy
 
 from lvlm_study import cli
@@ -132,6 +133,20 @@ def test_a_single_worker_takes_one_model_after_the_other(sweep, monkeypatch):
     fake = with_ray(monkeypatch, FakeRay())
     engines.run(sweep, "ray", 1, say=lambda text: None)
     assert fake.hired == ["planted/object", "planted/watermark"] and fake.killed == 2
+
+
+@pytest.mark.parametrize("with_workers", [False, True])
+def test_every_engine_flushes_what_is_too_small(sweep, monkeypatch, with_workers):
+    """Half of 1.2e-38 is no normal float: 0 where denormals are flushed, as they are in a run."""
+    with_ray(monkeypatch, FakeRay())
+    torch.set_flush_denormal(False)
+    tiny_number = torch.full((64,), 1.2e-38)
+    assert (tiny_number * 0.5 != 0).all()
+    try:
+        engines.run(sweep, "ray" if with_workers else "local", None, None, lambda line: None)
+        assert (tiny_number * 0.5 == 0).all()
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_another_takes_over_from_a_dead_worker(sweep, monkeypatch, tmp_path):

@@ -43,8 +43,8 @@ def test_items_stay_in_their_order():
 def test_shares_by_hand():
     found = kept_shares(table())["toy"]
     assert (found["n"], found["complete"], found["models"]) == (5, 3, ["one", "two"])
-    shares = {"0.1": 60, "0.3": 40, "0.5": 20, "0.7": 20, "0.9": 20}
-    assert found["kept"] == pytest.approx(shares)
+    shares = {"0.1": 3, "0.3": 2, "0.5": 1, "0.7": 1, "0.9": 1}  # of the three that both answered
+    assert found["kept"] == pytest.approx({t: 100 * k / 3 for t, k in shares.items()})
     assert kept_shares(table({"one": DROPS["one"]}))["toy"]["kept"]["0.3"] == 80
 
 
@@ -67,11 +67,20 @@ def test_a_baseline_that_was_not_run_is_named():
         weakest_drop(pd.DataFrame())
 
 
-def test_an_item_that_failed_before_any_baseline_counts_as_not_kept():
+def test_shares_leave_out_what_a_model_never_saw():
+    """A second model that answered two of a hundred items takes away none of the others."""
+    drops = {"one": [0.9] * 100, "two": [0.9, 0.1] + [None] * 98}
+    found = kept_shares(table(drops))["toy"]
+    assert (found["n"], found["complete"], found["kept"]["0.3"]) == (100, 2, 50)
+    none = kept_shares(table({"one": [0.9, None], "two": [None, 0.9]}))["toy"]
+    assert (none["complete"], none["kept"]["0.3"]) == (0, None)
+
+
+def test_an_item_that_failed_before_any_baseline_is_counted_apart():
     error = {"model": "one", "benchmark": "toy", "item": "toy/9", "baseline": None}
     frame = pd.concat([table(), pd.DataFrame([error])])
     found = kept_shares(frame)["toy"]
-    assert (found["n"], found["complete"], found["kept"]["0.3"]) == (6, 3, pytest.approx(200 / 6))
+    assert (found["n"], found["complete"], found["kept"]["0.3"]) == (6, 3, pytest.approx(200 / 3))
 
 
 def test_bounds_by_hand():
@@ -134,6 +143,39 @@ def test_a_wrong_key_is_no_missing_result(data):
         results.optional("papre/q.models[x].drop", data)
     with pytest.raises(StudyError, match="0 rows of t.csv"):
         results.beside([("M", "paper/t[X].drop", None, None)], data)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "q.modles[mini/m].drop",
+        "q.models[mini/m].dorp",
+        "q.model",
+        "q.models[mini/new].dorp",
+        "q.models[mini/m].drop.value",
+    ],
+)
+def test_a_misspelt_key_is_no_missing_result(data, key):
+    with pytest.raises(StudyError):
+        results.optional(key, data)
+    with pytest.raises(StudyError):
+        results.beside([("M", None, key, None)], data)
+
+
+def test_only_models_and_benchmarks_can_be_missing(data):
+    about = dict.fromkeys(results.PROVENANCE, "x")
+    of = {"all": {"blur": {"lt30": 5.0, "gt70": None}}}
+    tree = {"provenance": about, "models": {"m": {"sprites": of}}, "benchmarks": {"sprites": of}}
+    (data / "results/mini/r.json").write_text(json.dumps(tree))
+    place = "all.blur.lt30"
+    waits = [f"models[m].mmvp.{place}", f"models[x].mmvp.{place}", f"models[x].sprites.{place}"]
+    waits += [f"benchmarks.mmvp.{place}", "models[m].sprites.all.blur.gt70"]
+    for key in waits:
+        assert results.optional(f"r.{key}", data) == "not yet run"
+    wrong = ["models[m].mmvp.all.blru.lt30", "models[x].mmvp.all.blur.tl30"]
+    for key in (*wrong, "models[m].sprites.al.blur.lt30"):
+        with pytest.raises(StudyError, match="no entry"):
+            results.optional(f"r.{key}", data)
 
 
 def test_the_studys_own_columns():
