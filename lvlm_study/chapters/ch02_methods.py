@@ -274,7 +274,8 @@ def overall(models: dict) -> dict:
     ahead = [m for m, part in parts if part["winner"]["best"] == REFERENCE]
     beaten = [m for m, p in parts if _edges_first(p["winner"]["same"])]
     close = [m for m, p in parts if title(REFERENCE) in _names(p["winner"]["not_clearly_worse"])]
-    above = [m for m, part in parts if title(REFERENCE) not in _names(_below(part))]
+    ours = [(m, part) for m, part in parts if REFERENCE in part["methods"]]
+    above = [m for m, part in ours if title(REFERENCE) not in _names(_below(part))]
     return {
         "models": len({m for m, _ in parts}),
         "winners": ", ".join(wins) or "none",
