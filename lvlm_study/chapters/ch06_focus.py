@@ -36,7 +36,7 @@ from ..benchmarks.base import Item
 from ..figures import WIDTH, overlay, overlay_image, scale_bar
 from ..heatmaps import METHODS, explain
 from ..heatmaps.base import Explanation, explain_target
-from ..heatmaps.names import PAPER_METHOD, REFERENCE
+from ..heatmaps.names import PAPER_METHOD
 from ..metrics.counterfactual import object_mass
 from ..metrics.faithfulness import Faithfulness, deletion_insertion
 from ..metrics.plausibility import GRAIN, area_means, rank_correlation
@@ -699,12 +699,12 @@ def focus_summary(tables: Tables) -> dict:
         | {"index_against_random": against_random(part)}
         for model, part in rows.groupby("model")
     }
-    likeness = alike(maps, REFERENCE)
+    likeness = alike(maps, PAPER_METHOD)
     pairs = {
         f"{a} & {b}": {"n": len(part), "same": interval(part.same), "other": interval(part.other)}
         for (a, b), part in likeness.groupby(["a", "b"])
     }
-    chosen = rows[rows.method == REFERENCE]
+    chosen = rows[rows.method == PAPER_METHOD]
     overall = {name: over_models(part) for name, part in chosen.groupby("category")}
     differences = between(rows)
     return {
@@ -763,7 +763,7 @@ def over_models(rows: pd.DataFrame) -> dict:
 def against_random(rows: pd.DataFrame) -> dict:
     """Spearman, over items, of the map's index with that of a random map of the same item."""
     wide = rows.pivot_table("composition", "item", "method")
-    if not {REFERENCE, "random"} <= set(wide):
+    if not {PAPER_METHOD, "random"} <= set(wide):
         return {"n": 0, "correlation": None}
-    both = wide[[REFERENCE, "random"]].dropna()
-    return {"n": len(both), "correlation": correlation(both[REFERENCE], both.random)}
+    both = wide[[PAPER_METHOD, "random"]].dropna()
+    return {"n": len(both), "correlation": correlation(both[PAPER_METHOD], both.random)}

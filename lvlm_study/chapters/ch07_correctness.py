@@ -22,7 +22,7 @@ import seaborn as sns
 from scipy.stats import fisher_exact
 
 from ..figures import WIDTH, overlay
-from ..heatmaps.names import PAPER_METHOD, REFERENCE, title
+from ..heatmaps.names import PAPER_METHOD, title
 from ..metrics.statistics import estimate
 from ..paths import data_dir
 from ..scenes.questions import CATEGORIES
@@ -396,7 +396,7 @@ def correctness_summary(tables: Tables) -> dict:
     maps = frames(tables, first_trainings)
     if maps.empty:
         return {}
-    chosen = maps[maps.method == REFERENCE]
+    chosen = maps[maps.method == PAPER_METHOD]
     models = {model: by_rule(part) for model, part in chosen.groupby("model")}
     shares = {
         rule: {

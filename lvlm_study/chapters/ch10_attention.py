@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 from ..benchmarks import load_benchmark
 from ..benchmarks.base import Item
 from ..figures import CMAP, WIDTH
-from ..heatmaps.names import CONTROLS, REFERENCE
+from ..heatmaps.names import CONTROLS, PAPER_METHOD
 from ..metrics.plausibility import GRAIN, area_means, rank_correlation, soft_iou
 from ..metrics.statistics import estimate
 from ..pixels.masks import settled
@@ -338,7 +338,7 @@ def constructed_figure(evidence: np.ndarray, saliency: np.ndarray):
 def attention_summary(tables: Tables) -> dict:
     """The protocol of human attention with evidence in the place of people."""
     maps = frames(tables)
-    maps = maps[maps.method == REFERENCE] if len(maps) else maps
+    maps = maps[maps.method == PAPER_METHOD] if len(maps) else maps
     if maps.empty:
         return {}
     items = {item.id: item for item in load_benchmark("sprites")}

@@ -711,7 +711,7 @@ def frames(tables: Tables, keep=one_each, benchmark: str = "sprites") -> pd.Data
     if tables.maps.empty or tables.reliance.empty:
         return pd.DataFrame()
     maps = stored_maps(tables.results)
-    return keep(maps[(maps.benchmark == benchmark) & maps.method.isin((REFERENCE, *CONTROLS))])
+    return keep(maps[(maps.benchmark == benchmark) & maps.method.isin((PAPER_METHOD, *CONTROLS))])
 
 
 def gap_table(maps: pd.DataFrame) -> pd.DataFrame:

@@ -10,14 +10,14 @@ of its own (a SentencePiece dummy prefix, a start token).
 import torch
 from torch import Tensor
 
-from ..errors import StudyError
+from ..errors import StudyError, named
 from ..pixels.arguments import shows_nothing
 
 
 def check_text(text) -> str:
     """The text, or StudyError where it is none, shows nothing, or is no UTF-8."""
     if not isinstance(text, str):
-        raise StudyError(f"An answer is a text or what model.answer gives, not {text!r:.80}.")
+        raise StudyError(f"An answer is a text or what model.answer gives, not {named(text)}.")
     if shows_nothing(text):
         raise StudyError("The answer is empty; give its text, or no answer for the model's own.")
     if any("\ud800" <= sign <= "\udfff" for sign in text):  # a byte of the command line
