@@ -18,6 +18,7 @@ _HOME = {
     "Item": "benchmarks",
     "explain": "heatmaps",
     "explain_tokens": "heatmaps.sentences",
+    "show": "heatmaps.show",
     "list_methods": "heatmaps",
     "list_models": "models",
     "list_benchmarks": "benchmarks",

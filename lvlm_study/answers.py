@@ -253,13 +253,13 @@ def marked(answer: Answer, crucial: Tensor, left: str = "\033[1;31m", right: str
     A sign that has a crucial token is marked whole.
     """
     text, out, at = answer.text, [], 0
-    for start, end in _chosen_signs(answer, crucial):
+    for start, end in chosen_spans(answer, crucial):
         out += [text[at:start], left, text[start:end], right]
         at = end
     return "".join([*out, text[at:]])
 
 
-def _chosen_signs(answer: Answer, chosen: Tensor) -> list[Span]:
+def chosen_spans(answer: Answer, chosen: Tensor) -> list[Span]:
     """Where the chosen tokens stand, widened to whole signs; those that share a sign are one."""
     found: list[Span] = []
     for span, hot in zip(token_spans(answer), chosen.tolist(), strict=True):
@@ -315,7 +315,7 @@ def _reliance(bound, picture, empty, answer, threshold, exclude, chosen=None) ->
 
 
 def _words(answer: Answer, chosen: Tensor) -> tuple[str, ...]:
-    return tuple(answer.text[start:end] for start, end in _chosen_signs(answer, chosen))
+    return tuple(answer.text[start:end] for start, end in chosen_spans(answer, chosen))
 
 
 def _check_choice(tokens, word: str | None):

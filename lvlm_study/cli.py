@@ -90,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     _convert_parser(commands)
     _detect_parser(commands)
     _sanity_parser(commands)
+    _app_parser(commands)
     return top
 
 
@@ -612,6 +613,26 @@ def sanity(options) -> int:
 
 
 # --- shared --------------------------------------------------------------------------------
+
+
+# --- app ------------------------------------------------------------------------------------
+
+
+def _app_parser(commands) -> None:
+    p = commands.add_parser("app", help="a page in the browser: your picture, your question")
+    p.set_defaults(act=app)
+    p.add_argument("--model", default="mini/llava-1.5", help="zoo name, hub id or folder")
+    p.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
+    p.add_argument("--port", type=int, default=7860, metavar="N")
+    p.add_argument("--upload-limit", default="20mb", metavar="SIZE", help="largest picture taken")
+
+
+def app(options) -> int:
+    """Serve the page until it is stopped."""
+    from .app import serve
+
+    serve(options.model, options.host, options.port, options.upload_limit)
+    return 0
 
 
 def _model_options(p) -> None:

@@ -26,6 +26,7 @@ FLOORS = (
     ("sweep",),
     ("chapters",),
     ("zoo",),  # trains the mini models: may use everything
+    ("app",),
     ("cli",),
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

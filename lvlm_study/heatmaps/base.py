@@ -73,6 +73,12 @@ class Explanation:
         for name in ("saliency", "grid"):  # tensors and lists will do
             object.__setattr__(self, name, matrix(getattr(self, name), name))
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the map over its picture, the answer below."""
+        from .show import show  # only where somebody looks: drawing takes a second to import
+
+        return str(show(self))
+
 
 def explain_target(
     method: Callable[..., Tensor],
