@@ -6,7 +6,7 @@ A method is one function in one file, `name(target, *, seed=0, **options) -> Ten
 from ..models import with_model
 from .attention import attention, rollout
 from .base import Cost, Explanation, run
-from .controls import center, random, sobel
+from .controls import center, difference, random, sobel
 from .eagle import eagle, eagle_lazy
 from .gae import gae
 from .grad_cam import grad_cam
@@ -41,6 +41,7 @@ METHODS = {
     "random": random,
     "center": center,
     "sobel": sobel,
+    "difference": difference,
 }
 
 __all__ = [

@@ -20,8 +20,8 @@ from ..models import Answer
 from ..models.alone import alone
 from ..pixels.arguments import asked, check_seed, choice, matrix, number, whole
 from ..pixels.masks import render
+from .names import CONTROLS
 
-CONTROLS = ("random", "center", "sobel")  # know nothing of the model
 MIN_GAP = 0.05  # least difference in mean probability between image and baseline worth explaining
 
 
@@ -103,9 +103,8 @@ def explain_target(
         grid, status = torch.zeros_like(grid), "diverged"
     elif status == "ok" and name not in CONTROLS and bool((grid == grid.flatten()[0]).all()):
         status = "constant"
-    full = grid if tuple(grid.shape) == tuple(size) else render(grid[None, None], size)[0, 0]
     return Explanation(
-        saliency=full.numpy(),
+        saliency=full_size(grid, size),
         grid=grid.numpy(),
         method=name,
         model=model,
@@ -118,6 +117,12 @@ def explain_target(
         seed=seed,
         options=options,
     )
+
+
+def full_size(grid: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """A map (h, w) at the size of its picture (H, W), bilinear between the middles of cells."""
+    same = tuple(grid.shape) == tuple(size)
+    return (grid if same else render(grid[None, None], size)[0, 0]).numpy()
 
 
 TARGET_OPTIONS = ("answer", "threshold", "tokens", "word", "exclude")

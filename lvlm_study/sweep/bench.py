@@ -28,7 +28,7 @@ from ..metrics.faithfulness import deletion_insertion
 from ..models import load_model, models
 from ..models.planted import planted, planted_scene
 from . import costs, provenance
-from .runner import ROUGH_STEPS, STEPS, Sweep, dealt
+from .runner import ROUGH_STEPS, STEPS, Sweep, dealt, draws_of
 from .tables import write
 
 USUAL = "mini/llava-1.5"  # whose numbers the book and the changelog give
@@ -261,10 +261,11 @@ def estimate_table(model, item, methods: list[str], items: int) -> str:
         except StudyError as refusal:  # a method that this model cannot have
             lines.append(f"{name:<23} not counted: {refusal}")
             continue
-        seconds = back * both + max(there - back, 0) * forward + scoring * forward
+        scores = scoring * draws_of(name)
+        seconds = back * both + max(there - back, 0) * forward + scores * forward
         total += seconds
         hours = seconds * items / 3600
-        passes_made = f"{name:<23} {there:>13} {back:>9} {scoring:>16}"
+        passes_made = f"{name:<23} {there:>13} {back:>9} {scores:>16}"
         lines.append(f"{passes_made} {seconds:>10.1f} {hours:>13.2f}")
     lines.append(f"{'together':<24}{total:>52.1f}{total * items / 3600:>14.2f}")
     return "\n".join(lines)

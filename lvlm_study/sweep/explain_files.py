@@ -279,7 +279,8 @@ def _map_title(explanation) -> str:
 
 def _score_line(explanation, scores: dict) -> str:
     parts = []
-    for name, title in (("map", "this map"), ("random", "random"), ("center", "centre")):
+    titles = {"map": "this map", "random": "random", "center": "centre", "difference": "difference"}
+    for name, title in titles.items():
         row = scores.get(name, {})
         if row.get("deletion") is not None:
             parts.append(f"{title} {row['deletion']:.2f} / {row['insertion']:.2f}")

@@ -32,7 +32,8 @@ from ..benchmarks import benchmarks as known_benchmarks
 from ..benchmarks import load_benchmark
 from ..errors import StudyError, unknown
 from ..heatmaps import METHODS, variants
-from ..heatmaps.base import CONTROLS, Explanation, explain_target
+from ..heatmaps.base import Explanation, explain_target, full_size
+from ..heatmaps.names import CONTROLS
 from ..heatmaps.progress import bar
 from ..judging import judge
 from ..metrics.counterfactual import object_effects, object_mass
@@ -48,6 +49,7 @@ CHUNK = 32
 MAP_CELLS = 32  # a stored map has at most this many cells a side; the scores saw the full one
 STEPS = 25  # half of the usual 50, because every map is scored in several ways,
 ROUGH_STEPS = 10  # of which only the first is quoted to two digits
+DRAWS = 20  # of the random control: its scores are their means, for one draw says little
 BASELINE = "blur"  # of the default target, which every map is scored on
 
 _WHERE = [("model", pa.string()), ("benchmark", pa.string()), ("item", pa.string())]
@@ -288,6 +290,15 @@ class Asked:
             return found
         return replace(found, target=self.default[0], reliance=self.default[1])
 
+    def draws(self, name: str) -> list[Explanation]:
+        """The maps that the scores of a method's row are means of: one, unless drawn by lot."""
+        ex, (method, _, own) = self.explain(name), variants.split_options(name)
+        if ex.target is None:
+            return [ex]
+        seeds = range(self.seed + 1, self.seed + draws_of(name))
+        more = (METHODS[method](ex.target, seed=seed, **own) for seed in seeds)
+        return [ex, *(replace(ex, saliency=full_size(grid, self.rgb.shape[:2])) for grid in more)]
+
 
 def scene_of(item) -> scenes.Scene | None:
     """The drawn scene of an item that has one."""
@@ -496,10 +507,29 @@ def map_rows(asked: Asked, method: str) -> list[dict]:
         ways = ways[:1]  # there are many of them, and they are compared under one score
     if not asked.answer.tokens:
         return [way | {"status": "empty_answer"} for way in ways]
-    ex = asked.explain(method)
+    maps = asked.draws(method)
+    ex = maps[0]
     cost = {name: getattr(ex.cost, name) for name in ("forward", "backward", "seconds")}
-    row = cost | {"peak_bytes": ex.cost.peak_bytes} | stored_map(ex) | beside_evidence(asked, ex)
-    return [row | way | scored(asked, ex, **way) for way in ways]
+    row = cost | {"peak_bytes": ex.cost.peak_bytes} | stored_map(ex)
+    row |= mean_row([beside_evidence(asked, one) for one in maps])
+    return [row | way | mean_row([scored(asked, one, **way) for one in maps]) for way in ways]
+
+
+def draws_of(method: str) -> int:
+    """How many maps of a method the scores of its row are means of."""
+    return DRAWS if method.partition("[")[0] == "random" else 1
+
+
+def mean_row(rows: list[dict]) -> dict:
+    """The means of the numbers and lists of numbers of several rows; words are those of the first.
+
+    One row is itself. NaN in any is NaN.
+    """
+    first = rows[0]
+    if len(rows) == 1:
+        return first
+    numbers = [key for key, value in first.items() if not isinstance(value, str)]
+    return first | {key: np.mean([row[key] for row in rows], 0).tolist() for key in numbers}
 
 
 def scored(asked: Asked, ex: Explanation, units: str, fill: str) -> dict:
@@ -738,6 +768,7 @@ def fingerprint(sweep: Sweep, model) -> list[tuple]:
     found = []
     for kind, method in tables(sweep):
         more = own.get(kind) or scoring | {"options": identity.method_options(method)}
+        more = more | ({"draws": draws_of(method)} if draws_of(method) > 1 else {})
         found.append((kind, method, SCHEMAS[kind], made | {"settings": common | more}))
     return found
 

@@ -23,6 +23,7 @@ from lvlm_study.answers import make_target, visual_reliance
 from lvlm_study.heatmaps import METHODS
 from lvlm_study.heatmaps.base import explain_target
 from lvlm_study.heatmaps.igos import jitter
+from lvlm_study.heatmaps.names import CONTROLS
 from lvlm_study.metrics.sanity import infidelity, random_logit, seed_stability
 from lvlm_study.models.alone import alone
 
@@ -44,7 +45,7 @@ MODES = {
     "no_grad": torch.no_grad,
     "inference_mode": torch.inference_mode,
 }
-RUNNING = [name for name in METHODS if name not in ("random", "center", "sobel")]
+RUNNING = [name for name in METHODS if name not in CONTROLS]
 
 
 @pytest.fixture(scope="module")

@@ -138,6 +138,7 @@ def test_igos_beats_its_controls_in_the_right_direction(found):
     assert len(beside["random"]) == 3 and len(beside["center"]) == 1
     assert all(score.gap > other.gap + 0.5 for other in beside["random"] + beside["center"])
     assert len({other.gap for other in beside["random"]}) == 3
+    assert len(beside["difference"]) == 1
 
 
 def test_batch_size_and_seed_change_nothing(found):
@@ -195,7 +196,7 @@ def test_no_gap_is_a_status_with_raw_scores_left(found):
 def test_no_target_and_nan_maps_are_statuses(found):
     blind = explain(planted("blind"), SCENE, "?", method="random")
     assert deletion_insertion(None, blind).status == "no_crucial_tokens"
-    assert controls(None, blind) == {"random": [], "center": []}
+    assert controls(None, blind) == {"random": [], "center": [], "difference": []}
     broken = replace(found, saliency=np.full(SCENE.shape[:2], np.nan, np.float32))
     score = deletion_insertion(None, broken)
     assert score.status == "diverged" and np.isnan(score.insertion)

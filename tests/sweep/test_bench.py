@@ -156,8 +156,8 @@ def test_estimate_multiplies(monkeypatch):
     asking, igos, random, both = (line.split() for line in table.splitlines()[4:])
     assert asking == ["answer", "and", "reliance", "20.0", "0.20"]
     assert igos == ["igos", "100", "100", "90", "390.0", "3.90"]
-    assert random == ["random", "0", "0", "90", "90.0", "0.90"]
-    assert both == ["together", "500.0", "5.00"]
+    assert random == ["random", "0", "0", "1800", "1800.0", "18.00"]  # 20 draws
+    assert both == ["together", "2210.0", "22.10"]
 
 
 def test_methods_side_by_side(monkeypatch):
