@@ -81,7 +81,7 @@ def object_effects(target: Target, scene: Scene | Item, batch: int = 8) -> np.nd
 
     An item's scene is drawn in the item's own style, a bare scene shaded.
     """
-    draw = _drawing(scene)
+    draw = drawing(scene)
     scene, bound = scene_of(scene), target.bound
     reduced = getattr(bound, "reduced", lambda x: x)
     drawn = [
@@ -112,7 +112,7 @@ def scene_of(source: Scene | Item) -> Scene:
     return scene
 
 
-def _drawing(source: Scene | Item) -> Callable[[Scene], np.ndarray]:
+def drawing(source: Scene | Item) -> Callable[[Scene], np.ndarray]:
     """How the pictures of a source are drawn."""
     if not isinstance(source, Item) or "style" not in source.extra:
         return scenes.draw

@@ -10,6 +10,7 @@ from lvlm_study.answers import Target
 from lvlm_study.benchmarks.base import Item
 from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import explain
+from lvlm_study.metrics.coalitions import interactions, shapley_values, subset_scores
 from lvlm_study.metrics.counterfactual import counterfactual, object_effects, object_mass
 from lvlm_study.models.base import Answer
 from lvlm_study.models.planted import PlantedReader, planted
@@ -149,3 +150,20 @@ def test_a_planted_reader_needs_the_object_in_its_box():
     assert found.effects[0] > 0.5 and abs(found.effects[1:]).max() < 1e-6
     assert found.mass[0] > 0.5 and found.top == 1
     assert found.spearman == pytest.approx(1)  # the other two are tied, in mass and effect
+
+
+def test_subsets_of_objects_are_drawn_exactly():
+    """Every pixel counts alone here, so an object is worth its effect, whoever else is there."""
+    target = target_of(SCENE)
+    score, probability = subset_scores(target, SCENE, batch=3)
+    for subset in (0, 0b0101, 0b1111):
+        part = SCENE.without(*(i for i in range(4) if not subset >> i & 1))
+        assert score[subset] == pytest.approx(blueness(part), abs=1e-4)
+    assert probability == pytest.approx(np.exp(score))
+    assert shapley_values(score) == pytest.approx(object_effects(target, SCENE), abs=1e-4)
+    assert np.abs(interactions(score)).max() < 1e-4
+
+
+def test_scenes_of_many_objects_are_refused():
+    with pytest.raises(StudyError, match="9 objects has too many subsets"):
+        subset_scores(target_of(SCENE), replace(SCENE, objects=OBJECTS[:1] * 9))
