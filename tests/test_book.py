@@ -42,6 +42,7 @@ def data(tmp_path):
         (folder / name).mkdir(parents=True)
     values = {"deletion": 0.25, "models": {"mini/a-1.5": {"n": 7}}, "curve": [1.0, 0.5]}
     values |= {"methods": {"igos[l2=1,gamma=0.5]": {"n": 3}}}
+    values |= {"gap": {"value": 0.5, "low": 0.25, "high": 0.75, "n": 12}}
     values |= {"bad": float("nan"), "ok": True, "provenance": PROVENANCE}
     (folder / "results" / "mini" / "q1.json").write_text(json.dumps(values))
     values = {"deletion": 0.5, "provenance": PROVENANCE | {"profile": "paper", "model": ["a", "b"]}}
@@ -106,6 +107,10 @@ def test_a_value_comes_with_its_origin(data):
     assert results.read("q1.deletion", data).origin == (
         "mini profile, mini/a-1.5, n = 7, seed 0, q1.json"
     )
+    assert results.read("q1.gap.value", data).origin.startswith(
+        "95 % interval 0.25 to 0.75, n = 12; mini profile"
+    )
+    assert results.read("q1.gap.low", data).origin.startswith("mini profile")
     assert "a, b" in results.read("paper/q1.deletion", data).origin
     assert "the paper's own figure" in results.read("paper/table9[B].del", data).origin
 
