@@ -72,6 +72,18 @@ def notebook_tool():
     return module
 
 
+@pytest.fixture
+def tab():
+    """A page of the system's chromium; the test is skipped where there is none."""
+    pytest.importorskip("playwright", reason="playwright belongs to the book's environment")
+    import browser  # tools/browser.py
+
+    if not browser.find():
+        pytest.skip("no chromium on this machine")
+    with browser.page() as page:
+        yield page
+
+
 @pytest.fixture(scope="session")
 def work(tmp_path_factory):
     """A work folder of the zoo's training, with what tests have made in it so far."""

@@ -1,6 +1,7 @@
 """What makes the book a product: the explorer, the glossary, the papers, the look in a browser."""
 
 import base64
+import contextlib
 import importlib.util
 import json
 import re
@@ -256,32 +257,32 @@ GOOD = HEAD + "<article><h1>A</h1>{}</article>"
     [
         ("<p>fine</p>", ""),
         ("<script>console.error('broken')</script>", "console: broken"),
+        ("<script>throw Error('lost')</script>", "console: lost"),
         ("<img alt=x src=nothing.png>", "missing picture"),
+        ("<script src=nothing.js></script>", "nothing.js"),
+        ("<span class=math>x</span>", "1 formulas are not typeset"),
         ("<div style='width:2000px'>x</div>", "pixels wider"),
         ("<h4>too deep</h4>", "heading-order"),
         ("<input>", "label"),
-        ("<a href=x></a>", "name"),
+        ("<a href=x></a>", "link-name"),
+        ("<p style='color:#ccc'>pale</p>", "color-contrast"),
     ],
 )
-def test_the_check_of_pages_finds_faults(tmp_path, monkeypatch, body, says):
+def test_the_check_of_pages_finds_faults(tmp_path, tab, body, says):
     checker = tool("check_pages")
-    if not checker.chromium.find():
-        pytest.skip("no chromium on this machine")
-    monkeypatch.setattr(checker, "find_axe", lambda: None)
-    (tmp_path / "book").mkdir()
-    (tmp_path / "book" / "a.html").write_text(GOOD.format(body))
-    said = []
-    wrong = checker.check(tmp_path, say=said.append)
-    told = "\n".join(said)
-    assert (wrong > 0) == bool(says) and says in told, told
+    (tmp_path / "a.html").write_text(GOOD.format(body))
+    server = checker.serve(tmp_path)
+    found = checker.check_page(
+        tab, tmp_path / "a.html", f"http://127.0.0.1:{server.server_port}/a.html", tmp_path
+    )
+    server.shutdown()
+    assert bool(found) == bool(says) and says in "\n".join(found), found
+    assert len(list(tmp_path.glob("a-*.png"))) == 3
 
 
 @pytest.mark.slow
-def test_the_explorer_works_from_a_disc(tmp_path):
+def test_the_explorer_works_from_a_disc(tmp_path, tab):
     """Opened as a file, without a server: pick, step, and read the scores."""
-    checker = tool("check_pages")
-    if not checker.chromium.find():
-        pytest.skip("no chromium on this machine")
     page = (ROOT / "book" / "explorer.md").read_text(encoding="utf-8")
     html = page.split("```{raw} html\n")[1].split("```")[0]
     (tmp_path / "book").mkdir()
@@ -293,20 +294,31 @@ def test_the_explorer_works_from_a_disc(tmp_path):
     assert done.returncode == 0
     for name in ("explorer.js", "explorer.css"):
         (static / name).write_text((ROOT / "book" / "_static" / name).read_text())
-    with checker.chromium.Browser(checker.chromium.find()) as tab:
-        tab.goto((tmp_path / "book" / "a.html").as_uri())
-        tab.wait_for("document.getElementById('look').dataset.ready")
-        first = tab.evaluate("document.getElementById('explorer-item').value")
-        assert tab.evaluate("!document.querySelector('canvas').hidden")
-        tab.click("document.querySelector('[aria-label=\"next question\"]')")
-        tab.wait_for(f"document.getElementById('explorer-item').value !== '{first}'")
-        tab.wait_for("location.hash.includes('item=')")
-        address = tab.evaluate("location.href")
-        item = tab.evaluate("document.getElementById('explorer-item').value")
-        said = tab.evaluate("document.getElementById('explorer-said').textContent")
-        assert "Insertion minus deletion" in said
-        tab.goto("about:blank")
-        tab.goto(address)  # the address brings the same item back
-        tab.wait_for("document.getElementById('look').dataset.ready")
-        assert tab.evaluate("document.getElementById('explorer-item').value") == item
-        assert tab.errors == []
+    tab.goto((tmp_path / "book" / "a.html").as_uri())
+    tab.locator("#look[data-ready]").wait_for(state="attached")
+    picked = tab.locator("#explorer-item")
+    first = picked.input_value()
+    assert tab.locator("canvas").first.is_visible()
+    tab.get_by_label("next question").click()
+    tab.wait_for_function(f"document.getElementById('explorer-item').value !== '{first}'")
+    tab.wait_for_function("location.hash.includes('item=')")
+    address, item = tab.url, picked.input_value()
+    assert "Insertion minus deletion" in tab.locator("#explorer-said").text_content()
+    tab.goto("about:blank")
+    tab.goto(address)  # the address brings the same item back
+    tab.locator("#look[data-ready]").wait_for(state="attached")
+    assert picked.input_value() == item
+    assert tab.complaints == []
+
+
+@pytest.mark.slow
+def test_the_pdf_is_printed_with_its_pictures(tmp_path, tab, monkeypatch):
+    printer = tool("print_pdf")
+    monkeypatch.setattr(printer.browser, "page", lambda: contextlib.nullcontext(tab))
+    (tmp_path / "book").mkdir()
+    (tmp_path / "_images").mkdir()
+    Image.effect_noise((300, 300), 90).save(tmp_path / "_images" / "a.png")
+    (tmp_path / "book" / "a.html").write_text(GOOD.format('<img alt=x src="_images/a.png">'))
+    printer.print_pdf(tmp_path / "book" / "a.html", tmp_path / "a.pdf")
+    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF-")
+    assert (tmp_path / "a.pdf").stat().st_size > 50_000, "the picture is in it"

@@ -45,7 +45,7 @@ def files() -> list[Path]:
 
 def test_the_lock_pins_every_dependency_of_the_project():
     groups = PROJECT["optional-dependencies"]
-    wanted = PROJECT["dependencies"] + groups["book"] + groups["dev"]
+    wanted = PROJECT["dependencies"] + groups["book"] + groups["dev"] + groups["pages"]
     assert {canonical(name) for name in wanted} <= locked().keys()
 
 

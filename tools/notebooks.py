@@ -8,9 +8,9 @@ committed with its outputs, so that the book, GitHub and Colab show it without a
     python tools/notebooks.py rerun    execute all again and compare with what is committed
     python tools/notebooks.py rerun --profile paper    execute all on it, into _build/paper
 
-A notebook is stale when its *stamp* no longer matches (see `freshness`): a sha256 of its code cells,
-of the modules that they import, at any remove, and of the data that it declares in the header of
-its source:
+A notebook is stale when its *stamp* no longer matches (see `freshness`): a sha256 of its code
+cells, of the modules that they import, at any remove, and of the data that it declares in the
+header of its source:
 
     lvlm_study: {data: [photos, results/mini/q1.json]}
 
