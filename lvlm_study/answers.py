@@ -159,7 +159,8 @@ def visual_reliance(
     A token is crucial when its ratio exceeds `threshold` nats, it is not the first token, and it
     is no punctuation, whitespace, special token or word of `exclude` (whole words, case-folded;
     None excludes nothing). Where the first token is the only one with content, the first-token
-    rule and `exclude` are waived and p(baseline) <= p(image) / 2 decides. `answer` defaults to the
+    rule and `exclude` are waived and p(baseline) <= p(image) / 2 decides. A model in the paper's
+    set-up chooses by the paper's own rule (`crucial_by_ids`). `answer` defaults to the
     model's own; a text is scored as if the model had said it. `image` may be a benchmark item,
     which brings its question.
     """
@@ -225,6 +226,20 @@ def crucial_tokens(
     if exclude is None:
         return keep
     return keep & content & ~_stop_words(answer, exclude)
+
+
+def crucial_by_ids(answer: Answer, llr: Tensor, threshold: float, excluded) -> Tensor:
+    """The set K as the paper's released code chooses it, (A,) bool: for its own set-up alone.
+
+    Tokens are left out by their number, `excluded`, which means little beyond Llama's vocabulary;
+    the answer's first token never counts, unless it is the whole answer.
+    """
+    ids = answer.token_ids.tolist()
+    if len(ids) == 1:
+        return llr.cpu() >= SINGLE_RATIO
+    keep = llr.cpu() > threshold
+    keep[:1] = False
+    return keep & torch.tensor([i not in excluded for i in ids], dtype=torch.bool)
 
 
 def token_spans(answer: Answer) -> list[tuple[int, int]]:
@@ -307,7 +322,10 @@ def _reliance(bound, picture, empty, answer, threshold, exclude, chosen=None) ->
     ids = answer.token_ids
     on, off = (bound.log_probs(x, ids)[0].float().cpu() for x in (picture, empty))  # (A,)
     special = getattr(bound.adapter.tokenizer, "all_special_ids", ())
-    if chosen is None:
+    left_out = getattr(bound.adapter, "excluded_ids", None)
+    if chosen is None and left_out is not None and exclude == DEFAULT_STOP:
+        chosen = crucial_by_ids(answer, on - off, threshold, left_out)
+    elif chosen is None:
         chosen = crucial_tokens(answer, on - off, threshold, exclude, special)
     status = "ok" if bool(chosen.any()) else "no_crucial_tokens"
     words = _words(answer, chosen)

@@ -31,6 +31,7 @@ STATUS = {
     "constant": "constant: the map has the same value everywhere and says nothing.",
 }
 DISC = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST)
+PROFILES = ("mini", "paper", "hub")  # those of `profiles`, which is slow to import
 STEPS = 50  # of the map's curves
 CONTROL_DRAWS, CONTROL_STEPS = 2, 8  # for comparison: coarser curves
 
@@ -110,6 +111,7 @@ def _explain_parser(commands) -> None:
     p.add_argument("--word", type=_text, help="the word to explain; implies --tokens word")
     given = "explain this text, not the model's own answer"
     p.add_argument("--answer", type=_text, metavar="TEXT", help=given)
+    _setup_option(p)
     p.add_argument("--threshold", type=_nats, default=1.0, help="nats that make a token crucial")
     _model_options(p)
 
@@ -147,12 +149,15 @@ def _explain(options, rgb, stage: Path | None) -> str:
     from .heatmaps.progress import expected, passes
     from .metrics.faithfulness import controls, deletion_insertion
     from .models import load_model
+    from .models.base import LENGTH
     from .sweep.explain_files import describe, score_summary, write_files
 
-    model = load_model(options.model, dtype=options.dtype, device=options.device)
+    how = {"dtype": options.dtype, "device": options.device, "setup": options.setup}
+    model = load_model(options.model, **how)
+    length = options.max_new_tokens or getattr(model, "max_new_tokens", LENGTH)
     with passes(model, "answer"):
         if options.answer is None:
-            answer = model.answer(rgb, options.question, options.max_new_tokens)
+            answer = model.answer(rgb, options.question, length)
         else:
             answer = model.forced(rgb, options.question, options.answer)
     choice = {"tokens": "word" if options.word else options.tokens, "word": options.word}
@@ -175,7 +180,7 @@ def _explain(options, rgb, stage: Path | None) -> str:
         scores = score_summary(own, controls(model, ex, **few) if own.status == "ok" else {})
     if stage is not None:
         call = {"command": shlex.join(map(str, options.command)), "baseline": options.baseline}
-        call |= {"max_new_tokens": options.max_new_tokens, "choice": choice}
+        call |= {"max_new_tokens": length, "choice": choice}
         call |= {"answer_given": options.answer is not None}
         write_files(stage, rgb, ex, describe(ex, model, options.image, scores, call))
     return report(ex, scores, options)
@@ -306,7 +311,8 @@ def _item_count(name: str) -> str:
 def _run_parser(commands) -> None:
     p = commands.add_parser("run", help="compute the tables; stop and start it as you like")
     p.set_defaults(act=run)
-    p.add_argument("--profile", default="mini", choices=("mini", "paper"))
+    told = "mini, or the paper's models: asked as its code does (paper), or as they come (hub)"
+    p.add_argument("--profile", default="mini", choices=PROFILES, help=told)
     p.add_argument(
         "--models", type=_names, help="names, or table1, table4; default: all of the profile"
     )
@@ -413,7 +419,7 @@ def _kept(results: Path, sweep) -> frozenset[str]:
 def _summarise_parser(commands) -> None:
     p = commands.add_parser("summarise", help="renew the book's numbers from the tables")
     p.set_defaults(act=summarise)
-    p.add_argument("--profile", default="mini", choices=("mini", "paper"))
+    p.add_argument("--profile", default="mini", choices=PROFILES)
     p.add_argument("--results", type=_path, metavar="DIR", help="default: data/results/PROFILE")
     p.add_argument("--seed", type=_seed, default=0, help="what the tables were made with")
 
@@ -483,6 +489,7 @@ def _estimate_parser(commands) -> None:
     _data_option(p)
     p.add_argument("--methods", type=_names, help="default: all")
     p.add_argument("--items", type=int, metavar="N", help="default: the whole benchmark")
+    _setup_option(p)
     _model_options(p)
 
 
@@ -499,7 +506,8 @@ def estimate(options) -> int:
         _known("method", name, METHODS)
     folder = dict(options.data).get(options.benchmark)
     items = load_benchmark(options.benchmark, **({"source": folder} if folder else {}))
-    model = load_model(options.model, dtype=options.dtype, device=options.device)
+    how = {"dtype": options.dtype, "device": options.device, "setup": options.setup}
+    model = load_model(options.model, **how)
     print(estimate_table(model, items[0], methods, options.items or len(items)))
     return 0
 
@@ -546,7 +554,7 @@ def _detect_parser(commands) -> None:
     p.add_argument("--parts", type=_names, help="only these; default: all that can be measured")
     p.add_argument("--items", type=int, metavar="N", help="pictures, or pairs, of each part")
     p.add_argument("--pope", type=_path, metavar="PATH", help="ask about POPE's photographs")
-    p.add_argument("--profile", default="mini", choices=("mini", "paper"))
+    p.add_argument("--profile", default="mini", choices=PROFILES)
     p.add_argument("--results", type=_path, metavar="DIR", help="default: data/results/PROFILE")
     p.add_argument("--seed", type=_seed, default=0)
 
@@ -582,7 +590,7 @@ def _sanity_parser(commands) -> None:
     p.add_argument("--benchmark", default="sprites")
     p.add_argument("--methods", type=_names, help="default: those that are not too slow")
     p.add_argument("--items", type=int, default=8, metavar="N", help="answers to explain")
-    p.add_argument("--profile", default="mini", choices=("mini", "paper"))
+    p.add_argument("--profile", default="mini", choices=PROFILES)
     p.add_argument("--results", type=_path, metavar="DIR", help="default: data/results/PROFILE")
     p.add_argument("--seed", type=_seed, default=0)
 
@@ -617,7 +625,14 @@ def sanity(options) -> int:
 def _model_options(p) -> None:
     p.add_argument("--device", help="cpu, cuda:1, ..., auto (all GPUs); default: a GPU")
     p.add_argument("--dtype", help="float32, bfloat16 or float16")
-    p.add_argument("--max-new-tokens", type=int, default=64, metavar="N")
+    p.add_argument(
+        "--max-new-tokens", type=int, metavar="N", help="default: 64; in the paper's set-up 1024"
+    )
+
+
+def _setup_option(p) -> None:
+    told = "ask as the checkpoint's files say (default), or as the paper's code does"
+    p.add_argument("--setup", choices=("hub", "paper"), help=told)
 
 
 def _data_option(p) -> None:

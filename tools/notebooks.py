@@ -357,7 +357,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("command", choices=["build", "check", "rerun"])
     parser.add_argument("names", nargs="*", help="stems like 00_quickstart; all when none is named")
     parser.add_argument("--all", action="store_true", help="build the fresh ones too")
-    parser.add_argument("--profile", help="with rerun: mini or paper, into _build/PROFILE")
+    parser.add_argument("--profile", help="with rerun: mini, paper or hub, into _build/PROFILE")
     asked = parser.parse_args(arguments)
     found = sources(ROOT / "notebooks")
     if unknown := set(asked.names) - {source.stem for source in found}:

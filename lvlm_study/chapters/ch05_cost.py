@@ -37,7 +37,7 @@ from ..metrics.sanity import (
     wrong_question,
 )
 from ..metrics.statistics import estimate
-from ..sweep import provenance
+from ..sweep import profiles, provenance
 from ..sweep.runner import dealt, item_seed
 from ..sweep.tables import write
 from .compare import (
@@ -366,7 +366,7 @@ def study(
     from ..models import load_model
 
     methods = [canonical(method) for method in methods]
-    model = load_model(name)
+    model = load_model(name, setup=profiles.setup(profile))
     asked = explainable(model, dealt(load_benchmark(benchmark), None), items, seed)
     if not asked:
         raise StudyError(f"{name} has no answer on {benchmark} that could be explained.")

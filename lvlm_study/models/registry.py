@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 
 from ..errors import StudyError, named, unknown
 from ..paths import data_dir
-from . import checkpoint, configs, manifest
+from . import brought, checkpoint, configs, manifest, setups
 from .alone import alone
 from .anyres import LlavaNext, LlavaOnevision
 from .base import Adapter
@@ -91,7 +91,14 @@ def is_part(config: Path) -> bool:
 
 
 @torch.inference_mode(False)  # weights made in inference mode could never be explained
-def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
+def load_model(
+    name: str | Path | None = None,
+    dtype=None,
+    device=None,
+    setup: str | None = None,
+    model=None,
+    processor=None,
+) -> Adapter:
     """Load a vision-language model, ready to explain.
 
     `name`: a zoo name ("mini/llava-1.5", or "mini/llava-1.5-l": size l may be left out), a hub id
@@ -100,16 +107,36 @@ def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
     default the GPU if there is one; "auto" spreads a large model over all GPUs, a dict {module
     name: device} as it says (both need accelerate). Threads may share a model: they take turns.
     Quantised checkpoints need a GPU and the packages that wrote them.
+    `setup`: how it is asked: "hub" (None), by the checkpoint's own template and processor, or
+    "paper", as the paper's code asks it: see `setups`.
+    `model` and `processor`: objects that are loaded already, instead of a name: a transformers
+    model, a PEFT one around it (LoRA and others that change weights), and what its AutoProcessor
+    gives, or any object with `tokenizer` and `image_processor`. The model is put into eval mode and
+    its weights frozen; `name` is then what it is called.
     Raises StudyError for an unknown name or architecture, a missing or damaged file, a model that
     takes no images. Runs no code from the checkpoint and reads no pickles.
     """
+    setups.check(setup)
+    if model is not None or processor is not None:
+        return setups.use(_brought(name, dtype, device, model, processor), setup)
     if not isinstance(name, str | os.PathLike):
         raise StudyError(f"A model is named by text or a path, not {named(name)}.")
+    return setups.use(_load(zoo_name(str(name)), dtype, device), setup)
+
+
+def _brought(name, dtype, device, model, processor) -> Adapter:
+    if model is None:
+        raise StudyError("A processor= is given without its model=...; give both, or a name.")
+    if dtype is not None or device is not None:
+        raise StudyError("A model that is loaded already keeps its dtype and device; use .to().")
+    return brought.adapt(model, processor, FAMILIES, name)
+
+
+def _load(name: str, dtype, device) -> Adapter:
     auto = isinstance(device, str) and device == "auto"
     spread = device if auto or isinstance(device, dict) else None
     device = pick_device(None if spread else device)
     dtype = pick_dtype(dtype, device)
-    name = zoo_name(str(name))
     folder = find_folder(name)
     family = find_family(folder)
     if family is Joint:  # its folder names two other checkpoints
@@ -146,8 +173,9 @@ def opened(model):
             return _named(os.fspath(model))
     if not all(callable(getattr(model, what, None)) for what in ("bind", "answer")):
         raise StudyError(
-            f"A model comes from load_model, or is the name of one; this is {named(model)}. Open a "
-            'bare transformers model from its folder or hub id, load_model("org/name").'
+            f"A model comes from load_model, or is the name of one; this is {named(model)}. "
+            "A bare transformers model is brought with its processor: "
+            "load_model(model=..., processor=...)."
         )
     return model
 

@@ -104,6 +104,7 @@ def describe(explanation, model, image: Path, scores: dict, call: dict) -> dict:
         "question": explanation.question,
         "model": explanation.model,
         "weights_sha256": provenance.weights_checksum(model),
+        "setup": getattr(model, "setup", None) or "hub",
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "answer": answer.text,

@@ -39,9 +39,10 @@ from ..metrics.counterfactual import object_effects, object_mass
 from ..metrics.faithfulness import UNITS, deletion_insertion
 from ..metrics.plausibility import plausibility
 from ..models import load_model
+from ..models.base import LENGTH
 from ..pixels.baselines import baselines as known_baselines
 from ..scenes import scenes
-from . import identity, provenance
+from . import identity, profiles, provenance
 from .tables import chunk_lock, folder_name, outline, read_shard, set_aside, write_shard
 
 CHUNK = 32
@@ -130,7 +131,8 @@ class Sweep:
     unit and with the first fill under every other unit (`ways`). `retry_failed` computes items
     again whose last attempt ended in an error; `fresh` those made with other weights, seed or
     options, those from before options were recorded, and those of changed items; all this is
-    otherwise an error. `folders` are pairs (benchmark, its local folder), for those that are not
+    otherwise an error. `max_new_tokens` None is the length of the model's set-up, which `profile`
+    names. `folders` are pairs (benchmark, its local folder), for those that are not
     to be fetched from the hub.
     """
 
@@ -145,7 +147,7 @@ class Sweep:
     items: int | None = None
     only: frozenset[str] | None = None
     seed: int = 0
-    max_new_tokens: int = 64
+    max_new_tokens: int | None = None
     dtype: str | None = None
     device: str | None = None
     retry_failed: bool = False
@@ -233,7 +235,8 @@ class Asked:
     @cached_property
     def answer(self):
         """What the model says, greedily."""
-        return self.model.answer(self.rgb, self.item.question, self.sweep.max_new_tokens)
+        length = answer_length(self.sweep, self.model)
+        return self.model.answer(self.rgb, self.item.question, length)
 
     @cached_property
     def default(self) -> tuple:
@@ -311,7 +314,8 @@ class Worker:
     def load(self) -> int:
         """Load the model; returns the number of this process. Raises StudyError."""
         torch.set_flush_denormal(True)  # below 1e-38: a Mini-Gemini pass took 1.4 x as long
-        self.model = load_model(self.name, dtype=self.sweep.dtype, device=self.sweep.device)
+        how = {"dtype": self.sweep.dtype, "device": self.sweep.device}
+        self.model = load_model(self.name, setup=profiles.setup(self.sweep.profile), **how)
         self.settings = fingerprint(self.sweep, self.model)
         return os.getpid()
 
@@ -730,7 +734,10 @@ def fingerprint(sweep: Sweep, model) -> list[tuple]:
     """
     weights = provenance.weights_checksum(model)
     common = {"weights": weights, "seed": sweep.seed, "dtype": str(model.dtype)}
-    common |= {"max_new_tokens": sweep.max_new_tokens, "target": identity.target_options()}
+    length = answer_length(sweep, model)
+    common |= {"max_new_tokens": length, "target": identity.target_options()}
+    if getattr(model, "setup", None):
+        common["setup"] = model.setup
     scoring = {"units": list(sweep.units), "fills": list(sweep.fills)}
     scoring |= {"steps": [STEPS, ROUGH_STEPS], "baseline": BASELINE}
     own = {"reliance": {"baselines": list(sweep.baselines)}, "effects": {"baseline": BASELINE}}
@@ -740,6 +747,11 @@ def fingerprint(sweep: Sweep, model) -> list[tuple]:
         more = own.get(kind) or scoring | {"options": identity.method_options(method)}
         found.append((kind, method, SCHEMAS[kind], made | {"settings": common | more}))
     return found
+
+
+def answer_length(sweep: Sweep, model) -> int:
+    """How many tokens an answer may have: as asked, or by the model's set-up."""
+    return sweep.max_new_tokens or getattr(model, "max_new_tokens", LENGTH)
 
 
 def plain_name(name: str) -> str:

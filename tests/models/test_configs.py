@@ -186,7 +186,7 @@ def _kind(folder) -> str:
 def test_no_config_but_something_known(tmp_path):
     """A folder without config.json is told what it looks like."""
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
-    assert "an adapter (LoRA) alone; merge it into org/base" in refused(tmp_path)
+    assert "an adapter (LoRA) alone; open it on org/base with peft" in refused(tmp_path)
     (tmp_path / "adapter_config.json").unlink()
     (tmp_path / "model-Q4.gguf").write_bytes(b"GGUF")
     assert "GGUF file, which is for llama.cpp" in refused(tmp_path)
@@ -269,7 +269,8 @@ def test_quantised_weights_are_for_a_gpu(folder, monkeypatch):
 def test_what_transformers_says_of_a_package_is_one_sentence(whole, monkeypatch):
     """A package that is there but too old, or of no use on this device."""
     monkeypatch.setattr(checkpoint, "installed", lambda name: True)
-    tiny.edit_json(whole / "config.json", quantization_config={"quant_method": "bitsandbytes"})
+    packed = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    tiny.edit_json(whole / "config.json", quantization_config=packed)
     with pytest.raises(StudyError, match="cannot be loaded as LlavaForConditionalGeneration"):
         checkpoint.load_weights(FAMILIES["llava"].model_class, whole, torch.float32, {"": "cpu"})
 

@@ -1,11 +1,15 @@
 """Profiles: the same notebook on the mini models and, one day, on the paper's."""
 
+from dataclasses import replace
+
 import pytest
 
-from lvlm_study.benchmarks import benchmarks
+from lvlm_study import cli
+from lvlm_study.benchmarks import benchmarks, load_benchmark
 from lvlm_study.errors import StudyError
-from lvlm_study.models import registry
-from lvlm_study.sweep import profiles
+from lvlm_study.models import Adapter, registry
+from lvlm_study.sweep import profiles, runner
+from lvlm_study.sweep import tables as shards
 
 SOURCE = """---
 kernelspec: {display_name: Python 3, language: python, name: python3}
@@ -89,7 +93,51 @@ def test_what_the_profiles_hold():
     assert len(paper) == 10 and paper[:3] == profiles.models("paper")
     assert paper[0] == profiles.model("paper") and paper[-1] == "mini/llava-1.5"
     assert not set(paper) & set(profiles.SPREAD)
+    for what in (profiles.models, profiles.model, profiles.benchmarks):
+        assert what("hub") == what("paper")
+    assert [profiles.setup(name) for name in profiles.PROFILES] == [None, "paper", None]
     assert profiles.expand(list(profiles.SPREAD)) == list(profiles.SPREAD)
     assert all(registry.HUB_ID.fullmatch(name) for name in (*paper, *profiles.SPREAD))
     with pytest.raises(StudyError, match="no profile named 'papre'; did you mean paper"):
         profiles.models("papre")
+
+
+@pytest.mark.parametrize(
+    "profile,more,setup,length",
+    [
+        ("paper", [], "paper", 1024),
+        ("paper", ["--max-new-tokens", "3"], "paper", 3),
+        ("hub", [], None, 64),
+    ],
+)
+def test_a_profile_says_how_models_are_asked(
+    profile, more, setup, length, checkpoints, tmp_path, monkeypatch, capsys
+):
+    """The same models and benchmarks; the set-up is part of what a row was made from."""
+    monkeypatch.setattr(runner, "load_benchmark", lambda name: load_benchmark("sprites")[:1])
+    seen = {}
+
+    def answer(model, image, question, max_new_tokens):
+        seen.update(setup=model.setup, length=max_new_tokens, prompt=model.prompt(question))
+        return replace(model.forced(image, question, "red"), truncated=True)
+
+    monkeypatch.setattr(Adapter, "answer", answer)
+    call = ["run", "--profile", profile, "--models", str(checkpoints("llava")), "--methods", "none"]
+    call += ["--benchmarks", "sprites", "--baselines", "black", "--results", str(tmp_path), *more]
+    assert cli.main(call) == 0
+    assert (seen["setup"], seen["length"]) == (setup, length)
+    assert seen["prompt"].startswith("A chat between") == (setup == "paper")
+    (file,) = tmp_path.rglob("*.parquet")
+    settings = shards.read_shard(file)[1]["settings"]
+    assert settings.get("setup") == setup and settings["max_new_tokens"] == length
+    head, row = capsys.readouterr().out.splitlines()[:2]
+    assert dict(zip(head.split(), row.split(), strict=False))["cut"] == "1"
+
+
+def test_answers_of_two_setups_are_never_mixed(checkpoints, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "load_benchmark", lambda name: load_benchmark("sprites")[:1])
+    call = ["run", "--models", str(checkpoints("llava")), "--methods", "none", "--benchmarks"]
+    call += ["sprites", "--baselines", "black", "--results", str(tmp_path), "--max-new-tokens", "2"]
+    assert cli.main([*call, "--profile", "hub"]) == 0
+    assert cli.main([*call, "--profile", "paper"]) != 0
+    assert "made with other settings (setup)" in capsys.readouterr().err
