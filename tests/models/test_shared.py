@@ -7,12 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lvlm_study import cli
 from lvlm_study.errors import StudyError
 from lvlm_study.models import load_model, manifest
 from lvlm_study.models import weights as shared
 from lvlm_study.paths import data_dir
-from lvlm_study.sweep import provenance
+from lvlm_study.sweep import catalogue, provenance
 from lvlm_study.zoo import train as training
 
 
@@ -60,7 +59,7 @@ def test_checksum_and_size_do_not_tell_how_the_weights_lie(zoo, monkeypatch):
         zoo / "tiny" / shared.WEIGHTS,
         folder / shared.OWN,
     ]
-    assert f"{count / 1e6:.1f} M parameters" in cli._model_size("mini/tiny-seed1")
+    assert f"{count / 1e6:.1f} M parameters" in catalogue.model_size("mini/tiny-seed1")
 
 
 def test_a_first_training_that_changed_or_went_is_named(zoo):
