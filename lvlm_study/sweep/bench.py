@@ -369,7 +369,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def about(model) -> dict:
     """Where and when the times were measured."""
-    found = {"profile": "mini", "model": [model.name], "n": 1, "seed": 0}
+    profile = "mini" if model.name.startswith("mini/") else "hub"  # asked as its files say
+    found = {"profile": profile, "model": [model.name], "n": 1, "seed": 0}
     found |= {"commit": provenance.commit(), "versions": provenance.versions()}
     return found | {"threads": torch.get_num_threads(), "date": provenance.now()[:10]}
 

@@ -190,6 +190,13 @@ def test_the_benchmark_and_the_estimate_run(tmp_path, capsys):
     assert "h for 10" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("name", "profile"), [("mini/owl", "mini"), ("llava-hf/a", "hub")])
+def test_the_profile_is_that_of_the_model(name, profile):
+    model = planted("object")
+    model.name = name
+    assert bench.about(model)["profile"] == profile
+
+
 def test_an_unknown_model_is_one_sentence(capsys):
     assert bench.main(["--model", "mini/nothing-here"]) == 2
     assert capsys.readouterr().err.startswith("bench: There is no model")
