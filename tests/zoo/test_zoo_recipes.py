@@ -55,8 +55,8 @@ def untrained(name, tokenizer, towers):
 
 def lessons_of(family, towers, pool) -> Lessons:
     rows = np.arange(len(pool.scenes))
-    kept = [tower_tokens(t, towers[t], pool, rows) for t in family.kept]
-    return Lessons(family, pool, kept, rows)
+    features = [tower_tokens(t, towers[t], pool, rows) for t in family.cached]
+    return Lessons(family, pool, features, rows)
 
 
 def shown(family, scene, row) -> np.ndarray:
@@ -200,7 +200,7 @@ def test_every_word_that_a_strip_may_say_is_one_of_those_that_are_learned():
     some = zip(range(300), scenes.stream(1000), strict=False)
     told = [strip.text for strip, _ in filter(None, (_lesson(s, i) for i, s in some))]
     tested = [i.extra["wrong"].upper() for i in load_benchmark("sprites_shortcut")]
-    assert set(told) | set(tested) <= set(reading.UPPER)
+    assert set(told) | set(tested) <= {word.upper() for word in reading.words()}
 
 
 def test_a_strip_covers_one_row_of_patches(pool):
@@ -211,7 +211,7 @@ def test_a_strip_covers_one_row_of_patches(pool):
         pixels = np.zeros((336, 336), bool)
         pixels[bar.y : bar.y + shortcut.HEIGHT] = True
         assert (grid.repeat(42, 0).repeat(42, 1) == pixels).all()
-        assert reading.WORDS[strips.word(row)].upper() == bar.text
+        assert reading.words()[strips.word(row)].upper() == bar.text
         light = strips.pictures[row][grid.repeat(14, 0).repeat(14, 1)]
         assert np.median(light) == shortcut.PAPER  # the picture that is shown has the bar there
 
@@ -236,7 +236,7 @@ def test_reading_is_learned_and_the_tower_frozen_again(tokenizer, towers, pool, 
 def test_embeddings_of_words_are_unit_vectors_that_differ(tokenizer):
     language = SymbolModel("s", tokenizer).lm.model
     table = reading.word_embeddings(language, tokenizer)
-    assert table.shape == (len(reading.WORDS), language.config.hidden_size)
+    assert table.shape == (len(reading.words()), language.config.hidden_size)
     assert table.norm(dim=-1).allclose(torch.ones(len(table)))
     assert (table @ table.T - torch.eye(len(table))).max() < 0.999
 
