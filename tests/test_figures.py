@@ -111,9 +111,3 @@ def test_tokens_without_any_gap_are_not_shaded():
 def test_tokens_weights_and_marks_must_match():
     with pytest.raises(StudyError, match="as many"):
         figures.marked_tokens_html(["a"], [1.0, 2.0], [True])
-
-
-def test_style_is_one_call():
-    figures.use_style()
-    assert matplotlib.rcParams["image.cmap"] == figures.CMAP
-    assert not matplotlib.rcParams["axes.spines.top"]

@@ -233,7 +233,6 @@ def test_the_arms_differ_in_the_strip_alone():
         clean = four[0].rgb
         for item in four[1:]:
             assert (item.rgb[rows] == clean[rows]).all() and (item.rgb != clean).any()
-            assert (item.without_text().rgb == clean).all()
         assert four[0].extra["strip"] is None
         assert four[1].extra["strip"].text.lower() == four[0].accept[0].lower()
         assert four[2].extra["strip"].text.lower() == four[0].extra["wrong"].lower()

@@ -2,7 +2,6 @@
 
 import copy
 import json
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -25,7 +24,6 @@ from lvlm_study.detector.hallucination import (
     yes_or_no,
 )
 from lvlm_study.detector.perturbation import (
-    likelihood_shift,
     portraits,
     read_number,
     shift,
@@ -143,19 +141,13 @@ def test_sprite_scenes_know_what_they_show():
 def pope_files(tmp_path):
     (tmp_path / "val2014").mkdir()
     Image.new("RGB", (8, 6), "red").save(tmp_path / "val2014" / "COCO_1.jpg")
+    asked = [
+        ("Is there a snowboard in the image?", "yes"),
+        ("Is there an apple in the imange?", "no"),
+    ]
     rows = [
-        {
-            "question_id": 1,
-            "image": "COCO_1.jpg",
-            "text": "Is there a snowboard in the image?",
-            "label": "yes",
-        },
-        {
-            "question_id": 2,
-            "image": "COCO_1.jpg",
-            "text": "Is there an apple in the imange?",
-            "label": "no",
-        },
+        {"question_id": n, "image": "COCO_1.jpg", "text": text, "label": label}
+        for n, (text, label) in enumerate(asked, 1)
     ]
     text = "\n".join(map(json.dumps, rows))
     (tmp_path / "coco_pope_popular.json").write_text(text)
@@ -251,24 +243,6 @@ def test_numbers_in_answers():
     texts = ["7", "I would say 8.", "seven of ten", "0", "11 or 3", "no idea"]
     found = [read_number(t) for t in texts]
     assert found[:3] == [7, 8, 7] and np.isnan(found[3]) and found[4] == 3 and np.isnan(found[5])
-
-
-@dataclass
-class Speaker:
-    """Stands in for `shift`: says 3 before, 5 after, and once nothing."""
-
-    calls: int = 0
-
-    def __call__(self, *args):
-        self.calls += 1
-        after = "unclear" if self.calls == 3 else "5"
-        return type("S", (), {"before": "three", "after": after})
-
-
-def test_likelihoods_are_averaged_and_gaps_counted(monkeypatch, joint):
-    monkeypatch.setattr("lvlm_study.detector.perturbation.shift", Speaker())
-    found = likelihood_shift(joint, [IMAGE] * 4, "a doctor", "woman", "man")
-    assert (found.value, found.n, found.skipped) == (2.0, 3, 1)
 
 
 def test_portraits(tmp_path):

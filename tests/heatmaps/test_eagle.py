@@ -193,10 +193,10 @@ def test_order_is_that_of_the_plain_loop(name, batch):
     assert np.allclose(its, values, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["llava", "llava_next", "llava_onevision", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", white_box.FAMILIES)
 def test_order_is_that_of_the_plain_loop_on_networks(adapters, family):
-    target = real_target(adapters(family))
-    labels = slic_zero(target, 9)
+    target = real_target(white_box.adapter_of(adapters, family), (45, 61), tokens=2)
+    labels = slic_zero(target, 6)
     order, values = plain_search(target, labels)
     found, its = greedy(Search(target, labels, 5))
     assert found == order
@@ -260,15 +260,6 @@ def test_planted_evidence_is_found(name):
     assert found.cost.forward <= n * (n + 1) - 4 and found.cost.backward == 0
 
 
-def test_same_bytes_twice_and_batch_size_changes_nothing():
-    once, twice, other = (
-        explain(planted("conjunctive"), SCENE, "?", method="eagle", regions=20, batch=b).saliency
-        for b in (32, 32, 3)
-    )
-    assert once.tobytes() == twice.tobytes()
-    assert np.abs(once - other).max() <= 1e-5
-
-
 def test_memory_follows_the_batch(monkeypatch):
     target, _ = make_target(planted("object"), SCENE, "?")
     sizes, honest = [], PlantedBound.log_probs
@@ -317,15 +308,6 @@ def test_scores_that_are_no_numbers_are_said_to_diverge():
 
     found = eagle(replace(additive_target(), bound=Broken(planted("object"), (48, 64), "?")))
     assert found.shape == (48, 64) and found.isnan().all()
-
-
-@pytest.mark.parametrize("family", white_box.FAMILIES)
-def test_every_family(adapters, family):
-    model = white_box.adapter_of(adapters, family)
-    target = real_target(model, (45, 61), tokens=2)
-    found = eagle(target, regions=4)
-    assert found.shape == (45, 61) and found.isfinite().all()
-    assert found.min() == 0 and len(found.unique()) == slic_zero(target, 4).max() + 1 > 2
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 30), (40, 2)])

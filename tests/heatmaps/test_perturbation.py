@@ -220,18 +220,6 @@ def test_smoothgrad_without_noise_is_the_gradient():
     assert torch.allclose(found, weights.abs().sum(0), atol=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_seed_and_batch(method):
-    reader = planted("conjunctive")
-    few = {"masks": 40} if method == "rise" else {}
-    once, twice, other = (
-        explain(reader, SCENE, "?", method=method, batch=b, seed=3, **few).saliency
-        for b in (32, 32, 5)
-    )
-    assert once.tobytes() == twice.tobytes()
-    assert np.abs(once - other).max() <= 1e-5 * max(1, np.abs(once).max())
-
-
 @pytest.mark.parametrize(
     ("method", "forward", "backward"),
     [

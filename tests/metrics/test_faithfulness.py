@@ -15,7 +15,6 @@ from lvlm_study.metrics.faithfulness import (
     beats_random,
     controls,
     deletion_insertion,
-    every_way,
     perturbation_curves,
     removal_order,
     step_counts,
@@ -104,21 +103,6 @@ def test_a_constant_map_is_chance_not_reading_order():
     assert estimate(gaps).low <= 0 <= estimate(gaps).high
 
 
-@pytest.mark.parametrize("family", ["llava", "llava_onevision"])
-def test_random_maps_score_zero_on_a_real_model(adapters, family):
-    model, scene = adapters(family), planted_scene((40, 60))
-    answer = model.answer(scene, "What colour?", max_new_tokens=4)
-    ex = explain(model, scene, "What colour?", method="random", answer=answer, tokens="all")
-    draw = np.random.default_rng(0)
-    gaps = []
-    for n in range(24):
-        noise = replace(ex, saliency=draw.random((40, 60)).astype(np.float32))
-        score = deletion_insertion(model, noise, steps=6, units="patches", min_gap=0, seed=n)
-        gaps.append(score.gap_raw / ex.reliance.gap)
-    mean = estimate(gaps)
-    assert mean.low <= 0 <= mean.high
-
-
 def test_the_released_sum_flatters_both_scores():
     """On a straight curve the area is 1/2; the released code has .494 falling and .510 rising."""
     counts = step_counts(1024, 50, "paper_code")
@@ -156,16 +140,6 @@ def test_fills(found):
     assert gray.fill_score == pytest.approx(black.fill_score, abs=1e-5)  # no red in either
     with pytest.raises(StudyError, match="did you mean gray"):
         deletion_insertion(None, found, fill="grey")
-
-
-def test_every_unit_with_every_fill(found):
-    table = every_way(None, found, fills=("black", "mean", None), steps=8)
-    pairs = [(score.units, score.fill) for score in table]
-    assert pairs == [(u, f) for u in ("grid", "superpixels") for f in ("black", "mean", "baseline")]
-    assert table[0].gap == deletion_insertion(None, found, steps=8, fill="black").gap
-    assert table[0].gap == pytest.approx(table[2].gap)  # black is this target's own baseline
-    assert table[1].fill_score > table[0].fill_score  # the mean colour of this scene is reddish
-    assert all(score.gap > 0.3 for score in table)
 
 
 def test_a_map_of_another_shape_is_refused(found):

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from safetensors.torch import save_file
+from transformers import LlamaForCausalLM
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from lvlm_study.errors import StudyError
@@ -162,6 +162,7 @@ def test_phi3_keeps_its_fused_projections():
     assert "model.layers.0.self_attn.qkv_proj.weight" in names
     assert "model.layers.3.mlp.gate_up_proj.weight" in names
     assert "model.vision_sampler_layers.1.layers.0.cross_attn.k_proj_2.1.weight" in names
+    assert "model.vision_towers.3.encoder.stages.1.downsample.1.weight" in names
 
 
 @pytest.mark.parametrize(
@@ -297,18 +298,6 @@ def test_logits_equal_a_slow_oracle(size):
     assert torch.allclose(have, oracle(model, ids, features, size), atol=1e-5)
 
 
-@pytest.mark.parametrize("model_class", [CambrianLlamaForCausalLM, CambrianPhi3ForCausalLM])
-@torch.no_grad()
-def test_batch_size_changes_nothing(model_class):
-    model, size, images = build(model_class), (40, 64), pixels(2)
-    both = model(prompt(size, 2), pixel_values=images, image_sizes=[size] * 2).logits
-    for b in range(2):
-        one = [x[b : b + 1] for x in images]
-        alone = model(prompt(size), pixel_values=one, image_sizes=[size]).logits
-        assert torch.allclose(both[b], alone[0], atol=1e-5)
-    assert (both[0] - both[1])[-1].abs().max() > 1e-3  # and the image does matter
-
-
 @torch.no_grad()
 def test_images_of_different_shapes_share_a_batch():
     model, images, sizes = build(), pixels(2), [(40, 64), (64, 64)]
@@ -320,18 +309,6 @@ def test_images_of_different_shapes_share_a_batch():
         one = [x[b : b + 1] for x in images]
         alone = model(row[None], pixel_values=one, image_sizes=[sizes[b]]).logits
         assert torch.allclose(both[b, : len(row)], alone[0], atol=1e-5)
-
-
-def test_gradients_reach_all_four_encoders():
-    model, size = build(), (40, 64)
-    images = pixels(grad=True)
-    logits = model(prompt(size), pixel_values=images, image_sizes=[size]).logits
-    logits.log_softmax(-1)[0, -2, 7].backward()
-    for image in images:
-        assert image.grad.isfinite().all() and (image.grad != 0).float().mean() > 0.9
-    for tower in model.model.vision_towers:
-        first = next(p for p in tower.parameters() if p.dim() == 4)  # the patch embedding
-        assert first.grad.abs().sum() > 0
 
 
 def test_gradient_checkpointing_gives_the_same_gradients():
@@ -382,39 +359,8 @@ def test_two_stage_gradient_equals_the_direct_one():
     score = model(ids, mm_encoder_outputs={"image": output}).logits[0, -2].log_softmax(-1)[7]
     (at_leaf,) = torch.autograd.grad(score, leaf)
     for a, b in zip(torch.autograd.grad(features, images, at_leaf), want, strict=True):
-        assert torch.allclose(a, b, atol=1e-7)
+        assert torch.allclose(a, b, atol=1e-7) and b.abs().max() > 0  # every encoder has a share
     assert (at_leaf[0, 32:] != 0).any()  # the second look has its share
-
-
-@torch.no_grad()
-def test_second_look_changes_the_answer():
-    model, ids = build(), prompt((40, 64))
-    images = dict(pixel_values=pixels(), image_sizes=[(40, 64)])
-    with_look = model(ids, **images).logits[:, -1]
-    for sampler in model.model.vision_sampler_layers:
-        sampler.layers[0].proj_out.linear_2.weight.zero_()
-    assert (model(ids, **images).logits[:, -1] - with_look).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("model_class", [CambrianLlamaForCausalLM, CambrianPhi3ForCausalLM])
-@torch.no_grad()
-def test_teacher_forcing_equals_generation(model_class):
-    model, size, ids = build(model_class), (64, 40), prompt((64, 40))
-    images = dict(pixel_values=pixels(), image_sizes=[size])
-    out = model.generate(
-        ids,
-        **images,
-        max_new_tokens=8,
-        do_sample=False,
-        eos_token_id=None,
-        output_scores=True,
-        return_dict_in_generate=True,
-    )
-    answer = out.sequences[:, ids.shape[1] :]
-    logits = model(out.sequences, **images).logits[0, ids.shape[1] - 1 : -1]
-    scores = torch.stack(out.scores, 1)[0]  # (A, V)
-    assert torch.allclose(scores.log_softmax(-1), logits.log_softmax(-1), atol=1e-5)
-    assert (logits.argmax(-1) == answer[0]).all() and len(answer[0]) == 8
 
 
 @torch.no_grad()
@@ -431,18 +377,6 @@ def test_a_block_mask_keeps_packed_texts_apart():
     packed = model(ids, attention_mask=mask[None, None], position_ids=places, **images).logits
     alone = model(torch.cat([head, b], 1), **images).logits
     assert torch.allclose(packed[:, n + 3 :], alone[:, n:], atol=1e-5)
-
-
-@pytest.mark.parametrize("model_class", [CambrianLlamaForCausalLM, CambrianPhi3ForCausalLM])
-@torch.no_grad()
-def test_one_folder_holds_everything(model_class, tmp_path):
-    model, size, ids = build(model_class, image_position=2), (40, 64), prompt((40, 64))
-    model.save_pretrained(tmp_path)
-    again, info = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
-    assert type(again) is model_class and not any(info.values())
-    assert again.config.image_position == 2 and len(again.model.vision_towers) == 4
-    images = dict(pixel_values=pixels(), image_sizes=[size])
-    assert torch.equal(model(ids, **images).logits, again.eval()(ids, **images).logits)
 
 
 # ------------------------------------------------------------------ released layout and bad input
@@ -500,9 +434,3 @@ def test_settings_that_do_not_fit_are_refused(changes, message):
 def test_wrong_number_of_placeholders_is_told():
     with pytest.raises(StudyError, match="hold 10 image placeholders .* give 20 visual tokens"):
         build()(prompt((40, 64)), pixel_values=pixels(), image_sizes=[(64, 64)])
-
-
-def test_small_models_name_their_settings_in_json(tmp_path):
-    build().save_pretrained(tmp_path)
-    names = load_file(tmp_path / "model.safetensors")
-    assert "model.vision_towers.3.encoder.stages.1.downsample.1.weight" in names

@@ -56,10 +56,7 @@ ORIGINAL = {  # as the repositories of their authors have them, shortened
         {"model_type": "llava_llama", "hidden_size": 4096, "image_aspect_ratio": "pad"},
         "llava-hf/llava-1.5-7b-hf",
     ),
-    "vicuna 13b": (
-        {"model_type": "llava_llama", "hidden_size": 5120},
-        "llava-hf/llava-1.5-13b-hf",
-    ),
+    "vicuna 13b": ({"model_type": "llava_llama", "hidden_size": 5120}, "llava-hf/llava-1.5-13b-hf"),
     "early name": (
         {"model_type": "llava", "mm_vision_tower": "openai/clip-vit-large-patch14-336"},
         "llava-hf/llava-1.5-7b-hf",

@@ -95,11 +95,9 @@ def test_the_picture_matters_and_batches_do_not(joint, bound, picture):
 
 
 def test_gradients_reach_every_pixel(bound, picture):
-    x = picture.clone().requires_grad_()
+    x = (0.4 + 0.2 * picture).requires_grad_()  # no overshoot, nothing is clipped
     bound.log_probs(x, IDS).sum().backward()
-    assert torch.isfinite(x.grad).all()
-    assert (x.grad.abs().sum(1) > 0).float().mean() > 0.95
-    assert bound.seen().all()
+    assert (x.grad[0].abs().sum(0) > 0).all() and bound.seen().all()
 
 
 def test_every_token_looks_where_its_box_is(joint, bound, picture):
@@ -130,13 +128,6 @@ def test_the_published_alignment_has_174_million_numbers():
     with torch.device("meta"):
         deep = Alignment("deep", 768, 4096)
     assert sum(p.numel() for p in deep.parameters()) == 174_092_288
-
-
-def test_attention_stays_eager_in_the_detector(joint, bound, picture):
-    with joint.eager():
-        pass
-    out = bound.run(picture, IDS, output_attentions=True)
-    assert len(out.attentions) == 2
 
 
 # --- published weights -----------------------------------------------------------------------

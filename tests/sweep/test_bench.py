@@ -111,23 +111,10 @@ def test_the_race_of_eagle_has_a_verdict(faster, same, said):
     assert line.endswith(said)
 
 
-def test_memory_is_measured_for_every_number_of_steps(target, monkeypatch):
-    monkeypatch.setattr(bench, "MEMORY_STEPS", (1, 2))
-    assert set(bench.memory_by_steps(target)) == {1, 2}
-
-
 def test_passes_of_methods():
     assert bench.method_passes("igos") == (100, 100)
     assert bench.method_passes("random") == (0, 0)
     assert bench.scoring_passes() == 2 * 25 + 2 * 2 * 10 and bench.scoring_passes(1) == 2 * 25
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [m for m in METHODS if m != "ga"])  # needs a joint model
-def test_every_method_can_be_estimated(target, name):
-    """Those that look inside a model are counted on one; for the others any model will do."""
-    ahead, back = bench.method_passes(name, target)
-    assert 0 <= back <= ahead or name == "igos"
 
 
 @pytest.mark.slow

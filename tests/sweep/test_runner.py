@@ -323,21 +323,6 @@ def test_a_damaged_shard_is_kept_aside_and_made_again(study):
     assert path.with_name("000.parquet.damaged").stat().st_size == 100
 
 
-def test_a_full_disc_keeps_what_was_there(study, monkeypatch):
-    study(toy(), items=2)
-    before = study.table("maps")
-
-    def full(table, path, **options):
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(shards.pq, "write_table", full)
-    with pytest.raises(StudyError, match="is full; make room"):
-        study(toy(), items=4)
-    same(before, study.table("maps"))
-    assert not list(study.results.rglob("*.tmp"))
-
-
 def test_unwritable_results(study, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(StudyError, match="Cannot write to"):
@@ -359,37 +344,11 @@ def test_a_held_chunk_is_left_to_its_holder(study):
 
 # --- kill and race: real processes ---------------------------------------------------------
 
-WORKER = """
-import os, sys, time
-from pathlib import Path
-sys.path[:0] = [os.path.join(sys.argv[1], "tests", room) for room in ("", "sweep")]
-import test_runner as t
-from lvlm_study.sweep import runner
-class Slow(t.Counting):
-    def answer(self, *args):
-        time.sleep(float(sys.argv[3]))
-        with open(Path(sys.argv[2]).with_suffix(".log"), "a") as log: log.write("answer\\n")
-        return super().answer(*args)
-runner.known_benchmarks = lambda: ["toy"]
-runner.load_benchmark = lambda name: t.toy(12)
-runner.load_model = lambda name, **options: Slow(name.split("/")[1])
-runner.CHUNK = 4
-print("ready", flush=True)
-sweep = runner.Sweep(("planted/object",), ("toy",), ("random", "center"), Path(sys.argv[2]),
-                     baselines=("black",), units=("grid",), fills=("blur",))
-sys.exit(runner.run(sweep))
-"""
+
+forked = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here")
 
 
-def worker(root, folder, pause=0.05):
-    call = [sys.executable, "-c", WORKER, str(root), str(folder), str(pause)]
-    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    process = subprocess.Popen(call, **quiet, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert process.stdout.readline().strip() == "ready"
-    return process
-
-
-def slow_run(folder, ready):
+def slow_run(folder, started):
     """A run that takes its time over every answer and notes it; for a process of its own."""
 
     class Slow(Counting):
@@ -400,13 +359,13 @@ def slow_run(folder, ready):
             return super().answer(*args)
 
     runner.load_model = lambda name, **options: Slow(name.split("/")[1])
-    ready.set()
+    started()
     way = dict(baselines=("black",), units=("grid",), fills=("blur",))
     runner.run(Sweep(("planted/object",), ("toy",), ("center",), folder, **way))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked, to be killed quickly")
+@forked
 def test_killed_at_ten_random_moments_the_tables_end_the_same(study, tmp_path, monkeypatch):
     folder, draw, kills = tmp_path / "killed", random.Random(0), 0
     fork = multiprocessing.get_context("fork")
@@ -415,7 +374,7 @@ def test_killed_at_ten_random_moments_the_tables_end_the_same(study, tmp_path, m
     monkeypatch.setattr(runner, "load_model", None)  # each process brings its own
     for _ in range(60):
         ready = fork.Event()
-        process = fork.Process(target=slow_run, args=(folder, ready))
+        process = fork.Process(target=slow_run, args=(folder, ready.set))
         process.start()
         ready.wait(60)
         if kills < 10:
@@ -435,13 +394,22 @@ def test_killed_at_ten_random_moments_the_tables_end_the_same(study, tmp_path, m
 
 
 @pytest.mark.slow
-def test_two_runs_at_once_share_the_work(study, tmp_path, pytestconfig):
-    folder = tmp_path / "shared"
-    pair = [worker(pytestconfig.rootpath, folder, 0.2) for _ in range(2)]
-    assert [process.wait(timeout=200) for process in pair] == [0, 0]
+@forked
+def test_two_runs_at_once_share_the_work(study, tmp_path, monkeypatch):
+    folder, fork = tmp_path / "shared", multiprocessing.get_context("fork")
+    monkeypatch.setattr(runner, "CHUNK", 4)
+    monkeypatch.setattr(runner, "load_benchmark", lambda name: toy(12))
+    monkeypatch.setattr(runner, "load_model", None)  # each process brings its own
+    both = fork.Barrier(2)
+    pair = [fork.Process(target=slow_run, args=(folder, both.wait)) for _ in range(2)]
+    for process in pair:
+        process.start()
+    for process in pair:
+        process.join(200)
+    assert [process.exitcode for process in pair] == [0, 0]
     assert len((tmp_path / "shared.log").read_text().splitlines()) == 12  # nothing twice
     maps = shards.read_table(folder, "maps")
-    assert len(maps) == 24 and not maps.duplicated(["item", "method"]).any()
+    assert len(maps) == 12 and not maps.duplicated(["item", "method"]).any()
 
 
 # --- summaries -----------------------------------------------------------------------------
@@ -519,15 +487,7 @@ def test_the_command_writes_what_the_book_reads(study, tmp_path, monkeypatch, ca
     monkeypatch.setattr(runner, "load_benchmark", lambda name: toy(broken={2}))
     monkeypatch.setattr(runner, "load_model", lambda name, **options: planted("object"))
     folder = tmp_path / "results" / "mini"
-    call = [
-        "run",
-        "--models",
-        "planted/object",
-        "--benchmarks",
-        "toy",
-        "--methods",
-        "center,random",
-    ]
+    call = "run --models planted/object --benchmarks toy --methods center,random".split()
     assert cli.main([*call, "--results", str(folder), "--baselines", "blur,black"]) == 1
     told = capsys.readouterr().out
     assert "1 items failed" in told and "center" in told and "accuracy" in told

@@ -21,7 +21,7 @@ from lvlm_study.zoo.fit import fit, schedule
 from lvlm_study.zoo.language import SymbolModel, symbols
 from lvlm_study.zoo.pool import VIEWS, load_pool
 from lvlm_study.zoo.texts import answer_logits, captions, encode, exact_answers, short_texts
-from lvlm_study.zoo.train import SMOKE, train
+from lvlm_study.zoo.train import train
 
 
 @pytest.fixture(scope="module")
@@ -147,24 +147,6 @@ def test_exact_answers_agrees_with_generate(start, pool, tokenizer, tmp_path):
         language, lm_head = adapter.model.model.language_model, adapter.model.lm_head
         assert exact_answers(language, lm_head, prefix, [batch]) == {"attribute": 1.0}
         assert exact_answers(language, lm_head, prefix, [texts]) == {"attribute": 0.0}
-
-
-@pytest.mark.slow
-def test_a_member_is_trained_from_nothing_and_resumes(tmp_path, monkeypatch):
-    """The whole command in miniature: towers, language, member, checkpoint, card; then again."""
-    items = __import__("lvlm_study.benchmarks", fromlist=["load_benchmark"]).load_benchmark(
-        "sprites"
-    )
-    monkeypatch.setattr("lvlm_study.zoo.card.sprites", lambda: items[::96])
-    options = dict(out=tmp_path / "out", budget=SMOKE, say=str)
-    folder = train("mini/llava-ov-m", tmp_path / "work", **options)
-    adapter = load_model(folder)
-    assert adapter.answer(items[0].image, items[0].question, max_new_tokens=2).tokens
-    counts = json.loads((folder / "accuracy.json").read_text())
-    assert sum(n for _, n in counts["picture"].values()) == 6
-    first = (folder / "model.safetensors").read_bytes()
-    again = train("mini/llava-ov-m", tmp_path / "work", **options)
-    assert (again / "model.safetensors").read_bytes() == first  # everything was resumed
 
 
 def test_a_member_trained_again_is_known_to_the_manifest(tmp_path, monkeypatch):
