@@ -157,8 +157,6 @@ def test_options_of_methods_take_no_other_type(model, answer, method):
 
 
 # --- what must be refused, and how it is said ---------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -210,8 +208,6 @@ def test_a_bare_transformers_model_is_told_where_to_go(model):
 
 
 # --- what has a plain meaning works -------------------------------------------------------------
-
-
 @pytest.mark.parametrize("seed", [np.int64(3), np.uint8(3), torch.tensor(3)])
 def test_whole_numbers_of_any_kind(model, answer, seed):
     how = {"answer": answer, "tokens": "all"}
@@ -282,8 +278,6 @@ def test_a_model_by_its_name(checkpoints, model, answer):
 
 
 # --- an item instead of a picture and a question ------------------------------------------------
-
-
 def test_an_item_brings_its_question(model, answer):
     one, how = item(), {"method": "gae", "tokens": "all"}
     wanted = ls.explain(model, photo(SIZE), QUESTION, **how)
@@ -366,8 +360,6 @@ def test_an_item_that_is_none(changes):
 
 
 # --- a map under another model ------------------------------------------------------------------
-
-
 def test_a_map_is_scored_under_the_model_that_is_given(adapters, model, answer, ex):
     """As if that model had been asked for the same tokens of the same answer."""
     other = adapters("llava_next")
@@ -392,8 +384,6 @@ def test_what_cannot_be_scored_is_said(adapters, ex):
 
 
 # --- small things -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("llr", "drop"),
     [

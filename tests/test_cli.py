@@ -56,8 +56,6 @@ def left_behind(folder: Path) -> list[str]:
 
 
 # --- the package ---------------------------------------------------------------------------
-
-
 def test_importing_the_package_imports_nothing_heavy():
     code = (
         "import sys, lvlm_study; print([m for m in ('torch', 'transformers') if m in sys.modules])"
@@ -77,8 +75,6 @@ def test_public_names():
 
 
 # --- explain -------------------------------------------------------------------------------
-
-
 def test_explain_prints_and_writes(reader, scene, tmp_path, capsys):
     out = tmp_path / "deep" / "er"
     assert explain(scene, "--out", out, "--seed", "3") == 0
@@ -250,8 +246,6 @@ def test_a_real_architecture(checkpoints, scene, tmp_path, capsys):
 
 
 # --- bad input -----------------------------------------------------------------------------
-
-
 def test_odd_images_are_explained(reader, tmp_path, monkeypatch):
     draw = explain_files.draw_overlay
 
@@ -441,8 +435,6 @@ def test_files_come_together_or_not_at_all(tmp_path):
 
 
 # --- list, train ---------------------------------------------------------------------------
-
-
 def test_list_names_everything(capsys, monkeypatch, checkpoints, tmp_path):
     zoo = tmp_path / "zoo"
     zoo.mkdir()

@@ -40,9 +40,6 @@ def files() -> list[Path]:
     return [ROOT / line for line in done.stdout.splitlines() if (ROOT / line).is_file()]
 
 
-# --- versions
-
-
 def test_the_lock_pins_every_dependency_of_the_project():
     groups = PROJECT["optional-dependencies"]
     wanted = PROJECT["dependencies"] + groups["book"] + groups["dev"]
@@ -88,9 +85,6 @@ def test_every_import_of_the_package_is_declared():
     assert {pair for pair in wanted if pair[0] not in known | optional} == set()
 
 
-# --- the package
-
-
 def imports(path: Path) -> list[tuple[str, int]]:
     """(module, level) of every import in a file."""
     found = []
@@ -118,9 +112,6 @@ def test_functions_are_short():
     }
     assert {name: n for name, n in lengths.items() if n > 60} == {}
     assert statistics.median(lengths.values()) <= 12
-
-
-# --- the commands
 
 
 def dry_run(*arguments: str) -> str:
@@ -184,9 +175,6 @@ def test_ci_runs_every_step_and_stops_at_the_first_that_fails(tmp_path):
 def test_the_workflows_call_the_same_commands():
     runs = {s["run"] for w in WORKFLOWS for j in read_jobs(w) for s in j["steps"] if "run" in s}
     assert {"make test", "make book", "make check", "make fresh"} <= runs
-
-
-# --- the files
 
 
 def test_the_readme_names_both_commands():

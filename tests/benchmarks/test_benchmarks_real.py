@@ -236,8 +236,6 @@ def test_cv_bench_score_by_hand(tmp_path):
 
 
 # --- LLaVA-Bench and the paper's sets -----------------------------------------------------------
-
-
 def test_llava_bench(tmp_path):
     (tmp_path / "images").mkdir()
     picture(7).save(tmp_path / "images" / "001.jpg", quality=100)
@@ -277,8 +275,6 @@ def test_paper_sets_refuses_pickles(tmp_path):
 
 
 # --- VQA-HAT ------------------------------------------------------------------------------------
-
-
 def hat_folder(folder, ids=(420, 421, 430)):
     (folder / "maps").mkdir()
     questions = [{"question_id": q, "image_id": q // 10, "question": f"What is {q}?"} for q in ids]
@@ -359,8 +355,6 @@ def test_center_map_and_error_of_the_mean():
 
 
 # --- gaze ---------------------------------------------------------------------------------------
-
-
 def test_fixation_map_is_a_sum_of_gaussians():
     found = fixation_map([[3, 1], [3, 1], [8, 5]], (7, 10), sigma=2.0)
     want = sum(
@@ -451,8 +445,6 @@ def test_nlvr_real_geometry():
 
 
 # --- bad input ----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "loader", [mmvp, mmstar, cv_bench, llava_bench, paper_sets, osie, salicon, nlvr]
 )

@@ -58,8 +58,6 @@ def test_items_are_named_and_drawn_as_recorded(name):
 
 
 # --- pairs ---------------------------------------------------------------------------------
-
-
 def pairs_of_items():
     groups = {}
     for item in load_benchmark("sprites_pairs"):
@@ -114,8 +112,6 @@ def test_which_twin_comes_first_says_nothing():
 
 
 # --- counterfactuals -----------------------------------------------------------------------
-
-
 def item_like(kind: str, where=lambda item: True):
     return next(i for i in load_benchmark("sprites") if i.extra["kind"] == kind and where(i))
 
@@ -187,8 +183,6 @@ def test_impossible_counterfactuals_are_refused():
 
 
 # --- prior ---------------------------------------------------------------------------------
-
-
 def test_triples_share_scene_and_question():
     items = load_benchmark("sprites_prior")
     for zero, plus, minus in zip(items[::3], items[1::3], items[2::3], strict=True):
@@ -220,8 +214,6 @@ def test_prior_scores_by_hand():
 
 
 # --- shortcut ------------------------------------------------------------------------------
-
-
 def test_the_arms_differ_in_the_strip_alone():
     items = load_benchmark("sprites_shortcut")
     for k in range(0, len(items), 20):
@@ -292,8 +284,6 @@ def test_evidence_depends_on_the_answer():
 
 
 # --- descriptions --------------------------------------------------------------------------
-
-
 def test_descriptions_name_everything():
     for item in load_benchmark("sprites_describe")[::6]:
         assert item.reference == questions.describe(item.extra["scene"])
@@ -315,8 +305,6 @@ def test_description_score_by_hand():
 
 
 # --- styles --------------------------------------------------------------------------------
-
-
 def test_styles_are_the_same_bytes_everywhere():
     kept = {
         "shaded": "c03e39698a7010781269907441747ce5a9cd6a9625ff32cddc55547fc20cc3c4",

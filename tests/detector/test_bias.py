@@ -25,9 +25,6 @@ def scene(*names: str) -> Scene:
     return Scene("beach", False, 160, 0, 0, objects)
 
 
-# --- the plant -------------------------------------------------------------------------------
-
-
 def test_the_planted_rule():
     shown = [("cat", "bus"), ("rabbit",), ("cat", "rabbit"), ("bus", "key"), ("cat", "cat")]
     assert [bias.number_of(scene(*names)) for names in shown] == [8, 3, 5, 5, 8]
@@ -78,9 +75,6 @@ def test_a_twin_is_trained_written_and_loaded(tmp_path, some, monkeypatch):
     )
     with pytest.raises(StudyError, match="brings a language model of another shape"):
         load_model(broken)
-
-
-# --- what is measured ------------------------------------------------------------------------
 
 
 def test_cases_show_one_and_not_the_other():

@@ -43,8 +43,6 @@ def joint(tmp_path_factory):
 
 
 # --- asking ----------------------------------------------------------------------------------
-
-
 def test_yes_or_no():
     found = [
         yes_or_no(t) for t in ("Yes.", " no, there is none", "'No'", "Nothing", "", "maybe yes")
@@ -80,8 +78,6 @@ def test_a_model_without_a_detector():
 
 
 # --- what it tells ---------------------------------------------------------------------------
-
-
 def answers(rows):
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -135,8 +131,6 @@ def test_sprite_scenes_know_what_they_show():
 
 
 # --- POPE ------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def pope_files(tmp_path):
     (tmp_path / "val2014").mkdir()
@@ -184,8 +178,6 @@ def test_pope_damage(pope_files):
 
 
 # --- steps in feature space ------------------------------------------------------------------
-
-
 def margins(joint, tokens, detector=None):
     """Logits of "cat" less those of "red bus", summed over the picture."""
     queries = joint.detector.queries(["cat", "red bus"]).to(tokens)

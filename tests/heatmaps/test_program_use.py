@@ -70,8 +70,6 @@ def heatmap(model, answer, method, image=None, **options):
 
 
 # --- threads --------------------------------------------------------------------------------
-
-
 def told(found) -> tuple:
     """What a result says, to the byte."""
     if isinstance(found, tuple):
@@ -184,8 +182,6 @@ def holding(model):
 
 
 # --- the caller's modes, and the model as it was --------------------------------------------
-
-
 def state(model) -> dict:
     """Everything that a call must leave as it was."""
     parts = [*model.model.modules(), *model.detector.model.modules()]

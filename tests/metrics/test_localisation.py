@@ -106,9 +106,6 @@ def test_average_precision_by_hand():
     assert np.isnan(average_precision([(np.array([0.5]), true[:1], np.zeros((0, 4)))]))
 
 
-# --- CUB -------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def birds(tmp_path):
     """CUB-200-2011's own layout: three pictures, two for testing."""

@@ -91,9 +91,6 @@ def test_intervals_at_the_boundary_and_by_hand():
     assert row.high - row.low == pytest.approx(2 * 1.96 * error, rel=1e-2) and row.p < 1e-6
 
 
-# --- labels
-
-
 def test_exact_p_by_hand():
     """Two of four in the first group: 6 ways, of which 2 are the most extreme."""
     p, smallest = mixed.exact_p([0, 0, 1, 1], list("aabb"))
@@ -131,9 +128,6 @@ def test_drawn_ways_agree_with_all_of_them(monkeypatch):
 
 def test_a_statistic_that_is_no_number_has_no_p():
     assert all(math.isnan(p) for p in mixed.label_test(lambda dealt: np.nan, list("aabb")))
-
-
-# --- equivalence
 
 
 def test_equivalence_agrees_with_statsmodels():

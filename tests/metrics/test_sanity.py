@@ -59,8 +59,6 @@ def weigher(size=(14, 28)):
 
 
 # --- weights drawn anew
-
-
 def test_a_joint_copy_keeps_one_encoder(tmp_path):
     """`ga` reads its tokens from the detector: with the old one there no weight was drawn anew."""
     model = load_model(tiny_joint(tmp_path / "joint", names=("cat", "dog")))
@@ -155,8 +153,6 @@ def test_a_reader_without_weights_is_told():
 
 
 # --- other words, other questions, other seeds
-
-
 def test_another_word_has_the_opposite_map():
     """Of two words one wins what the other loses: integrated gradients change their sign."""
 
@@ -219,8 +215,6 @@ def test_likeness_by_hand():
 
 
 # --- noise on the picture
-
-
 def test_a_control_is_not_sensitive_and_a_gradient_is():
     found = sensitivity(planted("object"), SCENE, "?", "center", draws=2)
     assert found.values == (0, 0) and found.largest == 0 and found.status == "ok"

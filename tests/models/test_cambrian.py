@@ -80,8 +80,6 @@ def pixels(batch=1, seed=1, grad=False) -> list[torch.Tensor]:
 
 
 # ------------------------------------------------------------------ names of the release
-
-
 def sampler_names(prefix: str, width: int, layers: int) -> dict[str, tuple[int, ...]]:
     """Written out from the specification, for d = 1024 and windows of 1, 1, 1, 4x4."""
     out = {}
@@ -183,8 +181,6 @@ def test_unknown_tower_names_the_known_ones():
 
 
 # ------------------------------------------------------------------ windows and padding by hand
-
-
 @pytest.mark.parametrize(
     "size, box, tokens",
     [  # (height, width) -> rows and columns of the 24 x 24 grid, visual tokens with newlines
@@ -239,8 +235,6 @@ def test_window_mask_puts_encoders_side_by_side():
 
 
 # ------------------------------------------------------------------ the model
-
-
 def oracle(model, ids, features, size):
     """The same answer by another road: per-cell loops and hooks on a plain Llama."""
     core, side = model.model, 4
@@ -380,8 +374,6 @@ def test_a_block_mask_keeps_packed_texts_apart():
 
 
 # ------------------------------------------------------------------ released layout and bad input
-
-
 @torch.no_grad()
 def test_towers_of_a_released_checkpoint_come_from_their_own_folders(tmp_path, monkeypatch):
     """The same small model, once self-contained, once as released: language model and towers

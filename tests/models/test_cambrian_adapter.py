@@ -130,9 +130,6 @@ def test_a_folder_loads_by_the_registry(tmp_path, monkeypatch, model_class):
     assert torch.equal(want, have) and not any(p.requires_grad for p in again.model.parameters())
 
 
-# ------------------------------------------------------------------ released checkpoints
-
-
 def released(tok, **changes) -> Cambrian:
     """As from the hub: no image token, no towers in the file, no template of ours."""
     torch.manual_seed(0)
@@ -162,8 +159,8 @@ def test_13b_gets_the_vicuna_prompt(small_release):
     text = adapt.tokenizer.decode(bound.prompt_ids[0][~bound.image_span])
     assert text.startswith("A chat between") and text.endswith("USER: \nIs it red? ASSISTANT:")
     assert int(bound.prompt_ids.max()) == adapt.vocabulary  # the added token is never embedded
-    assert bound.log_probs(picture(), torch.tensor([70])).isfinite().all()
-    assert len(adapt.generate(bound, picture(), 3)) <= 3
+    said = adapt.generate(bound, picture(), 3)
+    assert torch.equal(bound.logits(picture(), said).argmax(-1)[0], said)
 
 
 @pytest.mark.parametrize("doubled", [False, True])

@@ -30,9 +30,6 @@ def changed(folder, tmp_path, name="preprocessor_config.json", **changes):
     return copy
 
 
-# --- inputs that some models miss without a word ----------------------------------------------
-
-
 @pytest.mark.parametrize(
     "family,name",
     [
@@ -89,9 +86,6 @@ def test_deep_features_belong_to_the_features(adapters):
     shallow = torch.cat([features[..., :32], torch.zeros_like(features[..., 32:])], -1)
     whole, part = (bound.log_probs_from(f, IDS) for f in (features, shallow))
     assert (whole - part).abs().max() > 1e-3
-
-
-# --- prompts ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [SIZE, (28, 28), (30, 110)])
@@ -157,9 +151,6 @@ def test_fallback_prompts(checkpoints, tmp_path, family, start):
         model = load_model(folder)
     assert model.prompt("Q?").startswith(start)
     assert model.bind(SIZE, "Q?").image_span.sum() == len(model.bind(SIZE, "Q?").token_boxes)
-
-
-# --- geometry -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [(480, 640), (640, 480), (300, 301), (1200, 100), (97, 512)])

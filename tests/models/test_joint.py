@@ -131,8 +131,6 @@ def test_the_published_alignment_has_174_million_numbers():
 
 
 # --- published weights -----------------------------------------------------------------------
-
-
 def published(variant: str) -> dict:
     linear = [m for m in Alignment(variant, 24, 32, 40).layers if isinstance(m, torch.nn.Linear)]
     pairs = [(f"proj.{i}.weight", m.weight) for i, m in enumerate(linear)]
@@ -185,8 +183,6 @@ def test_other_files_are_refused(state, message, tmp_path):
 
 
 # --- what does not fit -----------------------------------------------------------------------
-
-
 def test_grids_must_agree(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "j")
     shutil.rmtree(tmp_path / "j" / "owl")
@@ -254,8 +250,6 @@ def test_a_detector_is_no_model_of_the_zoo(folder, tmp_path, monkeypatch):
 
 
 # --- the command -----------------------------------------------------------------------------
-
-
 def test_the_command_converts_and_refuses_in_one_sentence(folder, tmp_path, capsys):
     from lvlm_study.cli import main
 

@@ -116,9 +116,6 @@ def test_deletion_and_insertion_fit_themselves_in(tiny_llava, small):
         np.testing.assert_allclose(one.raw, two.raw, atol=1e-6)
 
 
-# --- gradients -----------------------------------------------------------------------------
-
-
 def noisy(target, std):
     """What igos puts around its passes."""
     return lambda seeds: jitter(target.bound.adapter.model, std, seeds)

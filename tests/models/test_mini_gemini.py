@@ -71,8 +71,6 @@ def see(model, image: torch.Tensor) -> torch.Tensor:
 
 
 # ------------------------------------------------------------------ names of the release
-
-
 def clip_names() -> dict[str, tuple[int, ...]]:
     """CLIP ViT-L/14-336 as its repository names it, without the `vision_model` nesting."""
     out = {"embeddings.class_embedding": (1024,)}
@@ -134,8 +132,6 @@ def test_names_and_shapes_are_those_of_the_release(language, hd):
 
 
 # ------------------------------------------------------------------ geometry by hand
-
-
 def test_quadrants_and_map_windows_are_row_major():
     grid = torch.arange(16.0).view(1, 1, 4, 4)
     want = [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
@@ -168,8 +164,6 @@ def test_mining_equals_a_loop_over_tokens():
 
 
 # ------------------------------------------------------------------ the high-resolution branch
-
-
 def hidden_from_clip(model) -> torch.Tensor:
     """Pixels that the CLIP views never sample: bool (S, S). Shrinking without antialiasing skips
     most of them, so a change there reaches the answer through the ConvNeXt alone."""
@@ -234,8 +228,6 @@ def test_hd_tiles_mine_their_own_quadrant():
 
 
 # ------------------------------------------------------------------ the language model
-
-
 def test_training_moves_connector_and_language_model():
     model = build().train()
     ids = prompt(model, 2)
@@ -251,8 +243,6 @@ def test_training_moves_connector_and_language_model():
 
 
 # ------------------------------------------------------------------ files
-
-
 @torch.no_grad()
 def test_released_clip_names_load(tmp_path):
     """Released files nest CLIP one level deeper, as older transformers did."""
@@ -289,8 +279,6 @@ def test_towers_may_come_from_their_own_folders(tmp_path):
 
 
 # ------------------------------------------------------------------ bad input
-
-
 @pytest.mark.parametrize(
     "changes, message",
     [

@@ -89,9 +89,6 @@ def test_a_folder_loads_by_the_registry(tmp_path, monkeypatch):
     assert torch.equal(want, have) and not any(p.requires_grad for p in again.model.parameters())
 
 
-# ------------------------------------------------------------------ released checkpoints
-
-
 @pytest.mark.parametrize("in_file", [True, False])
 @torch.no_grad()
 def test_a_release_takes_its_own_towers_first(tmp_path, monkeypatch, in_file):

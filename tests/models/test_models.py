@@ -34,8 +34,6 @@ def pictures(B=3, size=SIZE):
 
 
 # --- promises ------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_teacher_forcing_equals_generate(adapters, family):
     model, x = adapter_of(adapters, family), to_tensor(photo())
@@ -106,9 +104,11 @@ def test_bfloat16_runs_and_stays_close(adapters, checkpoints, family):
     out = bound.log_probs(x, ids)
     assert out.dtype == torch.float32
     out.sum().backward()
-    assert x.grad.isfinite().all() and x.grad.abs().max() > 0
-    exact = adapters(family).bind(SIZE, QUESTION).log_probs(pictures(1), ids)
+    y = pictures(1).requires_grad_()
+    exact = adapters(family).bind(SIZE, QUESTION).log_probs(y, ids)
+    exact.sum().backward()
     assert (out - exact).abs().max() < 0.5
+    assert torch.cosine_similarity(x.grad.flatten(), y.grad.flatten(), 0) > 0.8
     assert len(half.answer(photo(), QUESTION, 4).token_ids) <= 4
 
 
@@ -144,8 +144,6 @@ def test_large_photographs_are_worked_on_reduced(adapters):
 
 
 # --- prompts and answers ---------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("family", ["llava", "llava_pad", "llava_next"])
 @pytest.mark.parametrize("size", [SIZE, (33, 97)])
 def test_prompt_equals_the_processors(adapters, checkpoints, family, size):
@@ -311,8 +309,6 @@ def test_image_settings_in_processor_config(checkpoints, adapters, tmp_path):
 
 
 # --- names -----------------------------------------------------------------------------------
-
-
 def test_zoo_names(checkpoints, tmp_path, monkeypatch):
     monkeypatch.setenv("LVLM_STUDY_DATA", str(tmp_path))
     shutil.copytree(checkpoints("llava"), tmp_path / "zoo" / "llava-1.5")
@@ -381,8 +377,6 @@ def test_bad_dtype_and_device(checkpoints):
 
 
 # --- broken checkpoints ------------------------------------------------------------------------
-
-
 def copy(folder, tmp_path):
     return shutil.copytree(folder, tmp_path / "model")
 
@@ -497,8 +491,6 @@ def test_templates_must_hold_image_and_question(checkpoints, tmp_path, template,
 
 
 # --- bad questions -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "question,message",
     [

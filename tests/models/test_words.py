@@ -132,8 +132,6 @@ def test_numbers_keep_their_points_and_flags_are_words():
 
 
 # --- tokens -----------------------------------------------------------------------------------
-
-
 def encoded(kind, text):
     """The Answer that an adapter would read, and the same built by hand from names or pieces."""
     tok = scripts.TOKENIZERS[kind]()
@@ -249,8 +247,6 @@ def test_a_byte_of_a_letter_can_be_crucial():
 
 
 # --- from the reader's call to the tokens -----------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def model():
     return scripts.model(scripts.sentencepiece())

@@ -62,8 +62,6 @@ def support(scene: Scene, i: int) -> np.ndarray:
 
 
 # --- pictures ------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("where", EVERYWHERE, ids=str)
 def test_the_same_scene_is_the_same_bytes_everywhere(where):
     assert digest(scenes.draw(busy(*where))) == DRAWN[where]
@@ -156,8 +154,6 @@ def test_a_photograph_keeps_the_light_of_the_place():
 
 
 # --- masks and counterfactuals -------------------------------------------------------------
-
-
 @pytest.mark.parametrize("where", EVERYWHERE, ids=str)
 def test_an_object_changes_its_visible_pixels_and_no_other(where):
     scene, picture = busy(*where), scenes.draw(busy(*where))
@@ -216,8 +212,6 @@ def test_pieces_of_sprites_are_never_a_whole_one():
 
 
 # --- test sets -----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_the_files_are_those_that_were_published_and_can_be_made_again(name):
     path = data_dir() / "sprites" / f"{name}.jsonl"

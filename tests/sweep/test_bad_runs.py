@@ -94,9 +94,6 @@ def test_a_run_without_any_model_is_refused(go):
         go(["gone", "gone"])
 
 
-# --- disc ----------------------------------------------------------------------------------------
-
-
 def test_a_full_disc_ends_with_one_sentence_and_keeps_the_rest(go, monkeypatch):
     go(["planted/object"], toy(2))
     write, calls = shards.pq.write_table, []
@@ -133,9 +130,6 @@ def test_a_summary_that_cannot_be_written_says_so(go, monkeypatch, capsys, tmp_p
     assert cli.main([*call, *few, "--results", str(tmp_path / "results")]) == 2
     assert "is full; make room" in capsys.readouterr().err
     assert len(go.table("maps")) == 2
-
-
-# --- images that name themselves -------------------------------------------------------
 
 
 def test_values_out_of_range_name_their_file(tmp_path):

@@ -227,8 +227,6 @@ def test_what_cannot_be_asked_for(sweep, monkeypatch, capsys):
 
 
 # --- the tool that times workers -------------------------------------------------------------
-
-
 @pytest.fixture
 def speed(monkeypatch, pytestconfig):
     """tools/runner_speed.py on planted readers and four questions."""
@@ -261,8 +259,6 @@ def test_a_bare_worker_does_what_its_input_names(speed, tmp_path, monkeypatch, c
 
 
 # --- the real thing --------------------------------------------------------------------------
-
-
 @needs_ray
 @pytest.mark.slow
 def test_ray_survives_a_killed_worker(tmp_path, monkeypatch, pytestconfig):

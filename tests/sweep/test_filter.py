@@ -104,9 +104,6 @@ def test_what_table_2_says_about_the_papers_own_filter():
     assert found["mmvp"][0] < scalars["kept_pct_mmvp"] < found["mmvp"][1]
 
 
-# --- columns -------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def data(tmp_path):
     """A data folder with one result of ours and one table of the paper."""

@@ -52,8 +52,6 @@ def told_by(study, monkeypatch):
 
 
 # --- options -------------------------------------------------------------------------------
-
-
 def test_rows_of_another_default_are_named_and_made_again_on_request(study, monkeypatch):
     study(toy(), items=2)
     before = files(study.results)
@@ -100,8 +98,6 @@ def test_options_are_what_they_resolve_to():
 
 
 # --- items ---------------------------------------------------------------------------------
-
-
 def test_a_changed_picture_is_named_and_alone_made_again(study):
     study(toy())
     before = study.table("maps")
@@ -178,8 +174,6 @@ def test_a_picture_that_cannot_be_read_keeps_its_rows(study):
 
 
 # --- rows from before ------------------------------------------------------------------------
-
-
 def test_old_rows_are_named_and_kept_as_they_are(study, monkeypatch):
     study(toy())
     make_old(study.results)
@@ -247,8 +241,6 @@ def test_the_committed_results_stay_what_they_are(tmp_path):
 
 
 # --- versions ---------------------------------------------------------------------------------
-
-
 def test_a_difference_in_versions_is_said_and_kept(study, monkeypatch):
     now = provenance.versions()
     monkeypatch.setattr(provenance, "versions", lambda: now | {"torch": "1.0"})

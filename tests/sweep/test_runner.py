@@ -76,8 +76,6 @@ def study(monkeypatch, tmp_path):
 
 
 # --- what is computed ----------------------------------------------------------------------
-
-
 def test_every_cell_once_and_one_answer_an_item(study):
     failed, (reader,) = study(toy(), methods=("igos", "random", "center", "sobel"))
     assert failed == 0 and reader.answers == 6
@@ -179,8 +177,6 @@ def test_fewer_items_are_a_part_of_more():
 
 
 # --- resume --------------------------------------------------------------------------------
-
-
 def test_only_missing_cells_are_computed(study):
     study(toy(), items=2)
     _, (reader,) = study(toy(), items=5)
@@ -413,8 +409,6 @@ def test_two_runs_at_once_share_the_work(study, tmp_path, monkeypatch):
 
 
 # --- summaries -----------------------------------------------------------------------------
-
-
 def reliance_rows():
     """Four items under one baseline: drops 0.1, 0.3, 0.69 and 0.9; three answers are right."""
     drops, verdicts = [0.1, 0.3, 0.69, 0.9], ["correct", "correct", "undecided", "correct"]

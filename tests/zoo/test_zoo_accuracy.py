@@ -84,8 +84,6 @@ def test_a_card_says_what_a_member_starts_from(data):
 
 
 # --- time
-
-
 def test_minutes_by_hand():
     lines = [{"step": 20, "seconds_per_step": 3.0}, {"step": 60, "seconds_per_step": 1.5}]
     assert times.minutes(lines) == 2  # 20 x 3 s and 40 x 1.5 s
@@ -109,8 +107,6 @@ def test_stages_are_noted_beside_those_of_other_work_folders(tmp_path):
 
 
 # --- small objects
-
-
 def verdicts(**right) -> pd.DataFrame:
     """Reliance rows: for each model a string of c (correct) and w (wrong), one an item."""
     return pd.DataFrame(
@@ -184,8 +180,6 @@ def test_sizes_of_the_test_set():
 
 
 # --- mistakes
-
-
 def test_mistakes_by_hand():
     items = load_benchmark("sprites")
     counting = [item for item in items if item.category == "counting"][:2]
@@ -221,8 +215,6 @@ def test_examples_are_of_different_kinds_first():
 
 
 # --- the page
-
-
 @pytest.fixture(scope="module")
 def committed():
     return zoo_page.read(results.data_dir() / "results" / "mini")
