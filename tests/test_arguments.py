@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from refusals import refuses
 from test_program_use import FEW
 from white_box import photo
 
@@ -194,17 +195,14 @@ def test_options_of_methods_take_no_other_type(model, answer, method):
 def test_what_makes_no_sense_is_refused(model, answer, options, message):
     """Said for `explain`, and for the functions beside it that take the same argument."""
     good = {"model": model, "image": photo(SIZE), "question": QUESTION, "answer": answer}
-    with pytest.raises(StudyError, match=message):
-        ls.explain(**good | {"method": "center"} | options)
+    refuses(message, ls.explain, **good | {"method": "center"} | options)
     for function in (make_target, ls.visual_reliance, ls.explain_tokens):
         if set(options) <= set(inspect.signature(function).parameters):
-            with pytest.raises(StudyError, match=message):
-                function(**good | options)
+            refuses(message, function, **good | options)
 
 
 def test_a_bare_transformers_model_is_told_where_to_go(model):
-    with pytest.raises(StudyError, match="this is a LlavaFor.*load_model"):
-        ls.explain(model.model, photo(SIZE), QUESTION)
+    refuses("this is a LlavaFor.*load_model", ls.explain, model.model, photo(SIZE), QUESTION)
 
 
 # --- what has a plain meaning works -------------------------------------------------------------
@@ -264,8 +262,7 @@ def test_a_map_of_ones_own_is_scored(model, ex, kind):
     wanted = ls.deletion_insertion(model, dataclasses.replace(ex, saliency=ramp), steps=3)
     assert ls.deletion_insertion(model, own, steps=3).deletion_raw == wanted.deletion_raw
     for bad in (None, "map", [[1], [1, 2]], ramp[0], np.zeros((2, 2, 2)), object()):
-        with pytest.raises(StudyError, match="saliency must"):
-            dataclasses.replace(ex, saliency=bad)
+        refuses("saliency must", dataclasses.replace, ex, saliency=bad)
 
 
 def test_a_model_by_its_name(checkpoints, model, answer):
@@ -355,8 +352,7 @@ def test_benchmarks_hold_no_pictures():
     ],
 )
 def test_an_item_that_is_none(changes):
-    with pytest.raises(StudyError, match=f"An item's {next(iter(changes))}"):
-        item(**changes)
+    refuses(f"An item's {next(iter(changes))}", item, **changes)
 
 
 # --- a map under another model ------------------------------------------------------------------
@@ -375,12 +371,10 @@ def test_a_map_is_scored_under_the_model_that_is_given(adapters, model, answer, 
 
 def test_what_cannot_be_scored_is_said(adapters, ex):
     for bad in ("not a model", 5, adapters("llava").model):
-        with pytest.raises(StudyError, match="[Mm]odel"):
-            ls.deletion_insertion(bad, ex)
+        refuses("[Mm]odel", ls.deletion_insertion, bad, ex)
     from lvlm_study.models.planted import planted
 
-    with pytest.raises(StudyError, match="has other tokens for"):
-        ls.deletion_insertion(planted("object"), ex)
+    refuses("has other tokens for", ls.deletion_insertion, planted("object"), ex)
 
 
 # --- small things -------------------------------------------------------------------------------
@@ -412,7 +406,5 @@ def test_the_three_lists():
 
 def test_numbers():
     assert whole(np.int8(3), "n") == 3 and number(np.float32(0.5), "x") == 0.5
-    with pytest.raises(StudyError, match="n must be at least 1, not 0"):
-        whole(0, "n", 1)
-    with pytest.raises(StudyError, match="x must be at most 2, not 3"):
-        number(3, "x", most=2)
+    refuses("n must be at least 1, not 0", whole, 0, "n", 1)
+    refuses("x must be at most 2, not 3", number, 3, "x", most=2)

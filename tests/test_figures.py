@@ -4,13 +4,13 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from refusals import refuses
 
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
 from lvlm_study import figures
-from lvlm_study.errors import StudyError
 
 
 @pytest.fixture(autouse=True)
@@ -26,8 +26,7 @@ def test_share_is_linear_and_clipped():
 
 @pytest.mark.parametrize(("low", "high"), [(1, 1), (2, 1), (0, np.nan), (0, np.inf)])
 def test_a_scale_without_width_is_refused(low, high):
-    with pytest.raises(StudyError, match="vmin < vmax"):
-        figures.share(np.zeros((2, 2)), low, high)
+    refuses("vmin < vmax", figures.share, np.zeros((2, 2)), low, high)
 
 
 def test_the_scale_rises_in_lightness():
@@ -72,8 +71,7 @@ def test_overlay_makes_its_own_figure_with_the_given_scale():
 
 
 def test_a_map_of_another_size_is_refused():
-    with pytest.raises(StudyError, match="picture"):
-        figures.overlay(None, np.zeros((4, 6, 3), np.uint8), np.ones((2, 3)), 0, 1)
+    refuses("picture", figures.overlay, None, np.zeros((4, 6, 3), np.uint8), np.ones((2, 3)), 0, 1)
 
 
 def test_table_markdown_by_hand():
@@ -109,5 +107,4 @@ def test_tokens_without_any_gap_are_not_shaded():
 
 
 def test_tokens_weights_and_marks_must_match():
-    with pytest.raises(StudyError, match="as many"):
-        figures.marked_tokens_html(["a"], [1.0, 2.0], [True])
+    refuses("as many", figures.marked_tokens_html, ["a"], [1.0, 2.0], [True])

@@ -6,6 +6,7 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
+from refusals import refuses
 from test_identity import files, make_old
 from test_runner import study, toy
 
@@ -95,8 +96,7 @@ def test_what_would_lie_is_refused_and_nothing_moves(tool, study, case, capsys):
         folder = next(study.results.rglob("center"))
         shutil.copytree(folder, folder.with_name("sobel"))
     before, _ = files(study.results), capsys.readouterr()
-    with pytest.raises(StudyError, match=message):
-        tool.rename(study.results, old, new)
+    refuses(message, tool.rename, study.results, old, new)
     assert files(study.results) == before
     assert tool.main([str(study.results), old, new]) == 2
     assert capsys.readouterr().err.count("\n") == 1

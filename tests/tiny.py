@@ -156,7 +156,7 @@ def _onevision_rim():
 
 
 QWEN_TEXT = {k: v for k, v in TEXT.items() if k != "model_type"} | {
-    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]},
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
 }
 QWEN_VISION = {
     "depth": 2,

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from refusals import refuses
 from tiny_joint import tiny_joint
 
 from lvlm_study.benchmarks.pope import pope
@@ -23,13 +24,7 @@ from lvlm_study.detector.hallucination import (
     sprite_presence,
     yes_or_no,
 )
-from lvlm_study.detector.perturbation import (
-    portraits,
-    read_number,
-    shift,
-    step_towards,
-)
-from lvlm_study.errors import StudyError
+from lvlm_study.detector.perturbation import portraits, read_number, shift, step_towards
 from lvlm_study.models import load_model
 from lvlm_study.models.planted import planted
 from lvlm_study.pixels.images import load_image
@@ -73,8 +68,7 @@ def test_one_row_a_question(joint, monkeypatch):
 
 
 def test_a_model_without_a_detector():
-    with pytest.raises(StudyError, match="has no detector to compare with"):
-        ask_presence(planted("object"), [])
+    refuses("has no detector to compare with", ask_presence, planted("object"), [])
 
 
 # --- what it tells ---------------------------------------------------------------------------
@@ -105,8 +99,7 @@ def test_no_wrong_answer_no_flag():
     rows = [("a", "cat", True, "yes", True, 0.9), ("b", "dog", False, "no", True, 0.2)]
     found = agreement(answers(rows))
     assert np.isnan(found.wrong_auc.value) and found.said_auc.value == 1
-    with pytest.raises(StudyError, match="no answers to summarise"):
-        agreement(answers([]))
+    refuses("no answers to summarise", agreement, answers([]))
 
 
 def test_auc_intervals_cover_chance_for_noise():
@@ -173,8 +166,7 @@ def test_pope_damage(pope_files):
         ({"text": "What is this?"}, "does not ask whether something is there"),
     ]:
         path.write_text(json.dumps(good | change))
-        with pytest.raises(StudyError, match=message):
-            pope(pope_files)
+        refuses(message, pope, pope_files)
 
 
 # --- steps in feature space ------------------------------------------------------------------
@@ -227,8 +219,7 @@ def test_the_step_is_the_seeds(joint, shared):
 
 
 def test_a_step_needs_two_names(joint):
-    with pytest.raises(StudyError, match="two different ones"):
-        shift(joint, IMAGE, "What?", "cat", "cat")
+    refuses("two different ones", shift, joint, IMAGE, "What?", "cat", "cat")
 
 
 def test_numbers_in_answers():
@@ -238,8 +229,7 @@ def test_numbers_in_answers():
 
 
 def test_portraits(tmp_path):
-    with pytest.raises(StudyError, match="at least two sub-folders"):
-        portraits(tmp_path)
+    refuses("at least two sub-folders", portraits, tmp_path)
     for group in ("a", "b"):
         (tmp_path / group).mkdir()
         Image.new("RGB", (4, 4)).save(tmp_path / group / "x.png")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 import white_box
+from refusals import refuses
 from white_box import photo, real_target
 
 from lvlm_study.answers import make_target
-from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import explain
 from lvlm_study.heatmaps.eagle import (
     TIE,
@@ -331,5 +331,4 @@ def test_regions_keep_to_the_picture():
 
 @pytest.mark.parametrize("options", [{"regions": 1}, {"batch": 0}])
 def test_bad_options(options):
-    with pytest.raises(StudyError, match="at least 2 regions"):
-        explain(planted("object"), SCENE, "?", method="eagle", **options)
+    refuses("at least 2 regions", explain, planted("object"), SCENE, "?", method="eagle", **options)

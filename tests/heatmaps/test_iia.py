@@ -7,10 +7,10 @@ from functools import partial
 import pytest
 import torch
 import white_box
+from refusals import refuses
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps.iia import iia, pairs, roll
 from lvlm_study.heatmaps.token_maps import paint
 
@@ -116,10 +116,8 @@ def test_roll_by_hand():
 
 @pytest.mark.parametrize("options", [{"steps": 0}, {"path": "sideways"}])
 def test_bad_options(tiny_llava, options):
-    with pytest.raises(StudyError, match="at least 1 step and a path of"):
-        iia(real_target(tiny_llava), **options)
+    refuses("at least 1 step and a path of", iia, real_target(tiny_llava), **options)
 
 
 def test_a_layer_without_output_projection_is_refused():
-    with pytest.raises(StudyError, match="o_proj"):
-        module.out_projection(torch.nn.Linear(2, 2))
+    refuses("o_proj", module.out_projection, torch.nn.Linear(2, 2))

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from refusals import refuses
 from scipy.interpolate import BSpline
 from scipy.stats import spearmanr
 
 from lvlm_study.answers import make_target
-from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import explain
 from lvlm_study.heatmaps.integrated_gradients import integrated_gradients
 from lvlm_study.heatmaps.occlusion import occlusion, windows
@@ -244,5 +244,4 @@ def test_passes(method, forward, backward):
     ],
 )
 def test_bad_options(method, options, message):
-    with pytest.raises(StudyError, match=message):
-        explain(planted("object"), SCENE, "?", method=method, **options)
+    refuses(message, explain, planted("object"), SCENE, "?", method=method, **options)

@@ -197,11 +197,7 @@ def state(model) -> dict:
         "weights": sum(p.detach().double().sum().item() for p in model.model.parameters()),
         "generation": model.model.generation_config.to_dict(),
         "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
-        "draws": (
-            torch.get_rng_state().tolist(),
-            str(np.random.get_state()),
-            random.getstate(),
-        ),
+        "draws": (torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()),
         "machine": (torch.get_num_threads(), torch.get_default_dtype(), list(warnings.filters)),
     }
 

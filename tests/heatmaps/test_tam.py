@@ -8,8 +8,8 @@ import pytest
 import tiny
 import torch
 import white_box
+from refusals import refuses
 
-from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps.tam import Reading, grids, joint_range, rank_gaussian, subtract, tam
 from lvlm_study.heatmaps.token_maps import has_area, paint
 
@@ -74,8 +74,7 @@ def plain_filter(grid):
 
 
 @pytest.mark.parametrize(
-    "family,shapes",
-    [("llava", [(4, 4)]), ("llava_pad", [(4, 4)]), ("internvl", [(4, 2), (2, 2)])],
+    "family,shapes", [("llava", [(4, 4)]), ("llava_pad", [(4, 4)]), ("internvl", [(4, 2), (2, 2)])]
 )
 def test_map_is_that_of_the_plain_loops(adapters, family, shapes):
     # a tall picture becomes two tiles, whose rows go on from one to the other, and a thumbnail
@@ -241,5 +240,4 @@ def test_sum_and_mean(tiny_llava):
 
 @pytest.mark.parametrize("options", [{"kernel": 2}, {"kernel": 0}, {"combine": "max"}])
 def test_bad_options(tiny_llava, options):
-    with pytest.raises(StudyError, match="odd kernel"):
-        tam(real_target(tiny_llava), **options)
+    refuses("odd kernel", tam, real_target(tiny_llava), **options)

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import tiny
 import torch
+from refusals import refuses
 
-from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps.token_maps import has_area, paint
 from lvlm_study.models.geometry import clipped
 
@@ -98,8 +98,7 @@ def test_a_sliver_is_not_a_pixel():
 
 def test_wrong_number_of_scores():
     bound = bound_of((4, 4), grid(2, 2, (4, 4)))
-    with pytest.raises(StudyError, match=r"4 visual tokens but scores of shape \(3,\)"):
-        paint(bound, torch.zeros(3))
+    refuses(r"4 visual tokens but scores of shape \(3,\)", paint, bound, torch.zeros(3))
 
 
 @pytest.mark.parametrize("size", [(61, 140), (150, 70), (90, 90)])

@@ -5,6 +5,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from refusals import refuses
 from torch.utils._python_dispatch import TorchDispatchMode
 from white_box import FAMILIES, IDS, PORTS, SIZE, adapter_of, target_for, target_of
 
@@ -328,10 +329,8 @@ def test_grad_cam_by_hand(adapters):
 def test_the_layer_behind_the_projector_is_refused(adapters):
     """LLaVA never uses its last block: a map of it would be of zeros."""
     target = target_for(adapters, "llava")
-    with pytest.raises(StudyError, match="Layer 1 .* does not feed the projector.* layer 0"):
-        run("grad_cam", target, layer=-1)
-    with pytest.raises(StudyError, match="asked for layer 7, but the model has 2"):
-        run("grad_cam", target, layer=7)
+    refuses("Layer 1 .* does not feed the projector.* layer 0", run, "grad_cam", target, layer=-1)
+    refuses("asked for layer 7, but the model has 2", run, "grad_cam", target, layer=7)
     last = target_for(adapters, "llava_onevision")  # which reads its last block
     assert torch.equal(run("grad_cam", last, layer=-1), run("grad_cam", last))
 
@@ -474,8 +473,7 @@ def test_llava_cam_by_hand(adapters, family):
 def test_llava_cam_refuses_the_last_layer(adapters):
     with pytest.raises(StudyError, match=r"last decoder layer \(1\).*name an earlier"):
         run("llava_cam", target_for(adapters, "llava"), layer=-1)
-    with pytest.raises(StudyError, match="at least 1 sample"):
-        run("llava_cam", target_for(adapters, "llava"), samples=0)
+    refuses("at least 1 sample", run, "llava_cam", target_for(adapters, "llava"), samples=0)
 
 
 # ------------------------------------------------------------------------- what is explained
@@ -546,8 +544,7 @@ def test_bad_options(adapters):
         ("rollout", {"start_layer": -3}, "asked for layer -3"),
         ("gae", {"start_layer": 9}, "asked for layer 9"),
     ]:
-        with pytest.raises(StudyError, match=message):
-            run(method, target, **options)
+        refuses(message, run, method, target, **options)
 
 
 def test_explain_knows_the_methods(adapters):
@@ -564,5 +561,4 @@ def test_explain_knows_the_methods(adapters):
 def test_a_family_that_does_not_say_how_patches_become_tokens_is_refused(adapters, monkeypatch):
     target = target_for(adapters, "llava")
     monkeypatch.setattr(type(target.bound.adapter), "merged", Adapter.merged)
-    with pytest.raises(StudyError, match="Llava does not say how patches become visual tokens"):
-        run("gae", target, vision=True)
+    refuses("Llava does not say how patches become visual tokens", run, "gae", target, vision=True)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from refusals import refuses
 
 from lvlm_study.answers import make_target
 from lvlm_study.errors import StudyError
@@ -138,8 +139,7 @@ def test_fills(found):
     assert (black.fill, gray.fill, own.fill) == ("baseline", "gray", "tensor")
     assert gray.insertion == own.insertion
     assert gray.fill_score == pytest.approx(black.fill_score, abs=1e-5)  # no red in either
-    with pytest.raises(StudyError, match="did you mean gray"):
-        deletion_insertion(None, found, fill="grey")
+    refuses("did you mean gray", deletion_insertion, None, found, fill="grey")
 
 
 def test_a_map_of_another_shape_is_refused(found):
@@ -219,8 +219,7 @@ def test_unit_means_by_hand():
     ],
 )
 def test_bad_options_are_told(found, options, message):
-    with pytest.raises(StudyError, match=message):
-        deletion_insertion(None, found, **options)
+    refuses(message, deletion_insertion, None, found, **options)
 
 
 def test_a_map_that_beats_random_ones():

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from PIL import Image
+from refusals import refuses
 
 from lvlm_study.benchmarks.cub import cub
 from lvlm_study.detector.detection import average_precision
-from lvlm_study.errors import StudyError
 from lvlm_study.metrics.localisation import (
     best_overlaps,
     evidence_boxes,
@@ -81,18 +81,14 @@ def test_two_choices():
     a, b = left > 0, right > 0
     assert two_choice(left, right, a, b) == 1 and two_choice(right, left, a, b) == 0
     assert two_choice(left, left, a, b) == 0.5
-    with pytest.raises(StudyError, match="evidence of B is empty"):
-        two_choice(left, right, a, np.zeros((4, 4), bool))
+    refuses("evidence of B is empty", two_choice, left, right, a, np.zeros((4, 4), bool))
 
 
 def test_what_cannot_be_localised():
     for maps, boxes in [([], []), ([np.zeros((2, 2))], [])]:
-        with pytest.raises(StudyError, match="as many sets of boxes"):
-            max_box_acc(maps, boxes)
-    with pytest.raises(StudyError, match="without a true box"):
-        max_box_acc([np.zeros((2, 2))], [np.zeros((0, 4))])
-    with pytest.raises(StudyError, match="finite"):
-        max_box_acc([np.full((2, 2), np.nan)], [np.array([[0, 0, 1, 1]])])
+        refuses("as many sets of boxes", max_box_acc, maps, boxes)
+    refuses("without a true box", max_box_acc, [np.zeros((2, 2))], [np.zeros((0, 4))])
+    refuses("finite", max_box_acc, [np.full((2, 2), np.nan)], [np.array([[0, 0, 1, 1]])])
 
 
 def test_average_precision_by_hand():
@@ -139,10 +135,7 @@ def test_cub_layout(birds):
 
 
 def test_cub_that_is_not_there(birds, tmp_path):
-    with pytest.raises(StudyError, match="images.txt"):
-        cub(tmp_path)
-    with pytest.raises(StudyError, match="split"):
-        cub(birds, split="dev")
+    refuses("images.txt", cub, tmp_path)
+    refuses("split", cub, birds, split="dev")
     (birds / "bounding_boxes.txt").write_text("1 0.0 0.0 5.0 5.0\n")
-    with pytest.raises(StudyError, match="no box for picture 2"):
-        cub(birds)
+    refuses("no box for picture 2", cub, birds)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from refusals import refuses
 from scipy import stats
 from statsmodels.stats.weightstats import ttost_paired
 
@@ -57,8 +58,7 @@ def test_ignoring_trainings_makes_the_interval_too_narrow():
 
 def test_one_group_is_refused():
     frame = simulated(trainings=1)
-    with pytest.raises(StudyError, match="two groups"):
-        mixed.mixed_effects(frame[frame.group == "a"], "gap", "group")
+    refuses("two groups", mixed.mixed_effects, frame[frame.group == "a"], "gap", "group")
 
 
 def test_a_second_factor_is_allowed_for():

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refusals import refuses
 from scipy import stats
 
-from lvlm_study.errors import StudyError
 from lvlm_study.metrics.plausibility import (
     area_means,
     auc,
@@ -127,10 +127,8 @@ def test_undefined_is_nan():
 
 
 def test_shapes_must_agree():
-    with pytest.raises(StudyError, match="one size"):
-        plausibility(np.ones((3, 4)), np.ones((4, 3), bool))
-    with pytest.raises(StudyError, match="'sum' or 'max'"):
-        soft_iou(MAP, TRUTH, "mean")
+    refuses("one size", plausibility, np.ones((3, 4)), np.ones((4, 3), bool))
+    refuses("'sum' or 'max'", soft_iou, MAP, TRUTH, "mean")
 
 
 # --- Quantus

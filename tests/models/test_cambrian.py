@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from refusals import refuses
 from safetensors.torch import save_file
 from transformers import LlamaForCausalLM
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -176,8 +177,7 @@ def test_released_towers_have_the_published_width(name, width):
 
 
 def test_unknown_tower_names_the_known_ones():
-    with pytest.raises(StudyError, match="clip-convnext-XXL-multi-stage"):
-        towers.released_spec("clip-convnext-XXL")
+    refuses("clip-convnext-XXL-multi-stage", towers.released_spec, "clip-convnext-XXL")
 
 
 # ------------------------------------------------------------------ windows and padding by hand
@@ -398,15 +398,13 @@ def test_towers_of_a_released_checkpoint_come_from_their_own_folders(tmp_path, m
     released.load_state_dict({k: v for k, v in model.state_dict().items() if k in own})
     assert not any("towers" in name for name in own)
     images = dict(pixel_values=pixels(), image_sizes=[size])
-    with pytest.raises(StudyError, match="needs load_towers first"):
-        released(ids, **images)
+    refuses("needs load_towers first", released, ids, **images)
     released.load_towers()
     assert torch.equal(released(ids, **images).logits, model(ids, **images).logits)
 
 
 def test_missing_open_clip_file_is_named(tmp_path):
-    with pytest.raises(StudyError, match="no open_clip_model.safetensors"):
-        towers.open_clip_file(str(tmp_path))
+    refuses("no open_clip_model.safetensors", towers.open_clip_file, str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -419,8 +417,7 @@ def test_missing_open_clip_file_is_named(tmp_path):
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes, message):
-    with pytest.raises(StudyError, match=message):
-        CambrianLlamaForCausalLM(small(**changes))
+    refuses(message, CambrianLlamaForCausalLM, small(**changes))
 
 
 def test_wrong_number_of_placeholders_is_told():

@@ -117,19 +117,13 @@ WRONG = {
         "has no vision_config",
     ),
     "no text part": ({"model_type": "gemma3", "vision_config": SIZED}, "has no text_config"),
-    "no text sizes": (
-        SIZED | {"model_type": "qwen2_vl", "vision_config": {"depth": 2}},
-        "text_config",
-    ),
+    "no sizes": (SIZED | {"model_type": "qwen2_vl", "vision_config": {"depth": 2}}, "text_config"),
     "cambrian without sizes": ({"model_type": "cambrian_llama"}, "has no hidden_size"),
     "mini-gemini without depth": (SIZED | {"model_type": "mgm"}, "has no num_hidden_layers"),
     "language model": ({"model_type": "qwen2"}, "'qwen2' model, which is no vision-language"),
     "encoder": ({"model_type": "siglip_vision_model"}, "'siglip_vision_model' model, which is no"),
     "text half": ({"model_type": "gemma3_text"}, "'gemma3_text' model, which is no vision-lang"),
-    "code of its own": (
-        {"model_type": "molmo_x", "auto_map": {"A": "a.b"}},
-        "needs code of its own",
-    ),
+    "its own code": ({"model_type": "molmo_x", "auto_map": {"A": "a.b"}}, "needs code of its own"),
 }
 
 

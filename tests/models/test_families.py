@@ -9,8 +9,8 @@ import torch
 import transformers as T
 import white_box
 from PIL import Image
+from refusals import refuses
 
-from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import METHODS
 from lvlm_study.models import load_model
 from lvlm_study.pixels.images import to_tensor
@@ -94,9 +94,7 @@ def test_idefics_prompt_equals_the_processors(adapters, size):
     processor = T.Idefics3Processor(model.processor, tiny.tokenizer(), image_seq_len=4)
     text = f"USER: <image>{QUESTION} ASSISTANT:"
     wanted = processor(
-        images=Image.fromarray(photo(size)),
-        text=text,
-        images_kwargs={"return_row_col_info": True},
+        images=Image.fromarray(photo(size)), text=text, images_kwargs={"return_row_col_info": True}
     )
     ours = model.bind(size, QUESTION).prompt_ids[0].tolist()
     assert ours == [tiny.BOS, *wanted["input_ids"][0]]
@@ -185,8 +183,7 @@ def test_pan_and_scan_crops(adapters):
 
 
 def test_too_elongated_for_qwen(adapters):
-    with pytest.raises(StudyError, match="too elongated"):
-        adapters("qwen2_vl").bind((1, 500), QUESTION)
+    refuses("too elongated", adapters("qwen2_vl").bind, (1, 500), QUESTION)
 
 
 @pytest.mark.parametrize(
@@ -199,8 +196,7 @@ def test_too_elongated_for_qwen(adapters):
     ],
 )
 def test_settings_must_fit_the_encoder(checkpoints, tmp_path, family, changes):
-    with pytest.raises(StudyError, match="do not belong together"):
-        load_model(changed(checkpoints(family), tmp_path, **changes))
+    refuses("do not belong together", load_model, changed(checkpoints(family), tmp_path, **changes))
 
 
 def test_image_splitting_may_be_off(checkpoints, tmp_path):
@@ -232,5 +228,4 @@ def test_methods_that_ask_for_scores_run_on_every_family(adapters, family):
     for method, options in LITTLE.items():
         found = METHODS[method](target, **options)
         assert found.std() > 0 and torch.equal(METHODS[method](target, **options), found), method
-    with pytest.raises(StudyError, match="ga needs a model that shares its sight"):
-        METHODS["ga"](target)
+    refuses("ga needs a model that shares its sight", METHODS["ga"], target)

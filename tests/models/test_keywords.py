@@ -3,8 +3,8 @@
 import sys
 
 import pytest
+from refusals import refuses
 
-from lvlm_study.errors import StudyError
 from lvlm_study.models.keywords import keyword_spans, keywords
 
 
@@ -53,5 +53,4 @@ def test_a_phrase_that_does_not_stand_in_the_text_has_no_span(monkeypatch):
 
 def test_without_the_package_the_reader_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "yake", None)
-    with pytest.raises(StudyError, match="pip install yake"):
-        keywords("The shape is red.")
+    refuses("pip install yake", keywords, "The shape is red.")

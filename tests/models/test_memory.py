@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from refusals import refuses
 
 from lvlm_study.answers import Target
 from lvlm_study.errors import StudyError
@@ -184,8 +185,7 @@ def test_a_model_without_stages_says_that_it_is_full(monkeypatch):
     reader = planted("object")
     target = make(reader, ids=(3, 4, 5))
     monkeypatch.setattr(Target, "score", lambda *a: (_ for _ in ()).throw(MemoryError()))
-    with pytest.raises(StudyError, match="single picture of 50 x 40"):
-        memory.gradient(target, target.image)
+    refuses("single picture of 50 x 40", memory.gradient, target, target.image)
     memory._limits.clear()
 
 

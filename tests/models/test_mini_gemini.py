@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from refusals import refuses
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from lvlm_study.errors import StudyError
 from lvlm_study.models.mini_gemini import (
     MGMConfig,
     MGMLlamaForCausalLM,
@@ -281,19 +281,13 @@ def test_towers_may_come_from_their_own_folders(tmp_path):
 # ------------------------------------------------------------------ bad input
 @pytest.mark.parametrize(
     "changes, message",
-    [
-        (dict(image_size_aux=72), "multiple of 16"),
-        (dict(image_global=True), "image_grid above 1"),
-    ],
+    [(dict(image_size_aux=72), "multiple of 16"), (dict(image_global=True), "image_grid above 1")],
 )
 def test_settings_that_do_not_fit_are_refused(changes, message):
-    with pytest.raises(StudyError, match=message):
-        MGMLlamaForCausalLM(small(**changes))
+    refuses(message, MGMLlamaForCausalLM, small(**changes))
 
 
 def test_wrong_picture_or_prompt_is_told():
     model = build()
-    with pytest.raises(StudyError, match="squares of 64 pixels"):
-        model(prompt(model), pixel_values=torch.zeros(1, 3, 32, 32))
-    with pytest.raises(StudyError, match="hold 15 image placeholders"):
-        model(prompt(model)[:, 3:], pixel_values=picture(model))
+    refuses("squares of 64 pixels", model, prompt(model), pixel_values=torch.zeros(1, 3, 32, 32))
+    refuses("hold 15 image placeholders", model, prompt(model)[:, 3:], pixel_values=picture(model))

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from refusals import refuses
 
 from lvlm_study.answers import make_target
-from lvlm_study.errors import StudyError
 from lvlm_study.models.planted import OBJECT, planted, planted_scene, readers
 from lvlm_study.pixels.images import to_tensor
 
@@ -106,5 +106,4 @@ def test_token_boxes_tile_the_image():
 
 
 def test_unknown_reader():
-    with pytest.raises(StudyError, match="did you mean object"):
-        planted("objcet")
+    refuses("did you mean object", planted, "objcet")

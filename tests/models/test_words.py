@@ -6,10 +6,10 @@ import pytest
 import regex
 import scripts
 import torch
+from refusals import refuses
 
 from lvlm_study import explain_tokens
 from lvlm_study.answers import crucial_tokens, make_target, marked, token_spans, tokens_within
-from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps.sentences import word_masks
 from lvlm_study.models.base import Answer, located, pieces
 from lvlm_study.models.keywords import keyword_spans
@@ -309,5 +309,4 @@ def test_pieces_part_what_has_no_spaces():
     ],
 )
 def test_near_words_of_other_scripts_are_named(model, name, word, message):
-    with pytest.raises(StudyError, match=message):
-        make_target(model, PHOTO, "?", answer=TEXTS[name], tokens="word", word=word)
+    refuses(message, make_target, model, PHOTO, "?", answer=TEXTS[name], tokens="word", word=word)

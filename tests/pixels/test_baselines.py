@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from refusals import refuses
 from scipy.ndimage import correlate1d
 
-from lvlm_study.errors import StudyError
 from lvlm_study.pixels.baselines import (
     baselines,
     blur,
@@ -90,12 +90,9 @@ def test_every_baseline_is_a_picture_of_the_same_shape():
 
 def test_a_tensor_is_taken_as_it_is():
     assert torch.equal(make_baseline(IMAGE, 1 - IMAGE), 1 - IMAGE)
-    with pytest.raises(StudyError, match="shape"):
-        make_baseline(IMAGE, IMAGE[..., :-1])
+    refuses("shape", make_baseline, IMAGE, IMAGE[..., :-1])
 
 
 def test_unknown_name_and_even_kernel():
-    with pytest.raises(StudyError, match="did you mean black"):
-        make_baseline(IMAGE, "blakc")
-    with pytest.raises(StudyError, match="odd"):
-        gaussian_blur(IMAGE, 10)
+    refuses("did you mean black", make_baseline, IMAGE, "blakc")
+    refuses("odd", gaussian_blur, IMAGE, 10)

@@ -10,6 +10,7 @@ import odd_images
 import pytest
 import torch
 from PIL import Image
+from refusals import refuses
 
 from lvlm_study.errors import StudyError
 from lvlm_study.pixels.images import load_image, to_tensor, to_uint8
@@ -125,8 +126,7 @@ REASONS = {
 @pytest.mark.parametrize("name", REASONS)
 def test_an_unreadable_file_is_told_in_one_sentence(bad, name):
     assert set(bad) == set(REASONS)
-    with pytest.raises(StudyError, match=REASONS[name]):
-        load_image(bad[name])
+    refuses(REASONS[name], load_image, bad[name])
     refused(bad[name])
 
 

@@ -9,6 +9,7 @@ from itertools import combinations
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from refusals import refuses
 from scipy.signal import fftconvolve
 
 from lvlm_study.benchmarks import load_benchmark
@@ -317,8 +318,7 @@ def test_items_can_be_drawn_again_with_one_thing_changed():
     alone = item.without(*(k for k in range(len(scene.objects)) if k != i))
     spots = [(x, y) for x in range(4, 240, 8) for y in range(4, 240, 8)]
     bad = next(s for s in spots if scenes.too_hidden(scene.changed(i, x=s[0], y=s[1]), i))
-    with pytest.raises(StudyError, match="leaves would hide more than 30 %"):
-        alone.moved(0, *bad)
+    refuses("leaves would hide more than 30 %", alone.moved, 0, *bad)
     assert alone.moved(0, o.x, o.y).extra["scene"].objects == (o,)
 
 
@@ -327,10 +327,8 @@ def test_unknown_levels_and_grounds_are_told_with_what_exists():
         load_benchmark("sprites_clutter", level=5)
     with pytest.raises(StudyError, match="no ground named 'leafs'.*leaves, photo"):
         load_benchmark("sprites_clutter", ground="leafs")
-    with pytest.raises(StudyError, match="no clutter level '3'"):
-        replace(THREE, clutter="3")
-    with pytest.raises(StudyError, match="sprites_clutter-4"):
-        load_benchmark("sprites_clutter-7")
+    refuses("no clutter level '3'", replace, THREE, clutter="3")
+    refuses("sprites_clutter-4", load_benchmark, "sprites_clutter-7")
 
 
 def test_the_contact_sheet_shows_one_picture_on_every_ground():

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from refusals import refuses
 
 from lvlm_study.benchmarks.base import Item
 from lvlm_study.chapters import compare, summaries
@@ -61,10 +62,8 @@ def test_members_made_for_other_questions_have_no_say():
 
 
 def test_a_baseline_that_was_not_run_is_named():
-    with pytest.raises(StudyError, match="no baseline 'noise', only blur"):
-        weakest_drop(table(), "noise")
-    with pytest.raises(StudyError, match="only none"):
-        weakest_drop(pd.DataFrame())
+    refuses("no baseline 'noise', only blur", weakest_drop, table(), "noise")
+    refuses("only none", weakest_drop, pd.DataFrame())
 
 
 def test_shares_leave_out_what_a_model_never_saw():
@@ -134,12 +133,9 @@ def test_a_later_run_fills_its_column(data):
 
 
 def test_a_wrong_key_is_no_missing_result(data):
-    with pytest.raises(StudyError, match="no result key"):
-        results.optional("q..", data)
-    with pytest.raises(StudyError, match="no profile named 'papre'"):
-        results.optional("papre/q.models[x].drop", data)
-    with pytest.raises(StudyError, match="0 rows of t.csv"):
-        results.beside([("M", "paper/t[X].drop", None, None)], data)
+    refuses("no result key", results.optional, "q..", data)
+    refuses("no profile named 'papre'", results.optional, "papre/q.models[x].drop", data)
+    refuses("0 rows of t.csv", results.beside, [("M", "paper/t[X].drop", None, None)], data)
 
 
 @pytest.mark.parametrize(
@@ -171,8 +167,7 @@ def test_only_models_and_benchmarks_can_be_missing(data):
         assert results.optional(f"r.{key}", data) == "not yet run"
     wrong = ["models[m].mmvp.all.blru.lt30", "models[x].mmvp.all.blur.tl30"]
     for key in (*wrong, "models[m].sprites.al.blur.lt30"):
-        with pytest.raises(StudyError, match="no entry"):
-            results.optional(f"r.{key}", data)
+        refuses("no entry", results.optional, f"r.{key}", data)
 
 
 def test_the_studys_own_columns():

@@ -4,9 +4,9 @@ import re
 
 import pandas as pd
 import pytest
+from refusals import refuses
 
 from lvlm_study.benchmarks import benchmarks
-from lvlm_study.errors import StudyError
 from lvlm_study.models import registry
 from lvlm_study.sweep import profiles, results
 
@@ -111,5 +111,4 @@ def test_what_the_profiles_hold():
     assert profiles.models("paper") == list(profiles.TABLES["table1"])
     assert profiles.model("paper") == profiles.models("paper")[0]
     assert profiles.expand(list(profiles.SPREAD)) == list(profiles.SPREAD)
-    with pytest.raises(StudyError, match="no profile named 'papre'; did you mean paper"):
-        profiles.models("papre")
+    refuses("no profile named 'papre'; did you mean paper", profiles.models, "papre")

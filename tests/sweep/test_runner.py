@@ -14,11 +14,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+from refusals import refuses
 
 from lvlm_study import cli
 from lvlm_study.benchmarks.base import Item
 from lvlm_study.chapters import summaries
-from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import METHODS, explain
 from lvlm_study.models.planted import planted, planted_scene
 from lvlm_study.sweep import results, runner, stored
@@ -279,10 +279,8 @@ def test_a_method_that_refuses_and_one_that_diverges_leave_the_others_alone(stud
 def test_other_settings_do_not_mix(study):
     study(toy(), items=2)
     before = study.table("maps")
-    with pytest.raises(StudyError, match=r"other settings \(seed\); add --fresh"):
-        study(toy(), items=2, seed=1)
-    with pytest.raises(StudyError, match=r"other settings \(weights\)"):
-        open_with_other_weights(study)
+    refuses(r"other settings \(seed\); add --fresh", study, toy(), items=2, seed=1)
+    refuses(r"other settings \(weights\)", open_with_other_weights, study)
     same(before, study.table("maps"))
     study(toy(), items=2, seed=1, fresh=True)
     assert set(study.table("maps").item_seed) & set(before.item_seed) == set()
@@ -302,8 +300,7 @@ def open_with_other_weights(study):
 def test_a_changed_question_is_asked_again(study):
     study(toy(), items=2)
     changed = [replace(item, question="What colour is it?") for item in toy()]
-    with pytest.raises(StudyError, match="2 items whose picture, question or truth has changed"):
-        study(changed, items=2)
+    refuses("2 items whose picture, question or truth has changed", study, changed, items=2)
     _, (reader,) = study(changed, items=2, fresh=True)
     assert reader.answers == 2 and len(study.table("reliance")) == 2
 
@@ -312,8 +309,7 @@ def test_a_damaged_shard_is_kept_aside_and_made_again(study):
     study(toy())
     path = next((study.results / "maps").rglob("random/*.parquet"))
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(StudyError, match="is damaged"):
-        study.table("maps")
+    refuses("is damaged", study.table, "maps")
     study(toy())
     assert len(study.table("maps")) == 12
     assert path.with_name("000.parquet.damaged").stat().st_size == 100
@@ -321,8 +317,7 @@ def test_a_damaged_shard_is_kept_aside_and_made_again(study):
 
 def test_unwritable_results(study, tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(StudyError, match="Cannot write to"):
-        study(toy(), results=tmp_path / "file" / "below")
+    refuses("Cannot write to", study, toy(), results=tmp_path / "file" / "below")
 
 
 def test_a_held_chunk_is_left_to_its_holder(study):

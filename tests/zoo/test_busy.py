@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from refusals import refuses
 
 from lvlm_study.benchmarks import load_benchmark
-from lvlm_study.errors import StudyError
 from lvlm_study.models import load_model
 from lvlm_study.pixels.images import to_tensor
 from lvlm_study.scenes import scenes
@@ -36,8 +36,7 @@ def test_names_tell_architecture_level_and_seed():
         assert (recipe.family, recipe.size) == (
             RECIPES[recipe.first].family, RECIPES[recipe.first].size,
         )  # fmt: skip
-    with pytest.raises(StudyError, match="did you mean llava-1.5-s-clutter4"):
-        training.split_seed("llava-1.5-s-clutter5")
+    refuses("did you mean llava-1.5-s-clutter4", training.split_seed, "llava-1.5-s-clutter5")
 
 
 def test_lessons_have_every_level_and_a_quarter_on_photographs():

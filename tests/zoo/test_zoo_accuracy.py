@@ -5,11 +5,11 @@ import json
 import pandas as pd
 import pytest
 import torch
+from refusals import refuses
 from safetensors.torch import save_file
 
 from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.chapters import ch14_zoo as zoo_page
-from lvlm_study.errors import StudyError
 from lvlm_study.sweep import results
 from lvlm_study.zoo import accuracy, card, small, times
 
@@ -46,11 +46,9 @@ def test_the_book_reads_what_was_written(data):
 
 def test_bad_and_missing_counts_are_named(data, tmp_path):
     (data / "zoo" / "tiny" / "accuracy.json").write_text("{")
-    with pytest.raises(StudyError, match="tiny/accuracy.json is no JSON"):
-        accuracy.write(data)
+    refuses("tiny/accuracy.json is no JSON", accuracy.write, data)
     (data / "zoo" / "tiny" / "accuracy.json").unlink()
-    with pytest.raises(StudyError, match="train a member first"):
-        accuracy.write(data)
+    refuses("train a member first", accuracy.write, data)
 
 
 def test_a_detector_answers_no_questions(data):

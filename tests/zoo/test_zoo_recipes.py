@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from refusals import refuses
 from safetensors.torch import load_file
 
 from lvlm_study.benchmarks import load_benchmark
-from lvlm_study.errors import StudyError
 from lvlm_study.models import load_model, manifest
 from lvlm_study.models import weights as shared
 from lvlm_study.pixels.images import to_tensor
@@ -161,8 +161,7 @@ def test_the_issue_s_members_have_recipes():
         assert recipe.first is None or RECIPES[recipe.first].size == recipe.size
 
     assert training.split_seed("mini/llava-1.5") == ("llava-1.5", 0)
-    with pytest.raises(StudyError, match="did you mean cambrian-s"):
-        training.split_seed("cambrian-x")
+    refuses("did you mean cambrian-s", training.split_seed, "cambrian-x")
 
 
 def test_views_are_drawn_when_they_are_needed(work, pool, tmp_path):
@@ -263,15 +262,12 @@ def test_a_whole_checkpoint_passes(zoo):
 def test_an_altered_or_missing_file_is_named(zoo):
     weights = zoo / "tiny" / "model.safetensors"
     weights.write_bytes(b"model.safetensorz")
-    with pytest.raises(StudyError, match="tiny/model.safetensors is not the file"):
-        manifest.check(zoo / "tiny")
+    refuses("tiny/model.safetensors is not the file", manifest.check, zoo / "tiny")
     assert not manifest.is_whole(zoo, "tiny")
     weights.unlink()
-    with pytest.raises(StudyError, match="model.safetensors is missing.*train mini/tiny"):
-        manifest.check(zoo / "tiny")
+    refuses("model.safetensors is missing.*train mini/tiny", manifest.check, zoo / "tiny")
     (zoo / "manifest.json").write_text("{")
-    with pytest.raises(StudyError, match="no JSON"):
-        manifest.check(zoo / "tiny")
+    refuses("no JSON", manifest.check, zoo / "tiny")
 
 
 def test_train_all_resumes_and_repeats_nothing(tmp_path, monkeypatch):

@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from refusals import refuses
 
-from lvlm_study.errors import StudyError
 from lvlm_study.models import load_model, manifest
 from lvlm_study.paths import data_dir
 from lvlm_study.pixels.images import to_tensor
@@ -116,8 +116,7 @@ def test_a_save_of_another_network_is_refused(tmp_path):
     net = Line()
     fit(net, line_loss(net), tmp_path, steps=1)
     other = torch.nn.Linear(2, 2)
-    with pytest.raises(StudyError, match="another network"):
-        fit(other, lambda step: (other.weight.sum(), {}), tmp_path, steps=2)
+    refuses("another network", fit, other, lambda step: (other.weight.sum(), {}), tmp_path, steps=2)
 
 
 def test_schedule_by_hand():
@@ -200,5 +199,4 @@ def test_steps_of_a_resumed_run_are_counted_once(tmp_path):
 
 
 def test_unknown_member(tmp_path):
-    with pytest.raises(StudyError, match="llava-1.5"):
-        train("mini/llava-15", tmp_path)
+    refuses("llava-1.5", train, "mini/llava-15", tmp_path)
