@@ -398,13 +398,10 @@ def test_the_drop_of_answers_beyond_all_bounds(answer, llr, drop):
     assert found == pytest.approx(drop, rel=1e-9, nan_ok=True)
 
 
-def test_the_three_lists():
+def test_small_numbers_and_lists():
     assert ls.list_methods() == ls.methods() and "igos" in ls.list_methods()
     assert ls.list_models() == ls.models() and "mini/llava-1.5" in ls.list_models()
     assert ls.list_benchmarks() == ls.benchmarks() and "sprites" in ls.list_benchmarks()
-
-
-def test_numbers():
     assert whole(np.int8(3), "n") == 3 and number(np.float32(0.5), "x") == 0.5
     refuses("n must be at least 1, not 0", whole, 0, "n", 1)
     refuses("x must be at most 2, not 3", number, 3, "x", most=2)

@@ -329,9 +329,10 @@ def test_a_path_of_nothing_is_not_the_folder_one_is_in(words, capsys):
     assert stopped.value.code == 2 and "the path is empty" in capsys.readouterr().err
 
 
-def test_a_model_and_an_image_of_nothing(scene, capsys):
+def test_what_is_not_there_is_named(scene, capsys, tmp_path):
     assert "no model named ''" in refused(capsys, "explain", scene, "What?", "--model", "")
     assert "path of the image is empty" in refused(capsys, "explain", "", "What?")
+    assert "no tables" in refused(capsys, "summarise", "--results", tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -352,10 +353,6 @@ def test_counts_that_are_none(words, least, capsys):
     assert f"{option} must be at least {least}, not {value}." in refused(capsys, *words.split())
 
 
-def test_a_summary_of_nothing(tmp_path, capsys):
-    assert "no tables" in refused(capsys, "summarise", "--results", tmp_path / "nowhere")
-
-
 def test_an_output_folder_that_cannot_be_written_to(reader, scene, tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     for place in ("file", "file/below"):
@@ -363,6 +360,8 @@ def test_an_output_folder_that_cannot_be_written_to(reader, scene, tmp_path, cap
         assert str(tmp_path / "file") in told
     assert (tmp_path / "file").read_text() == "mine" and not left_behind(tmp_path)
     assert "Cannot write" in refused(capsys, "explain", scene, QUESTION, "--out", "/proc/nothing")
+    (tmp_path / "out" / "overlay.png").mkdir(parents=True)
+    assert "in the way" in refused(capsys, "explain", scene, QUESTION, "--out", tmp_path / "out")
 
 
 def test_a_full_disc_leaves_the_old_files_alone(reader, scene, tmp_path, monkeypatch, capsys):
@@ -390,11 +389,6 @@ def test_earlier_results_are_replaced_and_other_files_kept(reader, scene, tmp_pa
         assert json.loads((out / "explanation.json").read_text())["method"] == method
     assert (out / "mine.txt").read_text() == "keep"
     assert len(list(out.iterdir())) == 4
-
-
-def test_a_folder_where_a_file_should_go(reader, scene, tmp_path, capsys):
-    (tmp_path / "out" / "overlay.png").mkdir(parents=True)
-    assert "in the way" in refused(capsys, "explain", scene, QUESTION, "--out", tmp_path / "out")
 
 
 def test_an_interrupt_ends_with_130(scene, tmp_path, monkeypatch, capsys):

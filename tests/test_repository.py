@@ -40,13 +40,10 @@ def files() -> list[Path]:
     return [ROOT / line for line in done.stdout.splitlines() if (ROOT / line).is_file()]
 
 
-def test_the_lock_pins_every_dependency_of_the_project():
+def test_the_lock_pins_what_is_declared_and_no_local_build():
     groups = PROJECT["optional-dependencies"]
     wanted = PROJECT["dependencies"] + groups["book"] + groups["dev"]
     assert {canonical(name) for name in wanted} <= locked().keys()
-
-
-def test_the_lock_has_no_cuda_and_no_torchvision():
     assert not [n for n in locked() if n.startswith("nvidia") or n in ("torchvision", "triton")]
     assert all("+" not in version for version in locked().values()), "a local build is pinned"
 
@@ -61,10 +58,12 @@ def test_conda_takes_its_versions_from_the_lock():
     assert PROJECT["requires-python"] == ">=3.11"
 
 
-def test_the_workflows_use_the_same_python():
+def test_the_workflows_use_one_python_and_the_same_commands():
     steps = [s for w in WORKFLOWS for j in read_jobs(w) for s in j["steps"]]
     versions = {s["with"]["python-version"] for s in steps if "setup-python" in s.get("uses", "")}
     assert versions == {"3.11"}
+    runs = {s["run"] for w in WORKFLOWS for j in read_jobs(w) for s in j["steps"] if "run" in s}
+    assert {"make test", "make book", "make check", "make fresh"} <= runs
 
 
 def read_jobs(workflow: Path) -> list[dict]:
@@ -136,9 +135,6 @@ def test_an_environment_that_is_there_is_kept(tmp_path):
     assert "pip install" not in dry_run("test", f"VENV={venv}")
     os.utime(venv / ".installed", (0, 0))  # older than the lock
     assert "pip install" in dry_run("test", f"VENV={venv}")
-
-
-def test_the_book_is_built_strictly():
     assert "-W -n --keep-going" in dry_run("book", "VENV=none")
 
 
@@ -172,17 +168,9 @@ def test_ci_runs_every_step_and_stops_at_the_first_that_fails(tmp_path):
         assert code != 0 and asked == steps[: n + 1]
 
 
-def test_the_workflows_call_the_same_commands():
-    runs = {s["run"] for w in WORKFLOWS for j in read_jobs(w) for s in j["steps"] if "run" in s}
-    assert {"make test", "make book", "make check", "make fresh"} <= runs
-
-
-def test_the_readme_names_both_commands():
+def test_licences_citation_and_commands_are_named():
     readme = (ROOT / "README.md").read_text()
     assert "make book" in readme and "make test" in readme
-
-
-def test_licences_and_citation():
     assert "Apache License" in (ROOT / "LICENSE").read_text()
     assert "CC-BY-4.0" in (ROOT / "LICENSES" / "CC-BY-4.0.md").read_text()
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())

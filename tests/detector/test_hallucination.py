@@ -38,11 +38,14 @@ def joint(tmp_path_factory):
 
 
 # --- asking ----------------------------------------------------------------------------------
-def test_yes_or_no():
+def test_what_answers_say():
     found = [
         yes_or_no(t) for t in ("Yes.", " no, there is none", "'No'", "Nothing", "", "maybe yes")
     ]
     assert found == ["yes", "no", "no", "", "", ""]
+    texts = ["7", "I would say 8.", "seven of ten", "0", "11 or 3", "no idea"]
+    found = [read_number(t) for t in texts]
+    assert found[:3] == [7, 8, 7] and np.isnan(found[3]) and found[4] == 3 and np.isnan(found[5])
 
 
 def test_one_row_a_question(joint, monkeypatch):
@@ -67,8 +70,9 @@ def test_one_row_a_question(joint, monkeypatch):
     assert np.allclose(table.confidence, logits.sigmoid().amax(1)[0].tolist(), atol=1e-5)
 
 
-def test_a_model_without_a_detector():
+def test_presence_asks_for_a_detector_and_a_step_for_two_names(joint):
     refuses("has no detector to compare with", ask_presence, planted("object"), [])
+    refuses("two different ones", shift, joint, IMAGE, "What?", "cat", "cat")
 
 
 # --- what it tells ---------------------------------------------------------------------------
@@ -100,6 +104,9 @@ def test_no_wrong_answer_no_flag():
     found = agreement(answers(rows))
     assert np.isnan(found.wrong_auc.value) and found.said_auc.value == 1
     refuses("no answers to summarise", agreement, answers([]))
+    rows = [("a", "cat", True, "yes", True, 0.9), ("b", "dog", False, "no", True, 0.2)]
+    ax = confidence_figure(answers(rows))
+    assert ax.get_legend().get_texts()[0].get_text() == '"yes", n = 1'
 
 
 def test_auc_intervals_cover_chance_for_noise():
@@ -108,12 +115,6 @@ def test_auc_intervals_cover_chance_for_noise():
     found = auc_estimate(values, marks, groups, draws=300)
     assert found.low < 0.5 < found.high and 0.05 < found.high - found.low < 0.3
     assert auc_estimate(marks.astype(float), marks, groups, draws=50).low == 1
-
-
-def test_histogram():
-    rows = [("a", "cat", True, "yes", True, 0.9), ("b", "dog", False, "no", True, 0.2)]
-    ax = confidence_figure(answers(rows))
-    assert ax.get_legend().get_texts()[0].get_text() == '"yes", n = 1'
 
 
 def test_sprite_scenes_know_what_they_show():
@@ -150,9 +151,6 @@ def test_pope_layout(pope_files):
     assert items[0].rgb.shape == (6, 8, 3)
     one = pope(pope_files / "coco_pope_popular.json", images=pope_files / "val2014")
     assert [i.id for i in one] == [i.id for i in items]
-
-
-def test_pope_questions_are_gathered_by_picture(pope_files):
     (found,) = pope_presence(pope(pope_files))
     assert (found.id, found.present, found.absent) == ("COCO_1.jpg", ("snowboard",), ("apple",))
     assert load_image(found.image).shape == (6, 8, 3)
@@ -216,16 +214,6 @@ def test_the_step_is_the_seeds(joint, shared):
     clear = gradient.abs() > 1e-3 * gradient.abs().max()
     assert torch.equal(moved[clear].sign().double(), -gradient[clear].sign())
     assert moved.abs().max() == pytest.approx(0.5, abs=1e-5) and clear.float().mean() > 0.5
-
-
-def test_a_step_needs_two_names(joint):
-    refuses("two different ones", shift, joint, IMAGE, "What?", "cat", "cat")
-
-
-def test_numbers_in_answers():
-    texts = ["7", "I would say 8.", "seven of ten", "0", "11 or 3", "no idea"]
-    found = [read_number(t) for t in texts]
-    assert found[:3] == [7, 8, 7] and np.isnan(found[3]) and found[4] == 3 and np.isnan(found[5])
 
 
 def test_portraits(tmp_path):

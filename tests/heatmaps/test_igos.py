@@ -212,23 +212,17 @@ class _Broken(PlantedBound):
         return super().log_probs(x, answer_ids) * (1 if len(x) == 1 else math.nan)
 
 
-def test_divergence_is_a_status_not_a_crash():
+def test_statuses():
+    found = explain(planted("blind"), SCENE, "?", method="igos")
+    assert found.status == "no_crucial_tokens" and found.target is None
+    assert found.saliency.shape == SCENE.shape[:2] and np.all(found.saliency == 0)
+    found = explain(planted("object"), SCENE, "?", baseline="black", tokens="word", word="shape")
+    assert found.status == "no_gap"
     reader = planted("object")
     reader.bind = lambda size, question: _Broken(reader, tuple(size), question)
     found = explain(reader, SCENE, "?", method="igos")
     assert found.status == "diverged"
     assert np.all(found.saliency == 0)
-
-
-def test_no_crucial_tokens_gives_zeros_and_a_status():
-    found = explain(planted("blind"), SCENE, "?", method="igos")
-    assert found.status == "no_crucial_tokens" and found.target is None
-    assert found.saliency.shape == SCENE.shape[:2] and np.all(found.saliency == 0)
-
-
-def test_no_gap_is_told():
-    found = explain(planted("object"), SCENE, "?", baseline="black", tokens="word", word="shape")
-    assert found.status == "no_gap"
 
 
 def test_compat_hands_in_the_last_mask_unless_asked_otherwise():

@@ -62,9 +62,6 @@ def test_integrated_gradients_are_complete():
     target, _ = make_target(planted("conjunctive"), SCENE, "?", baseline="black")
     total = (target.score(target.image) - target.score(target.baseline)).item()
     assert integrated_gradients(target, steps=100).sum().item() == pytest.approx(total, abs=1e-2)
-
-
-def test_integrated_gradients_of_a_linear_score():
     target = linear_target()
     assert torch.allclose(integrated_gradients(target, steps=1), exact_share(target), atol=1e-5)
 

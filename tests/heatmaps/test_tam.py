@@ -161,9 +161,6 @@ def test_subtraction_by_hand():
     assert subtract(found, weighted, torch.tensor([1.0, 3.0])).tolist() == [1.5, 0.0, 0.0]
     assert torch.equal(subtract(found, maps, torch.zeros(2)), found)
     assert torch.equal(subtract(found, torch.zeros(3, 2), torch.ones(2)), found)
-
-
-def test_subtraction_takes_away_all_that_is_proportional():
     draw = torch.Generator().manual_seed(0)
     maps, weights = torch.rand(20, 5, generator=draw), torch.rand(5, generator=draw)
     interference = maps @ weights
@@ -178,14 +175,11 @@ def test_joint_range_by_hand():
     assert joint_range(torch.tensor([2.0, 2.0]), torch.tensor([2.0])).tolist() == [0.0, 0.0]
 
 
-def test_filter_against_plain_loops():
+def test_filter_by_hand_and_against_plain_loops():
     grid = torch.rand(6, 9, generator=torch.Generator().manual_seed(3))
     expected = torch.from_numpy(plain_filter(grid.double().numpy())).float()
     torch.testing.assert_close(rank_gaussian(grid, 3), expected, atol=1e-6, rtol=1e-5)
     assert torch.equal(rank_gaussian(grid, 1), grid)
-
-
-def test_filter_by_hand():
     flat = torch.full((4, 5), 0.3)
     torch.testing.assert_close(rank_gaussian(flat, 3), flat)
     peak = torch.zeros(5, 5)

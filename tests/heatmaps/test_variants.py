@@ -58,14 +58,11 @@ def test_a_name_has_one_canonical_text(text):
     assert variants.is_variant(canonical) == bool(options)
 
 
-def test_a_stand_in_is_compared_with_the_other_methods():
+def test_stand_ins_are_compared_with_the_other_methods_and_ablations_are_not():
     for name in variants.STAND_INS:
         assert variants.canonical(name) == name and variants.is_variant(name)
         assert not variants.is_ablation(name)
     assert variants.is_ablation("igos[l2=1]") and not variants.is_ablation("igos")
-
-
-def test_other_variants_are_ablations():
     names = ("igos[l2=1]", "igos[l2=1,preset=paper]", "igos++[steps=5]", "igos[preset=fast]")
     assert all(map(variants.is_ablation, names)) and not variants.is_ablation("igos")
 
@@ -162,16 +159,15 @@ def test_a_map_is_scored_three_ways():
     assert len({row["fill_score"] for row in rows}) == 2  # two fills, two pictures without image
 
 
-def test_a_stand_in_is_scored_in_every_way_and_an_ablation_in_one():
+def test_ways_of_scoring():
     asked = asked_of()
     ways = lambda name: [(r["units"], r["fill"]) for r in runner.map_rows(asked, name)]  # noqa: E731
     assert ways("eagle[regions=32]") == WAYS and ways("igos[l2=1]") == WAYS[:1]
-
-
-def test_ways_of_other_sweeps():
     sweep = Sweep((), (), (), "nowhere", units=("grid", "patches", "superpixels"), fills=("black",))
     assert sweep.ways == [(u, "black") for u in ("grid", "patches", "superpixels")]
     assert Sweep((), (), (), "nowhere").ways == WAYS
+    frame = pd.DataFrame({"units": ["grid", None], "method": "igos", "status": ["ok", "error"]})
+    assert with_fill(frame).fill.tolist() == ["blur", None]
 
 
 def test_a_variant_explains_its_own_target_and_is_scored_on_the_default():
@@ -254,11 +250,6 @@ OBJECTS = (
 )
 MIDDLE = (232 / 336, 64 / 336, 272 / 336, 104 / 336)  # of the red apple, the only box looked at
 SCENE = Scene("road", False, 0, 0, 7, OBJECTS)
-
-
-def test_a_table_from_before_fills_were_recorded():
-    frame = pd.DataFrame({"units": ["grid", None], "method": "igos", "status": ["ok", "error"]})
-    assert with_fill(frame).fill.tolist() == ["blur", None]
 
 
 @pytest.fixture

@@ -326,13 +326,16 @@ def test_grad_cam_by_hand(adapters):
     assert signed.min() < 0 and torch.allclose(signed.clamp(min=0), found)
 
 
-def test_the_layer_behind_the_projector_is_refused(adapters):
+def test_layers_that_say_nothing_are_refused(adapters):
     """LLaVA never uses its last block: a map of it would be of zeros."""
     target = target_for(adapters, "llava")
     refuses("Layer 1 .* does not feed the projector.* layer 0", run, "grad_cam", target, layer=-1)
     refuses("asked for layer 7, but the model has 2", run, "grad_cam", target, layer=7)
     last = target_for(adapters, "llava_onevision")  # which reads its last block
     assert torch.equal(run("grad_cam", last, layer=-1), run("grad_cam", last))
+    with pytest.raises(StudyError, match=r"last decoder layer \(1\).*name an earlier"):
+        run("llava_cam", target_for(adapters, "llava"), layer=-1)
+    refuses("at least 1 sample", run, "llava_cam", target_for(adapters, "llava"), samples=0)
 
 
 def test_each_encoder_has_its_own_map(adapters):
@@ -468,12 +471,6 @@ def test_llava_cam_by_hand(adapters, family):
     found = run("llava_cam", target, samples=1, noise=0.0, layer=0)
     expected = paint(bound, cam)
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5 * float(expected.max()))
-
-
-def test_llava_cam_refuses_the_last_layer(adapters):
-    with pytest.raises(StudyError, match=r"last decoder layer \(1\).*name an earlier"):
-        run("llava_cam", target_for(adapters, "llava"), layer=-1)
-    refuses("at least 1 sample", run, "llava_cam", target_for(adapters, "llava"), samples=0)
 
 
 # ------------------------------------------------------------------------- what is explained

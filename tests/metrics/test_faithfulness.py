@@ -159,14 +159,11 @@ def test_a_fill_of_a_large_picture_is_made_at_full_size(adapters):
     assert small.original is None and torch.equal(small.fill("blur"), small.baseline)
 
 
-def test_no_gap_is_a_status_with_raw_scores_left(found):
+def test_statuses(found):
     score = deletion_insertion(None, found, fill=found.target.image)
     assert score.status == "no_gap"
     assert np.isnan(score.deletion) and np.isnan(score.gap)
     assert score.deletion_raw == pytest.approx(score.image_score)
-
-
-def test_no_target_and_nan_maps_are_statuses(found):
     blind = explain(planted("blind"), SCENE, "?", method="random")
     assert deletion_insertion(None, blind).status == "no_crucial_tokens"
     assert controls(None, blind) == {"random": [], "center": []}
@@ -187,7 +184,8 @@ def test_default_grid_has_51_points():
     assert len(step_counts(1024, 50)) == 51
 
 
-def test_units_cover_the_image(found):
+def test_units_and_cells_by_hand(found):
+    """Every unit covers the picture; cells are even and in place."""
     for units, number in (("grid", 1024), ("patches", 24)):
         labels = unit_labels(found.target, units)
         assert labels.shape == (64, 96) and labels.max() + 1 == number
@@ -195,15 +193,9 @@ def test_units_cover_the_image(found):
     assert np.array_equal(np.unique(regions), np.arange(regions.max() + 1))
     assert np.array_equal(regions, unit_labels(found.target, "superpixels"))
     assert 16 <= regions.max() + 1 <= 100
-
-
-def test_grid_cells_are_even_and_in_place(found):
     labels = unit_labels(found.target, "grid")
     assert set(np.bincount(labels.ravel())) == {6}  # 2 x 3 pixels
     assert labels[0, 0] == 0 and labels[0, 3] == 1 and labels[2, 0] == 32
-
-
-def test_unit_means_by_hand():
     labels = np.array([[0, 0, 1], [1, 1, 1]])
     saliency = np.array([[1, 3, 0], [0, 2, 2]], np.float32)
     assert unit_means(saliency, labels) == pytest.approx([2, 1])

@@ -57,19 +57,14 @@ def test_one_threshold_for_all_pictures():
     ] == [1, 1]
 
 
-def test_any_part_may_meet_any_box():
+def test_parts_and_boxes_by_hand():
+    """Any part may meet any box; a flat map draws the whole picture."""
     saliency = np.zeros((8, 8))
     saliency[0:2, 0:2] = saliency[5:8, 5:8] = 1
     assert max_box_acc([saliency], [np.array([[5, 5, 8, 8]])]).max_box_acc == 1
     assert max_box_acc([saliency], [np.array([[3, 3, 4, 4], [0, 0, 2, 2]])]).max_box_acc == 1
-
-
-def test_a_flat_map_draws_the_whole_picture():
     flat = max_box_acc([np.full((4, 4), 7.0)], [np.array([[0, 0, 4, 2]])])
     assert flat.max_box_acc == pytest.approx(2 / 3)  # IoU 0.5: found at 0.3 and 0.5, not at 0.7
-
-
-def test_evidence_as_truth():
     evidence = np.zeros((5, 5), bool)
     evidence[1:3, 2:5] = True
     assert evidence_boxes(evidence).tolist() == [[2, 1, 5, 3]]

@@ -176,8 +176,11 @@ def test_released_towers_have_the_published_width(name, width):
         assert tower(torch.zeros(1, 3, side, side)).shape == (1, 576, width)
 
 
-def test_unknown_tower_names_the_known_ones():
+def test_what_is_missing_is_named(tmp_path):
     refuses("clip-convnext-XXL-multi-stage", towers.released_spec, "clip-convnext-XXL")
+    refuses("no open_clip_model.safetensors", towers.open_clip_file, str(tmp_path))
+    with pytest.raises(StudyError, match="hold 10 image placeholders .* give 20 visual tokens"):
+        build()(prompt((40, 64)), pixel_values=pixels(), image_sizes=[(64, 64)])
 
 
 # ------------------------------------------------------------------ windows and padding by hand
@@ -201,10 +204,12 @@ def test_cells_of_six_aspect_ratios(size, box, tokens):
     assert (cells.view(y1 - y0, -1)[:, -1] == -1).all() and (cells < 0).sum() == y1 - y0
 
 
-def test_windows_are_row_major_in_cells_and_inside_them():
+def test_windows_and_their_masks_by_hand():
     grid = torch.arange(16.0).view(1, 16, 1)  # 0..15 in a 4 x 4 grid
     want = [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
     assert windows(grid, 2)[0, :, :, 0].tolist() == want
+    mask = window_mask((10, 20), 2, [1, 2])  # (4 cells, 1 + 4 keys)
+    assert mask.tolist() == [[T, F, F, T, T]] * 2 + [[T, T, T, F, F]] * 2
 
 
 T, F = True, False
@@ -227,11 +232,6 @@ def test_window_mask_of_six_aspect_ratios(size, rows):
     mask = mask.transpose(0, 1) if size[0] > size[1] else mask
     for cells, want in zip(mask, rows, strict=True):
         assert (cells == torch.tensor(want)).all()
-
-
-def test_window_mask_puts_encoders_side_by_side():
-    mask = window_mask((10, 20), 2, [1, 2])  # (4 cells, 1 + 4 keys)
-    assert mask.tolist() == [[T, F, F, T, T]] * 2 + [[T, T, T, F, F]] * 2
 
 
 # ------------------------------------------------------------------ the model
@@ -403,10 +403,6 @@ def test_towers_of_a_released_checkpoint_come_from_their_own_folders(tmp_path, m
     assert torch.equal(released(ids, **images).logits, model(ids, **images).logits)
 
 
-def test_missing_open_clip_file_is_named(tmp_path):
-    refuses("no open_clip_model.safetensors", towers.open_clip_file, str(tmp_path))
-
-
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -418,8 +414,3 @@ def test_missing_open_clip_file_is_named(tmp_path):
 )
 def test_settings_that_do_not_fit_are_refused(changes, message):
     refuses(message, CambrianLlamaForCausalLM, small(**changes))
-
-
-def test_wrong_number_of_placeholders_is_told():
-    with pytest.raises(StudyError, match="hold 10 image placeholders .* give 20 visual tokens"):
-        build()(prompt((40, 64)), pixel_values=pixels(), image_sizes=[(64, 64)])

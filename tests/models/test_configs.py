@@ -92,12 +92,15 @@ def test_an_original_checkpoint_is_told_its_conversion(folder, case):
     assert f"its conversion, as {name}, or convert" in told
 
 
-def test_converted_and_own_checkpoints_are_no_originals():
+def test_converted_own_and_flat_configs_are_let_pass():
     own = {"mm_vision_tower": "x", "mm_projector_type": "sva"}
     for kind in ("cambrian_llama", "cambrian_phi3", "mgm"):
         assert configs.converted_of({"model_type": kind} | own, FAMILIES) is None
     for kind in FAMILIES:
         assert configs.converted_of({"model_type": kind, "vision_config": {}}, FAMILIES) is None
+    # Qwen2-VL's first configs have no text_config.
+    flat = {"model_type": "qwen2_vl", "vision_config": {"depth": 32}}
+    assert configs.missing_part(flat | {"hidden_size": 8, "num_hidden_layers": 2}) is None
 
 
 # --- too little, or something else -----------------------------------------------------------
@@ -132,12 +135,6 @@ def test_a_config_that_says_too_little_builds_nothing(folder, case):
     config, message = WRONG[case]
     write(folder, config)
     assert message in refused(folder)
-
-
-def test_a_flat_config_names_its_sizes_at_the_top():
-    """Qwen2-VL's first configs have no text_config."""
-    flat = {"model_type": "qwen2_vl", "vision_config": {"depth": 32}}
-    assert configs.missing_part(flat | {"hidden_size": 8, "num_hidden_layers": 2}) is None
 
 
 @pytest.mark.parametrize("lacking", ["hidden_size", "num_hidden_layers", "intermediate_size"])
@@ -194,10 +191,13 @@ def test_an_index_of_nothing_is_refused(folder, text):
     assert "index.json names no weight files" in refused(folder)
 
 
-def test_pickles_beside_safetensors_do_no_harm(whole, tiny_llava):
+def test_files_that_do_no_harm(whole, tiny_llava, monkeypatch):
     torch.save({}, whole / "pytorch_model.bin")
     pairs = zip(load_model(whole).model.parameters(), tiny_llava.model.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
+    monkeypatch.setattr(checkpoint, "installed", lambda package: False)
+    (whole / "tokenizer.model").write_bytes(b"not looked at")
+    assert load_model(whole).tokenizer.encode("the red") == tiny.tokenizer().encode("the red")
 
 
 # --- quantised ------------------------------------------------------------------------------------
@@ -229,13 +229,10 @@ def test_an_unknown_quantisation_is_refused_in_a_sentence(folder, settings):
 
 
 def test_only_what_is_missing_is_named(folder, monkeypatch):
+    assert checkpoint.installed("scikit-image") and not checkpoint.installed("no-such-package")
     monkeypatch.setattr(configs, "installed", lambda name: name == "accelerate")
     tiny.edit_json(folder / "config.json", quantization_config={"quant_method": "bitsandbytes"})
     assert "pip install bitsandbytes'" in refused(folder)
-
-
-def test_packages_are_found_by_their_name_for_pip():
-    assert checkpoint.installed("scikit-image") and not checkpoint.installed("no-such-package")
 
 
 def test_quantised_weights_are_for_a_gpu(folder, monkeypatch):
@@ -272,12 +269,6 @@ def test_a_tokenizer_model_alone_names_its_two_packages(folder, monkeypatch, nam
     (folder / "tokenizer.json").rename(folder / name)
     told = refused(folder)
     assert f"is a {name} alone" in told and "run 'pip install sentencepiece protobuf'" in told
-
-
-def test_a_tokenizer_model_beside_a_tokenizer_json_needs_nothing(whole, monkeypatch):
-    monkeypatch.setattr(checkpoint, "installed", lambda package: False)
-    (whole / "tokenizer.model").write_bytes(b"not looked at")
-    assert load_model(whole).tokenizer.encode("the red") == tiny.tokenizer().encode("the red")
 
 
 def test_a_tokenizer_model_is_read_where_its_packages_are(tmp_path):

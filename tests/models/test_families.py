@@ -180,9 +180,6 @@ def test_pan_and_scan_crops(adapters):
     assert crops((65, 32)) == [((0, 0), (33, 32)), ((33, 0), (32, 32))]
     assert crops((10, 40)) == []  # crops would be too small
     assert adapters("gemma3").crops((32, 64)) == []
-
-
-def test_too_elongated_for_qwen(adapters):
     refuses("too elongated", adapters("qwen2_vl").bind, (1, 500), QUESTION)
 
 

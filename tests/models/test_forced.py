@@ -139,11 +139,12 @@ def test_control_tokens_are_refused(adapters, text):
     refuses("answer contains .* control token", adapters("llava").forced, PHOTO, QUESTION, text)
 
 
-def test_signs_that_no_token_has_are_refused():
+def test_signs_and_words_that_cannot_be_written_are_refused():
     tok = scripts.sentencepiece()
     tok.backend_tokenizer.model.byte_fallback = False
     with pytest.raises(StudyError, match="cannot write all signs of 'red ☂'"):
         scripts.model(tok).forced(PHOTO, QUESTION, "red ☂")
+    refuses("no word for 'cat'", planted("object").forced, SCENE, "?", "The cat")
 
 
 def test_a_text_that_is_too_long(adapters):
@@ -153,7 +154,3 @@ def test_a_text_that_is_too_long(adapters):
     x = torch.zeros(1, 3, *PHOTO.shape[:2])
     assert len(spelled(bound, x, "a" * (room - 1))) in (room - 1, room)
     refuses(f"has room for {room}", spelled, bound, x, "a" * (room + 1))
-
-
-def test_a_word_that_no_reader_knows():
-    refuses("no word for 'cat'", planted("object").forced, SCENE, "?", "The cat")

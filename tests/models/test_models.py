@@ -366,12 +366,15 @@ def test_bad_names(name, message, tmp_path, monkeypatch):
     refuses(message, load_model, name)
 
 
-def test_bad_dtype_and_device(checkpoints):
+def test_settings_and_sizes_that_are_none(checkpoints, tiny_llava):
     with pytest.raises(StudyError, match="no dtype named 'float33'; did you mean float32"):
         load_model(checkpoints("llava"), dtype="float33")
     with pytest.raises(StudyError, match="floating-point dtype, not torch.int8"):
         load_model(checkpoints("llava"), dtype=torch.int8)
     refuses("no device 'gpu' here", load_model, checkpoints("llava"), device="gpu")
+    refuses("has no pixels", tiny_llava.bind, (0, 40), QUESTION)
+    refuses(r"not \(50, 41\)", tiny_llava.bind(SIZE, QUESTION).pixels, torch.rand(1, 3, 50, 41))
+    refuses("max_new_tokens must be at least 1", tiny_llava.answer, photo(), QUESTION, 0)
 
 
 # --- broken checkpoints ------------------------------------------------------------------------
@@ -500,9 +503,3 @@ def test_templates_must_hold_image_and_question(checkpoints, tmp_path, template,
 )
 def test_bad_questions(tiny_llava, question, message):
     refuses(message, tiny_llava.bind, SIZE, question)
-
-
-def test_bad_sizes(tiny_llava):
-    refuses("has no pixels", tiny_llava.bind, (0, 40), QUESTION)
-    refuses(r"not \(50, 41\)", tiny_llava.bind(SIZE, QUESTION).pixels, torch.rand(1, 3, 50, 41))
-    refuses("max_new_tokens must be at least 1", tiny_llava.answer, photo(), QUESTION, 0)

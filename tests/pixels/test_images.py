@@ -227,10 +227,11 @@ def test_what_is_no_picture_is_refused(given, message):
     assert message in refused(given)
 
 
-def test_the_result_is_a_copy():
+def test_other_arrays_and_copies():
     a = np.zeros((2, 2, 3), np.uint8)
     load_image(a)[:] = 7
     assert (a == 0).all()
+    np.testing.assert_array_equal(load_image(Foreign()), PICTURE)
 
 
 # --- either order of the axes, bytes, open files, addresses --------------------------------------
@@ -281,10 +282,6 @@ class Foreign:
 
     def __array__(self, dtype=None, copy=None):
         return PICTURE
-
-
-def test_arrays_of_other_libraries():
-    np.testing.assert_array_equal(load_image(Foreign()), PICTURE)
 
 
 @pytest.mark.parametrize("name", ["rgb.png", "rotated.jpg", "animation.gif", "dark_16_bit.tif"])

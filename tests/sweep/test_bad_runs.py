@@ -88,9 +88,6 @@ def test_a_model_that_cannot_be_loaded_costs_its_own_items(go):
     assert go(["gone", "planted/object"]) == 3
     assert go.told == ["gone is left out: There is no model gone on the hub."]
     assert set(go.table("reliance").model) == {"planted/object"} and len(go.table("maps")) == 3
-
-
-def test_a_run_without_any_model_is_refused(go):
     refuses("no model gone on the hub", go, ["gone", "gone"])
 
 

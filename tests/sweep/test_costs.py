@@ -23,14 +23,11 @@ SIZES = {
 }
 
 
-def test_a_linear_layer_by_hand():
+def test_costs_by_hand():
     layer, x = nn.Linear(8, 16).requires_grad_(False), torch.rand(4, 8).requires_grad_()
     cost = costs.counted(lambda: layer(x).relu(), layer)
     assert (cost.forward, cost.backward) == (2 * 4 * 8 * 16, 2 * 4 * 8 * 16)
     assert cost.saved == 4 * 4 * 16 and cost.weights == 4 * (8 * 16 + 16)
-
-
-def test_sums_share_no_weights_and_repeats_do():
     one = Cost(1.0, 2.0, 30, 400)
     assert one + one == Cost(2.0, 4.0, 60, 800) and one * 3 == Cost(3.0, 6.0, 90, 400)
     assert one.memory(5) == 400 + 150 and one.memory(5, gradient=False) == 400

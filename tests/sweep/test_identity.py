@@ -155,9 +155,6 @@ def test_a_scene_is_content():
     assert before["maps"] != after["maps"] and before["effects"] != after["effects"]
     assert identity.content_hashes(load_benchmark("sprites")[5]) == before
     assert before["reliance"] == "651651545a6ba479"  # the same on every machine
-
-
-def test_shape_and_kind_of_a_picture_count():
     one, two = np.zeros((4, 6), np.uint8), np.zeros((6, 4), np.uint8)
     assert len({identity._bytes(one), identity._bytes(two), identity._bytes(one > 0)}) == 3
 

@@ -163,12 +163,9 @@ def test_a_map_of_tiny_numbers_is_stored_with_all_its_levels():
     assert np.array_equal(stored.grids(before)[1], usual["heatmap"].reshape(32, 32))
 
 
-def test_random_maps_differ_between_items_but_not_between_runs():
+def test_an_item_has_its_own_seed_and_fewer_are_a_part_of_more():
     assert runner.item_seed(0, "a") != runner.item_seed(0, "b") != runner.item_seed(1, "b")
     assert runner.item_seed(0, "sprites/attribute-000") == 2820256854
-
-
-def test_fewer_items_are_a_part_of_more():
     items = toy(50)
     few, many = runner.dealt(items, 10), runner.dealt(items, 30)
     assert few == many[:10] and len(runner.dealt(items, None)) == 50
@@ -438,9 +435,6 @@ def test_reliance_summary_by_hand():
     assert blur["drop_length_correlation"] == pytest.approx(1)
     assert blur["per_token_length_correlation"] == pytest.approx(-1)
     assert found["a"]["blur"]["n"] == 2 and set(found) == {"all", "a", "b"}
-
-
-def test_a_second_baseline_does_not_count_an_answer_twice():
     both = pd.concat([reliance_rows(), reliance_rows().assign(baseline="black")])
     found = summaries.reliance_summary(both)["m.1"]["toy"]["all"]
     assert found["n"] == 4 and found["blur"] == found["black"]
