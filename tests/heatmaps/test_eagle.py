@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import white_box
-from refusals import refuses
 from white_box import photo, real_target
 
 from lvlm_study.answers import make_target
@@ -324,8 +323,3 @@ def test_regions_keep_to_the_picture():
     inside = planted("object").evidence((48, 64))
     share = [inside[labels == j].mean() for j in np.unique(labels)]
     assert np.mean([0.1 < x < 0.9 for x in share]) < 0.1  # few regions straddle the square
-
-
-@pytest.mark.parametrize("options", [{"regions": 1}, {"batch": 0}])
-def test_bad_options(options):
-    refuses("at least 2 regions", explain, planted("object"), SCENE, "?", method="eagle", **options)

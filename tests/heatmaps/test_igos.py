@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from refusals import refuses
 
 from lvlm_study.answers import make_target
 from lvlm_study.heatmaps import METHODS, explain, igos
@@ -238,25 +237,3 @@ def test_mean_reduction_divides_the_step_by_the_tokens():
     summed = igos(target, lr=0.02, **same)
     averaged = igos(target, lr=0.02 * 5, reduce="mean", **same)
     assert torch.allclose(summed, averaged, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"stepps": 3}, "did you mean steps"),
-        ({"steps": 0}, "at least one iteration"),
-        ({"mask_size": "32"}, "mask_size .* must be whole numbers, not '32'"),
-        ({"mask_size": 32.0}, "must be whole numbers, not 32.0"),
-        ({"iterations": 2.5}, "iterations of igos must be a whole number, not 2.5"),
-        ({"lr": True}, "lr of igos must be a number, not True"),
-        ({"method": "rise", "cells": "7"}, "cells of rise must be a whole number, not '7'"),
-        ({"l2_unit": "rms"}, "'sum' or 'mean'"),
-        ({"compat": "other"}, "compat is"),
-        ({"preset": "fats"}, "did you mean fast"),
-        ({"method": "igoss"}, "did you mean igos"),
-        ({"question": " "}, "question is empty"),
-    ],
-)
-def test_bad_options_are_told(options, message):
-    call = {"question": "What colour?", **options}
-    refuses(message, explain, planted("object"), SCENE, **call)

@@ -114,10 +114,5 @@ def test_roll_by_hand():
     assert roll(start, [torch.zeros(2, 2)] * 3).tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("options", [{"steps": 0}, {"path": "sideways"}])
-def test_bad_options(tiny_llava, options):
-    refuses("at least 1 step and a path of", iia, real_target(tiny_llava), **options)
-
-
 def test_a_layer_without_output_projection_is_refused():
     refuses("o_proj", module.out_projection, torch.nn.Linear(2, 2))

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from refusals import refuses
 from scipy.interpolate import BSpline
 from scipy.stats import spearmanr
 
@@ -229,16 +228,3 @@ def test_smoothgrad_without_noise_is_the_gradient():
 def test_passes(method, forward, backward):
     cost = explain(planted("object"), SCENE, "?", method=method).cost
     assert (cost.forward, cost.backward) == (forward, backward)
-
-
-@pytest.mark.parametrize(
-    ("method", "options", "message"),
-    [
-        ("rise", {"masks": 0}, "at least 2 masks"),
-        ("occlusion", {"stride": 0.5}, "never be covered"),
-        ("integrated_gradients", {"steps": 0}, "at least 1 step"),
-        ("smoothgrad", {"samples": 0}, "at least 1 sample"),
-    ],
-)
-def test_bad_options(method, options, message):
-    refuses(message, explain, planted("object"), SCENE, "?", method=method, **options)
