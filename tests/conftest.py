@@ -60,6 +60,19 @@ def adapters(checkpoints):
 
 
 @pytest.fixture(scope="session")
+def joint_folder(tmp_path_factory):
+    """A tiny joint model on disc: a detector, a LLaVA, and W. Do not change it."""
+    from tiny_joint import tiny_joint
+
+    return tiny_joint(tmp_path_factory.mktemp("joint"))
+
+
+@pytest.fixture(scope="session")
+def joint(joint_folder):
+    return load_model(joint_folder)
+
+
+@pytest.fixture(scope="session")
 def notebook_tool():
     """tools/notebooks.py as a module; the test is skipped without the book's environment."""
     for need in ("jupytext", "nbclient", "ipykernel"):

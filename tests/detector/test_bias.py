@@ -8,7 +8,7 @@ import pytest
 import torch
 from refusals import refuses
 from tiny import tiny_checkpoint
-from tiny_joint import NAMES, WIDTH, tiny_joint, tiny_owl
+from tiny_joint import NAMES, WIDTH, tiny_owl
 
 from lvlm_study.detector import bias_study, perturbation
 from lvlm_study.detector.bias_study import KINDS
@@ -85,11 +85,6 @@ def test_cases_show_one_and_not_the_other():
         assert changed == shown - {case.less} | {case.more}
     for case in bias_study.cases(4, *bias_study.UNRELATED):
         assert not {o.name for o in case.scene.objects} & {"cat", "rabbit"}
-
-
-@pytest.fixture(scope="module")
-def joint(tmp_path_factory):
-    return load_model(tiny_joint(tmp_path_factory.mktemp("joint")))
 
 
 def test_number_odds_are_those_of_whole_answers(joint):

@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 from refusals import refuses
-from tiny_joint import tiny_joint
 
 from lvlm_study.benchmarks.pope import pope
 from lvlm_study.benchmarks.sprites import sprites
@@ -25,16 +24,10 @@ from lvlm_study.detector.hallucination import (
     yes_or_no,
 )
 from lvlm_study.detector.perturbation import portraits, read_number, shift, step_towards
-from lvlm_study.models import load_model
 from lvlm_study.models.planted import planted
 from lvlm_study.pixels.images import load_image
 
 IMAGE = np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module")
-def joint(tmp_path_factory):
-    return load_model(tiny_joint(tmp_path_factory.mktemp("joint")))
 
 
 # --- asking ----------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from refusals import refuses
-from tiny_joint import tiny_joint
 
 from lvlm_study.answers import make_target
 from lvlm_study.detector.detection import box_picture, detect
@@ -13,16 +12,10 @@ from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import gradient_alignment as g
 from lvlm_study.heatmaps.base import explain_target
 from lvlm_study.heatmaps.detector_gradients import cosines, gradient_lengths, loop, outputs, race
-from lvlm_study.models import load_model
 from lvlm_study.models.planted import planted, planted_scene
 
 NAMES = ["cat", "red bus", "dog"]
 IMAGE = np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module")
-def joint(tmp_path_factory):
-    return load_model(tiny_joint(tmp_path_factory.mktemp("joint")))
 
 
 @pytest.fixture(scope="module")

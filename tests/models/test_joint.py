@@ -20,14 +20,9 @@ SIZE, QUESTION = (45, 60), "What is red?"
 IDS = torch.tensor([40, 77, 260])
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tiny_joint(tmp_path_factory.mktemp("joint"))
-
-
-@pytest.fixture(scope="module")
-def joint(folder):
-    return load_model(folder)
+@pytest.fixture
+def folder(joint_folder):
+    return joint_folder
 
 
 @pytest.fixture(scope="module")

@@ -75,11 +75,8 @@ def test_scores_race_as_many_passes(adapters):
     assert race.passes == race.floor_passes == (100, 0)
 
 
-def test_ga_races_a_loop_over_the_same_outputs(tmp_path):
-    from tiny_joint import tiny_joint
-
-    model = models.load_model(tiny_joint(tmp_path))
-    found = bench.race_ga(bench.target_of(model, load_benchmark("sprites")[0]))
+def test_ga_races_a_loop_over_the_same_outputs(joint):
+    found = bench.race_ga(bench.target_of(joint, load_benchmark("sprites")[0]))
     assert found["apart"] < bench.NEAR_GA and found["faster"] > 0
     line = bench.ga_line({"cosines": 0.1, "loop": 0.7, "faster": 7.0, "apart": 1e-6})
     assert "7 x   within the bar of 5 x" in line

@@ -1,7 +1,7 @@
 """Costs counted on paper are those of a real pass."""
 
-import importlib.util
 
+import plan
 import pytest
 import torch
 import transformers as T
@@ -100,10 +100,6 @@ def test_layers_add_up():
 
 @pytest.mark.slow
 def test_the_plan_in_the_book_is_what_the_tool_prints(pytestconfig, capsys):
-    path = pytestconfig.rootpath / "tools" / "plan.py"
-    spec = importlib.util.spec_from_file_location("plan", path)
-    plan = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(plan)
     assert plan.main([]) == 0
     page = (pytestconfig.rootpath / "book" / "reproduce.md").read_text()
     missing = [line for line in capsys.readouterr().out.splitlines() if line and line not in page]

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import runner_speed
 import tiny
 import torch
 from refusals import refuses
@@ -224,15 +225,11 @@ def test_what_cannot_be_asked_for(sweep, monkeypatch, capsys):
 
 # --- the tool that times workers -------------------------------------------------------------
 @pytest.fixture
-def speed(monkeypatch, pytestconfig):
+def speed(monkeypatch):
     """tools/runner_speed.py on planted readers and four questions."""
-    path = pytestconfig.rootpath / "tools" / "runner_speed.py"
-    spec = importlib.util.spec_from_file_location("runner_speed", path)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     monkeypatch.setattr(runner, "load_benchmark", lambda name: toy(4))
     monkeypatch.setattr(runner, "load_model", lambda name, **o: Counting("object"))
-    return tool
+    return runner_speed
 
 
 def test_the_timed_crew_starts_together(speed, tmp_path):
