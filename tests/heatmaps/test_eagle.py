@@ -192,7 +192,7 @@ def test_order_is_that_of_the_plain_loop(name, batch):
 @pytest.mark.parametrize("family", white_box.FAMILIES)
 def test_order_is_that_of_the_plain_loop_on_networks(adapters, family):
     target = real_target(white_box.adapter_of(adapters, family), (45, 61), tokens=2)
-    labels = slic_zero(target, 6)
+    labels = slic_zero(target, 4)
     order, values = plain_search(target, labels)
     found, its = greedy(Search(target, labels, 5))
     assert found == order

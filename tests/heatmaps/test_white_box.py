@@ -393,54 +393,6 @@ def keep_patch(number, shape, encoder):
     return hook
 
 
-# ------------------------------------------------------------- only one visual token matters
-@pytest.fixture(scope="module")
-def one_layer(adapters):
-    """A copy whose decoder passes information between positions in one layer only, and that layer.
-
-    It is the first, and in Gemma 3 the second: the first one's window ends before the image.
-    """
-    made = {}
-
-    def find(family):
-        if family not in made:
-            model = deepcopy(adapter_of(adapters, family))
-            layers = list(model.model.get_decoder().layers)
-            mixing = layers.pop(1 if family.startswith("gemma3") else 0)
-            for layer in layers:
-                layer.self_attn.o_proj.weight.data.zero_()
-            made[family] = model, mixing
-        return made[family]
-
-    return find
-
-
-@pytest.mark.parametrize("family", [f for f in FAMILIES if not f.startswith("cambrian")])
-def test_gae_of_one_live_token_lies_in_its_box(one_layer, family):
-    """All other visual tokens enter as zeros, so their values are zero: no relevance."""
-    model, mixing = one_layer(family)
-    target = target_of(model)
-    bound = target.bound
-    solid = has_area(bound.token_boxes).nonzero()[:, 0]
-    for token in solid[[0, len(solid) // 2, len(solid) - 1]].tolist():
-        keep = (~bound.image_span).float()
-        keep[bound.image_span.nonzero()[token]] = 1
-        hook = mixing.register_forward_pre_hook(keep_rows(keep), with_kwargs=True)
-        found = run("gae", target)
-        hook.remove()
-        inside = paint_boxes(bound.token_boxes[token][None], torch.ones(1), SIZE)
-        assert (found[inside == 0] == 0).all() and found.sum() > 0
-
-
-def keep_rows(keep):
-    def hook(module, args, kwargs):
-        rows = torch.ones(args[0].shape[1])
-        rows[: len(keep)] = keep
-        return (args[0] * rows[:, None], *args[1:]), kwargs
-
-    return hook
-
-
 # -------------------------------------------------------------------------------- LLaVA-CAM
 @pytest.mark.parametrize("family", FAMILIES)
 def test_llava_cam_by_hand(adapters, family):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from refusals import refuses
 from safetensors.torch import save_file
+from tiny_ports import SMALL
 from transformers import LlamaForCausalLM
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -40,28 +41,11 @@ def small_towers() -> list[dict]:
 
 
 def small(config_class=CambrianLlamaConfig, **changes):
-    settings = dict(
-        vocab_size=100,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        initializer_range=0.1,  # the default 0.02 leaves random small models almost silent
-        vision_configs=small_towers(),
-        image_token_len=16,
-        query_num_list=[16],
-        mm_vision_tower_aux_token_len_list=[16, 16, 16, 256],
-        vision_hidden_size=32,
-        connector_heads=4,
-        num_of_vision_sampler_layers=2,
-        start_of_vision_sampler_layers=0,
-        stride_of_vision_sampler_layers=2,
-        image_token_index=IMAGE,
-    )
+    settings = SMALL | dict(num_hidden_layers=4, vision_configs=small_towers())
+    settings |= dict(image_token_len=16, query_num_list=[16], vision_hidden_size=32)
+    settings |= dict(mm_vision_tower_aux_token_len_list=[16, 16, 16, 256], connector_heads=4)
+    settings |= dict(num_of_vision_sampler_layers=2, start_of_vision_sampler_layers=0)
+    settings |= dict(stride_of_vision_sampler_layers=2, image_token_index=IMAGE)
     return config_class(**settings | changes)
 
 

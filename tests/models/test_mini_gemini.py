@@ -4,6 +4,7 @@ import pytest
 import torch
 from refusals import refuses
 from safetensors.torch import load_file, save_file
+from tiny_ports import SMALL
 from transformers import AutoModelForCausalLM
 
 from lvlm_study.models.mini_gemini import (
@@ -23,31 +24,11 @@ VICUNA_13B |= dict(num_attention_heads=40, num_key_value_heads=40, vocab_size=32
 
 def small(hd=False, **changes) -> MGMConfig:
     grid = 2 if hd else 1
-    settings = dict(
-        vocab_size=100,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        initializer_range=0.1,
-        vision_config=dict(
-            hidden_size=24,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            image_size=28,
-            patch_size=7,
-        ),
-        vision_config_aux=dict(model_type="convnext_trunk", depths=[1, 1], dims=[8, 16], scale=1.0),
-        image_size_aux=64 * grid,
-        image_grid=grid,
-        image_global=hd,
-        image_token_index=IMAGE,
-    )
+    clip = dict(hidden_size=24, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
+    trunk = dict(model_type="convnext_trunk", depths=[1, 1], dims=[8, 16], scale=1.0)
+    settings = SMALL | dict(num_hidden_layers=2, image_token_index=IMAGE, vision_config_aux=trunk)
+    settings |= dict(vision_config=clip | dict(image_size=28, patch_size=7))
+    settings |= dict(image_size_aux=64 * grid, image_grid=grid, image_global=hd)
     return MGMConfig(**settings | changes)
 
 

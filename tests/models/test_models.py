@@ -425,10 +425,6 @@ def garble(name):
 
 BROKEN = {
     "no config": (remove("config.json"), "no config.json in .*Hugging Face layout"),
-    "bad config": (garble("config.json"), "config.json cannot be read as JSON"),
-    "no type": (rewrite("config.json", model_type=None), "has no model_type"),
-    "language model": (other_model("llama"), "'llama' model, which is no vision-language model"),
-    "image encoder": (other_model("clip"), "'clip' model, which is no vision-language model"),
     "other family": (other_model("blip-2"), "type 'blip-2' .* are not supported; known: llava"),
     "unknown type": (other_model("llavva"), "no model architecture named 'llavva'.*mean llava"),
     "no weights": (remove("model.safetensors"), "model.safetensors is missing"),
@@ -443,6 +439,7 @@ BROKEN = {
     "no tokenizer": (remove("tokenizer.json"), "no tokenizer in .*tokenizer.json"),
     "bad tokenizer": (garble("tokenizer.json"), "tokenizer in .* cannot be loaded"),
     "no processor": (remove("preprocessor_config.json"), "no usable preprocessor_config.json"),
+    "bad processor": (garble("preprocessor_config.json"), "preprocessor_config.json"),
     "other size": (
         rewrite("preprocessor_config.json", crop_size={"height": 14, "width": 14}),
         r"makes \(14, 14\) views but its encoder reads 28",
@@ -459,9 +456,7 @@ def test_broken_checkpoints_say_what_is_wrong(checkpoints, tmp_path, case):
     harm, message = BROKEN[case]
     folder = copy(checkpoints("llava"), tmp_path)
     harm(folder)
-    with pytest.raises(StudyError, match=message) as caught:
-        load_model(folder)
-    assert "\n" not in str(caught.value)
+    refuses(message, load_model, folder)
 
 
 def test_anyres_settings_must_agree(checkpoints, tmp_path):

@@ -1,6 +1,5 @@
 """Costs counted on paper are those of a real pass."""
 
-
 import plan
 import pytest
 import torch
@@ -13,14 +12,8 @@ from lvlm_study.paths import data_dir
 from lvlm_study.sweep import bench, costs
 from lvlm_study.sweep.costs import Cost
 
-SIZES = {
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 50,
-}
+SIZES = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=3, vocab_size=50)
+SIZES |= dict(num_attention_heads=4, num_key_value_heads=2)
 
 
 def test_costs_by_hand():

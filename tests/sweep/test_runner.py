@@ -294,14 +294,6 @@ def open_with_other_weights(study):
     runner.open_shards(sweep, "planted/object", "toy", 0, chunk, settings[2:], print)
 
 
-def test_a_changed_question_is_asked_again(study):
-    study(toy(), items=2)
-    changed = [replace(item, question="What colour is it?") for item in toy()]
-    refuses("2 items whose picture, question or truth has changed", study, changed, items=2)
-    _, (reader,) = study(changed, items=2, fresh=True)
-    assert reader.answers == 2 and len(study.table("reliance")) == 2
-
-
 def test_a_damaged_shard_is_kept_aside_and_made_again(study):
     study(toy())
     path = next((study.results / "maps").rglob("random/*.parquet"))
