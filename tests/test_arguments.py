@@ -48,28 +48,9 @@ def item(**changes) -> ls.Item:
 
 # --- the sweep: every public name, every parameter, values of every wrong type ----------------
 
-WRONG = {
-    "None": None,
-    "5": 5,
-    "-1": -1,
-    "2**70": 2**70,
-    "1.5": 1.5,
-    "nan": math.nan,
-    "inf": math.inf,
-    "True": True,
-    "empty text": "",
-    "text": "red",
-    "control text": "\0\ud800",
-    "bytes": b"red",
-    "[]": [],
-    "[1]": [1],
-    "[[1], [1, 2]]": [[1], [1, 2]],
-    "['red', 5]": ["red", 5],
-    "{}": {},
-    "{'a': 1}": {"a": 1},
-    "object": object(),
-    "a class": int,
-    "a function": lambda: 5,
+PLAIN = (None, 5, -1, 2**70, 1.5, math.nan, math.inf, True, "", "red", b"red", [], [1])
+PLAIN += ([[1], [1, 2]], ["red", 5], {}, {"a": 1}, "\0\ud800", object(), int, lambda: 5)
+WRONG = {ascii(value): value for value in PLAIN} | {
     "vector": np.zeros(3),
     "four axes": np.zeros((2, 2, 2, 2)),
     "seven channels": np.zeros((5, 5, 7), np.uint8),

@@ -142,15 +142,9 @@ FINE = ["single-instance reasoning", "image scene and topic", "statistical reaso
 
 def mmstar_folder(folder):
     rows = [
-        {
-            "index": i,
-            "question": q,
-            "image": encoded(40 * i),
-            "answer": a,
-            "category": c,
-            "l2_category": FINE[i],
-            "meta_info": {"source": "MMBench", "split": "val", "image_path": f"{i}.jpg"},
-        }
+        {"index": i, "question": q, "image": encoded(40 * i), "answer": a, "category": c}
+        | {"l2_category": FINE[i]}
+        | {"meta_info": {"source": "MMBench", "split": "val", "image_path": f"{i}.jpg"}}
         for i, (q, a, c) in enumerate(MMSTAR_ROWS)
     ]
     pq.write_table(pa.Table.from_pylist(rows), folder / "mmstar.parquet")
@@ -396,13 +390,8 @@ DISC = {"type": "circle", "color": "Yellow", "x_loc": 0, "y_loc": 70, "size": 30
 
 
 def test_nlvr_evidence_by_hand(tmp_path):
-    row = {
-        "sentence": "There is a blue square.",
-        "label": "true",
-        "identifier": "7-1",
-        "directory": "0",
-        "structured_rep": [[SQUARE], [DISC], []],
-    }
+    row = {"sentence": "There is a blue square.", "label": "true", "identifier": "7-1"}
+    row |= {"directory": "0", "structured_rep": [[SQUARE], [DISC], []]}
     (tmp_path / "images" / "0").mkdir(parents=True)
     write_jsonl(tmp_path / "dev.json", [row, row | {"identifier": "8-1", "label": "false"}])
     picture(5, (400, 100)).save(tmp_path / "images" / "0" / "dev-7-1-0.png")

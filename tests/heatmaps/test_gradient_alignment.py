@@ -115,16 +115,9 @@ def test_as_a_method(joint, target):
     class Reliance:
         status, gap, answer = "ok", 1.0, target.answer
 
-    found = explain_target(
-        g.ga,
-        target,
-        Reliance,
-        name="ga",
-        model="tiny",
-        question="What?",
-        size=(40, 60),
-        options={"queries": NAMES, "weight": "any"},
-    )
+    about = dict(name="ga", model="tiny", question="What?", size=(40, 60))
+    options = {"queries": NAMES, "weight": "any"}
+    found = explain_target(g.ga, target, Reliance, options=options, **about)
     assert found.saliency.shape == (40, 60) and found.saliency.dtype == np.float32
     cosines_of = g.alignments(target, NAMES).weights("any", "cosine")
     assert 0 <= found.saliency.min() and found.saliency.max() <= cosines_of.max() < 1

@@ -261,16 +261,9 @@ def reader(monkeypatch):
 
 
 def drawn(number=0):
-    return Item(
-        f"toy/{number}",
-        lambda: scenes.draw(SCENE),
-        "Which colour?",
-        "The shape is red.",
-        ("red",),
-        "attribute",
-        evidence=scenes.mask(SCENE, 0),
-        extra={"scene": SCENE},
-    )
+    known = dict(evidence=scenes.mask(SCENE, 0), extra={"scene": SCENE})
+    said = ("Which colour?", "The shape is red.", ("red",), "attribute")
+    return Item(f"toy/{number}", lambda: scenes.draw(SCENE), *said, **known)
 
 
 def test_maps_are_compared_with_the_evidence_at_full_size(reader):

@@ -35,20 +35,19 @@ def pictures(B=3, size=SIZE):
 
 
 # --- promises ------------------------------------------------------------------------------
+def generated(model, bound, x, count, **how):
+    """What transformers itself says, greedily, with its own account of it."""
+    ids = bound.prompt_ids
+    how |= dict(do_sample=False, max_new_tokens=count, return_dict_in_generate=True)
+    seen = bound.pixels(x) | bound.extras(1, 0)
+    return model.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **how, **seen)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_teacher_forcing_equals_generate(adapters, family):
     model, x = adapter_of(adapters, family), to_tensor(photo())
     bound = model.bind(SIZE, QUESTION)
-    out = model.model.generate(
-        input_ids=bound.prompt_ids,
-        attention_mask=torch.ones_like(bound.prompt_ids),
-        max_new_tokens=12,
-        do_sample=False,
-        output_scores=True,
-        return_dict_in_generate=True,
-        **bound.pixels(x),
-        **bound.extras(1, 0),
-    )
+    out = generated(model, bound, x, 12, output_scores=True)
     ids = out.sequences[0, bound.prompt_ids.shape[1] :]
     expected = torch.stack([s.log_softmax(-1)[0, i] for s, i in zip(out.scores, ids, strict=True)])
     torch.testing.assert_close(bound.log_probs(x, ids)[0], expected, atol=1e-5, rtol=0)
@@ -206,17 +205,8 @@ def test_an_image_token_that_the_model_says_is_a_word(adapters, family):
     model, x = adapters(family), to_tensor(photo())
     bound = model.bind(SIZE, QUESTION)
     start, forced = bound.prompt_ids.shape[1], [65, model.image_token_id, 66, 67]
-    out = model.model.generate(
-        input_ids=bound.prompt_ids,
-        attention_mask=torch.ones_like(bound.prompt_ids),
-        max_new_tokens=4,
-        do_sample=False,
-        prefix_allowed_tokens_fn=lambda batch, ids: [forced[len(ids) - start]],
-        output_logits=True,
-        return_dict_in_generate=True,
-        **bound.pixels(x),
-        **bound.extras(1, 0),
-    )
+    only = lambda batch, ids: [forced[len(ids) - start]]  # noqa: E731
+    out = generated(model, bound, x, 4, output_logits=True, prefix_allowed_tokens_fn=only)
     ids = out.sequences[0, start:]
     assert ids.tolist() == forced
     table = torch.cat(out.logits).log_softmax(-1)

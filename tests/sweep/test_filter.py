@@ -126,16 +126,11 @@ def test_a_later_run_fills_its_column(data):
     assert results.optional("paper/q.models[org/other].drop", data) == "not yet run"
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "q.modles[mini/m].drop",
-        "q.models[mini/m].dorp",
-        "q.model",
-        "q.models[mini/new].dorp",
-        "q.models[mini/m].drop.value",
-    ],
-)
+MISSPELT = ["q.modles[mini/m].drop", "q.models[mini/m].dorp", "q.model"]
+MISSPELT += ["q.models[mini/new].dorp", "q.models[mini/m].drop.value"]
+
+
+@pytest.mark.parametrize("key", MISSPELT)
 def test_a_misspelt_key_is_no_missing_result(data, key):
     with pytest.raises(StudyError):
         results.optional(key, data)

@@ -396,23 +396,11 @@ def test_two_runs_at_once_share_the_work(study, tmp_path, monkeypatch):
 def reliance_rows():
     """Four items under one baseline: drops 0.1, 0.3, 0.69 and 0.9; three answers are right."""
     drops, verdicts = [0.1, 0.3, 0.69, 0.9], ["correct", "correct", "undecided", "correct"]
-    return pd.DataFrame(
-        {
-            "model": "m.1",
-            "benchmark": "toy",
-            "item": [f"i{n}" for n in range(4)],
-            "baseline": "blur",
-            "category": ["a", "a", "b", "b"],
-            "status": ["ok", "ok", "no_crucial_tokens", "ok"],
-            "verdict": verdicts,
-            "tokens": [["x"] * n for n in (1, 2, 3, 4)],
-            "total_drop": drops,
-            "per_token": [0.4, 0.3, 0.2, 0.1],
-            "crucial_share": [1.0, 0.5, 0.0, 0.5],
-            "commit": "abc",
-            "made": "2026-01-02T03:04:05+00:00",
-        }
-    )
+    rows = dict(item=[f"i{n}" for n in range(4)], verdict=verdicts, total_drop=drops)
+    rows |= dict(model="m.1", benchmark="toy", baseline="blur", category=list("aabb"))
+    rows |= dict(status=["ok", "ok", "no_crucial_tokens", "ok"], per_token=[0.4, 0.3, 0.2, 0.1])
+    rows |= dict(tokens=[["x"] * n for n in (1, 2, 3, 4)], crucial_share=[1.0, 0.5, 0.0, 0.5])
+    return pd.DataFrame(rows | dict(commit="abc", made="2026-01-02T03:04:05+00:00"))
 
 
 def test_reliance_summary_by_hand():
@@ -435,21 +423,10 @@ def test_reliance_summary_by_hand():
 def test_faithfulness_summary_by_hand():
     status = ["ok", "ok", "no_gap", "constant", "error"]
     score = [0.2, 0.4, np.nan, np.nan, np.nan]
-    frame = pd.DataFrame(
-        {
-            "model": "m",
-            "benchmark": "toy",
-            "method": "igos",
-            "units": ["grid"] * 4 + [None],
-            "fill": ["blur"] * 4 + [None],
-            "item": list("abcde"),
-            "status": status,
-            **{name: score for name in summaries.RATED},
-            "seconds": [1.0, 3.0, 5.0, 2.0, np.nan],
-            "forward": 100,
-            "backward": 100,
-        }
-    )
+    rows = dict(model="m", benchmark="toy", method="igos", item=list("abcde"), status=status)
+    rows |= dict(units=["grid"] * 4 + [None], fill=["blur"] * 4 + [None])
+    rows |= dict(seconds=[1.0, 3.0, 5.0, 2.0, np.nan], forward=100, backward=100)
+    frame = pd.DataFrame(rows | dict.fromkeys(summaries.RATED, score))
     found = summaries.faithfulness_summary(frame)["m"]["toy"]["igos"]["grid"]
     assert found["n"] == 3 and found["deletion"]["value"] == pytest.approx(0.3)
     assert found["silent"] == 1 and found["n"] + sum(found["skipped"].values()) == len(frame)
