@@ -3,13 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from test_cambrian import build, small, small_towers
-from tiny_ports import IMAGE_ID, VOCABULARY, paint_inside, tokenizer
-from transformers import CLIPImageProcessorPil
+from tiny_ports import LANGUAGE, SIZE, paint_inside, picture, same_from_folder, squared, tokenizer
 
 from lvlm_study.errors import StudyError
-from lvlm_study.models import load_model, registry, towers
+from lvlm_study.models import registry, towers
 from lvlm_study.models.cambrian import (
     SYSTEM_8B,
     Cambrian,
@@ -17,19 +15,12 @@ from lvlm_study.models.cambrian import (
     CambrianPhi3ForCausalLM,
 )
 
-SIZE = (96, 128)  # 3 x 4 cells of 32 pixels stay
 QUESTION = "Is it red?"
-LANGUAGE = dict(vocab_size=VOCABULARY, image_token_index=IMAGE_ID, max_position_embeddings=4096)
 
 
 def adapter(model_class=CambrianLlamaForCausalLM, **changes) -> Cambrian:
     model = build(model_class, **LANGUAGE | changes).requires_grad_(False)
     return Cambrian("tiny/cambrian", model, tokenizer(), None, tokenizer().chat_template)
-
-
-def picture(size=SIZE, seed=0) -> torch.Tensor:
-    levels = torch.randint(0, 256, (1, 3, *size), generator=torch.Generator().manual_seed(seed))
-    return levels / 255
 
 
 def local_towers() -> list[dict]:
@@ -78,13 +69,9 @@ def test_views_equal_pillow(size):
     adapt = adapter(vision_configs=_different(small_towers()))
     x = picture(size)
     have = adapt.bind(size, QUESTION).pixels(x)["pixel_values"]
-    image = Image.fromarray((x[0] * 255).round().byte().permute(1, 2, 0).numpy())
     for view, spec in zip(have, adapt.model.config.tower_specs(), strict=True):
         pad = spec.get("pad_mean", towers.CLIP_MEAN)
-        side, (h, w) = max(size), size
-        square = Image.new("RGB", (side, side), tuple(int(m * 255) for m in pad))
-        square.paste(image, ((side - w) // 2, (side - h) // 2))
-        want = np.asarray(square.resize((spec["image_size"],) * 2, Image.Resampling.BICUBIC))
+        want = squared(x, spec["image_size"], tuple(int(m * 255) for m in pad))
         mean, std = (spec.get(k, getattr(towers, d)) for k, d in STATISTICS)
         levels = (view[0].permute(1, 2, 0).numpy() * std + mean) * 255
         wrong = np.abs(levels - want)
@@ -121,13 +108,7 @@ def test_another_template_is_refused():
 @pytest.mark.parametrize("model_class", [CambrianLlamaForCausalLM, CambrianPhi3ForCausalLM])
 def test_a_folder_loads_by_the_registry(tmp_path, monkeypatch, model_class):
     monkeypatch.setitem(registry.FAMILIES, model_class.config_class.model_type, Cambrian)
-    adapt = adapter(model_class)
-    for part in (adapt.model, adapt.tokenizer, CLIPImageProcessorPil()):
-        part.save_pretrained(tmp_path)
-    again = load_model(tmp_path, device="cpu")
-    ids = torch.tensor([70, 71, 72])
-    want, have = (a.bind(SIZE, QUESTION).log_probs(picture(), ids) for a in (adapt, again))
-    assert torch.equal(want, have) and not any(p.requires_grad for p in again.model.parameters())
+    assert same_from_folder(adapter(model_class), tmp_path)
 
 
 def released(tok, **changes) -> Cambrian:
