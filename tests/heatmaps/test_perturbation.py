@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.interpolate import BSpline
-from scipy.stats import spearmanr
 
 from lvlm_study.answers import make_target
 from lvlm_study.heatmaps import explain
@@ -188,12 +187,6 @@ def test_what_is_foretold_changes_the_noise_and_not_what_is_estimated():
     _, plain = seeds_of(2, masks=400, cells=4)
     assert errors.mean() < 0.3 * plain.mean()
     assert (maps.mean(0) - truth).square().mean() < 2 * error.square().mean()
-
-
-def test_two_seeds_with_control_give_one_order():
-    (one, other), _ = seeds_of(2, masks=3000, cells=4, control=True)
-    small = [torch.nn.functional.adaptive_avg_pool2d(m[None], 14).flatten() for m in (one, other)]
-    assert spearmanr(*small).statistic > 0.9
 
 
 def test_masks_are_of_seed_and_model():
