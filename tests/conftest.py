@@ -102,13 +102,3 @@ def tokenizer(work):
 @pytest.fixture(scope="session")
 def tiny_llava(adapters):
     return adapters("llava")
-
-
-@pytest.fixture(scope="session")
-def tiny_next(adapters):
-    return adapters("llava_next")
-
-
-@pytest.fixture(scope="session")
-def tiny_onevision(adapters):
-    return adapters("llava_onevision")

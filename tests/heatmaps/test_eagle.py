@@ -26,7 +26,6 @@ from lvlm_study.metrics.plausibility import plausibility
 from lvlm_study.models.planted import PlantedBound, planted, planted_scene
 
 SCENE = planted_scene((48, 64))
-QUESTION = "What is this?"
 
 
 def division(size, rows, columns):

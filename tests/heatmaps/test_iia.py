@@ -15,7 +15,6 @@ from lvlm_study.heatmaps.iia import iia, pairs, roll
 from lvlm_study.heatmaps.token_maps import paint
 
 module = importlib.import_module("lvlm_study.heatmaps.iia")
-QUESTION = "What is this?"
 real_target = partial(white_box.real_target, tokens=2)
 
 
