@@ -10,6 +10,7 @@ import sys
 import types
 from pathlib import Path
 
+import explorer as explorer_tool
 import numpy as np
 import pytest
 import yaml
@@ -27,24 +28,13 @@ CONTROLS = {"random", "center", "sobel"}
 OURS = {"photos", "paper_sets"}  # benchmarks of this repository besides the sprites
 
 
-def load(path: Path, name: str):
-    sys.path.insert(0, str(path.parent))  # tools import each other by name
-    try:
-        spec = importlib.util.spec_from_file_location(name, path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
-
-
-def tool(name: str):
-    return load(ROOT / "tools" / f"{name}.py", f"study_{name}")
-
-
 def extension(name: str):
     pytest.importorskip("sphinx", reason="sphinx belongs to the book's environment")
-    return load(ROOT / "book" / "_ext" / f"{name}.py", f"study_ext_{name}")
+    path = ROOT / "book" / "_ext" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"study_ext_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 # --- references, glossary
@@ -95,7 +85,7 @@ def test_citing_agrees_with_the_citation_file():
 @pytest.fixture(scope="module")
 def explorer(tmp_path_factory):
     out = tmp_path_factory.mktemp("explorer")
-    return out, tool("explorer").make(RESULTS, out)
+    return out, explorer_tool.make(RESULTS, out)
 
 
 def script(path: Path) -> tuple[str, dict]:
@@ -138,13 +128,13 @@ def test_the_explorer_shows_what_was_stored(explorer):
 def test_the_explorer_says_which_answers_were_cut(known):
     row = {"answer": "A red", "verdict": "wrong", "total_drop": 0.5, "tokens": ["A", " red"]}
     row |= {"llr": [0.0, 2.0], "crucial": [False, True]}
-    told = tool("explorer").answered(types.SimpleNamespace(**row, truncated=known))
+    told = explorer_tool.answered(types.SimpleNamespace(**row, truncated=known))
     assert told.get("truncated", False) is (known is True)
     assert "answer.truncated" in (ROOT / "book/_static/explorer.js").read_text()
 
 
 def test_the_explorer_shows_a_sign_of_several_tokens_once():
-    seen = tool("explorer").whole(["A", "", "", " 红", "b", ""], [0, 1, 2, 3, 4, 5],
+    seen = explorer_tool.whole(["A", "", "", " 红", "b", ""], [0, 1, 2, 3, 4, 5],
                                   [False, False, True, False, False, True])  # fmt: skip
     assert list(seen) == [("A", 0, False), (" 红", 6, True), ("b", 4, False), ("", 5, True)]
 
@@ -246,7 +236,7 @@ GOOD = HEAD + "<article><h1>A</h1>{}</article>"
     ],
 )
 def test_the_check_of_pages_finds_faults(tmp_path, tab, body, says):
-    checker = tool("check_pages")
+    checker = importlib.import_module("check_pages")
     (tmp_path / "a.html").write_text(GOOD.format(body))
     server = checker.serve(tmp_path)
     found = checker.check_page(
@@ -290,7 +280,7 @@ def test_the_explorer_works_from_a_disc(tmp_path, tab):
 
 @pytest.mark.slow
 def test_the_pdf_is_printed_with_its_pictures(tmp_path, tab, monkeypatch):
-    printer = tool("print_pdf")
+    printer = importlib.import_module("print_pdf")
     monkeypatch.setattr(printer.browser, "page", lambda: contextlib.nullcontext(tab))
     (tmp_path / "book").mkdir()
     (tmp_path / "_images").mkdir()

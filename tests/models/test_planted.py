@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from refusals import refuses
 
 from lvlm_study.answers import make_target
-from lvlm_study.errors import StudyError
 from lvlm_study.models.planted import OBJECT, planted, planted_scene, readers
 from lvlm_study.pixels.images import to_tensor
 
@@ -83,10 +83,11 @@ def test_expected_is_the_exact_effect_of_one_pixel():
     assert effects[0][0] / effects[1][0] == pytest.approx(effects[0][1] / effects[1][1], rel=0.02)
 
 
-def test_expected_of_the_blind_reader_is_empty():
+def test_the_blind_reader_and_unknown_ones():
     seeing, _ = make_target(planted("object"), planted_scene((64, 64)), "?")
     assert planted("blind").expected(seeing).abs().max() == 0
     assert not planted("blind").evidence((64, 64)).any()
+    refuses("did you mean object", planted, "objcet")
 
 
 def test_views_are_the_image_and_its_quarters():
@@ -96,15 +97,7 @@ def test_views_are_the_image_and_its_quarters():
     views = views * 0.25 + 0.5
     assert torch.allclose(views[:, 2], x[..., :4, 6:])  # the second tile is the right upper one
     assert torch.allclose(views[:, 0], torch.nn.functional.avg_pool2d(x, 2), atol=1e-6)
-
-
-def test_token_boxes_tile_the_image():
     boxes = planted("object").bind((40, 64), "?").token_boxes
     assert boxes.shape == (64, 4)
     area = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sum()
     assert area == pytest.approx(40 * 64)
-
-
-def test_unknown_reader():
-    with pytest.raises(StudyError, match="did you mean object"):
-        planted("objcet")

@@ -75,11 +75,8 @@ def test_scores_race_as_many_passes(adapters):
     assert race.passes == race.floor_passes == (100, 0)
 
 
-def test_ga_races_a_loop_over_the_same_outputs(tmp_path):
-    from tiny_joint import tiny_joint
-
-    model = models.load_model(tiny_joint(tmp_path))
-    found = bench.race_ga(bench.target_of(model, load_benchmark("sprites")[0]))
+def test_ga_races_a_loop_over_the_same_outputs(joint):
+    found = bench.race_ga(bench.target_of(joint, load_benchmark("sprites")[0]))
     assert found["apart"] < bench.NEAR_GA and found["faster"] > 0
     line = bench.ga_line({"cosines": 0.1, "loop": 0.7, "faster": 7.0, "apart": 1e-6})
     assert "7 x   within the bar of 5 x" in line
@@ -111,23 +108,10 @@ def test_the_race_of_eagle_has_a_verdict(faster, same, said):
     assert line.endswith(said)
 
 
-def test_memory_is_measured_for_every_number_of_steps(target, monkeypatch):
-    monkeypatch.setattr(bench, "MEMORY_STEPS", (1, 2))
-    assert set(bench.memory_by_steps(target)) == {1, 2}
-
-
 def test_passes_of_methods():
     assert bench.method_passes("igos") == (100, 100)
     assert bench.method_passes("random") == (0, 0)
     assert bench.scoring_passes() == 2 * 25 + 2 * 2 * 10 and bench.scoring_passes(1) == 2 * 25
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [m for m in METHODS if m != "ga"])  # needs a joint model
-def test_every_method_can_be_estimated(target, name):
-    """Those that look inside a model are counted on one; for the others any model will do."""
-    ahead, back = bench.method_passes(name, target)
-    assert 0 <= back <= ahead or name == "igos"
 
 
 @pytest.mark.slow
