@@ -200,7 +200,7 @@ def report(ex, scores: dict, options) -> str:
         *_score_lines(scores),
         _cost_line(ex),
     ]
-    if ex.target is not None and not ex.target.exact:
+    if not ex.target.exact:
         lines.append("The image is very large and was worked on reduced by a whole factor.")
     return "\n".join(lines)
 

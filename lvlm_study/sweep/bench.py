@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ..answers import Target, make_target, visual_reliance
+from ..answers import Target, make_target, retarget, visual_reliance
 from ..benchmarks import load_benchmark
 from ..errors import StudyError
 from ..heatmaps import METHODS, explain
@@ -68,8 +68,9 @@ class Race:
 def target_of(model, item) -> Target:
     """What is explained: the item's crucial tokens, or all of them for a model that has none."""
     answer = model.answer(item.rgb, item.question)
-    target, _ = make_target(model, item.rgb, item.question, answer=answer)
-    return target or make_target(model, item.rgb, item.question, answer=answer, tokens="all")[0]
+    target = make_target(model, item.rgb, item.question, answer=answer)
+    every = torch.ones_like(target.crucial)
+    return target if target.status == "ok" else retarget(target, every)
 
 
 def race_igos(target: Target, rounds: int = 3, whole: bool = True) -> Race:

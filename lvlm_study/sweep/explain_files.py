@@ -119,7 +119,7 @@ def describe(explanation, model, image: Path, scores: dict, call: dict) -> dict:
         "method": explanation.method,
         "options": explanation.options,
         "seed": explanation.seed,
-        "exact": explanation.target.exact if explanation.target else None,
+        "exact": explanation.target.exact,
         "status": explanation.status,
         "scores": scores,
         "cost": vars(explanation.cost),

@@ -27,12 +27,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ..answers import make_target, visual_reliance
+from ..answers import Target, make_target, visual_reliance
 from ..benchmarks import benchmarks as known_benchmarks
 from ..benchmarks import load_benchmark
 from ..errors import StudyError, unknown
-from ..heatmaps import METHODS, variants
-from ..heatmaps.base import Explanation, explain_target, full_size
+from ..heatmaps import METHODS, explain_target, variants
+from ..heatmaps.base import Explanation, full_size
 from ..heatmaps.names import CONTROLS
 from ..heatmaps.progress import bar
 from ..judging import judge
@@ -238,14 +238,14 @@ class Asked:
         return self.model.answer(self.rgb, self.item.question, self.sweep.max_new_tokens)
 
     @cached_property
-    def default(self) -> tuple:
-        """(target or None, reliance): what every map is scored on, and plain methods explain."""
+    def default(self) -> Target:
+        """What every map is scored on, and plain methods explain."""
         return self.target()
 
     def reliance(self, baseline: str):
         """How much the answer rests on the image; under the default baseline measured once."""
         if baseline == BASELINE:
-            return self.default[1]
+            return self.default.reliance
         where = (self.model, self.rgb, self.item.question, self.answer)
         return visual_reliance(*where, baseline=baseline, seed=self.seed)
 
@@ -255,45 +255,33 @@ class Asked:
         scene = scene_of(self.item)
         return scene and [scenes.mask(scene, i) for i in range(len(scene.objects))]
 
-    def target(self, baseline: str = BASELINE, **choice) -> tuple:
-        """(target or None, reliance): tokens chosen under the default baseline, then another fill.
+    def target(self, baseline: str = BASELINE, **choice) -> Target:
+        """Tokens chosen under the default baseline, then another fill.
 
         So a variant's `baseline` changes the fill that the method works with and nothing else.
         """
         where = (self.model, self.rgb, self.item.question, BASELINE, self.answer)
-        target, reliance = make_target(*where, seed=self.seed, **choice)
-        if target is not None and baseline != BASELINE:
+        target = make_target(*where, seed=self.seed, **choice)
+        if baseline != BASELINE:
             target = replace(target, baseline=target.fill(baseline, self.seed))
-        return target, reliance
+        return target
 
     def explain(self, name: str) -> Explanation:
         """The map of a method or variant, ready to be scored on the default target.
 
-        Without a default target there is nothing to score on, so no map is made.
+        Without crucial tokens there is nothing to score on, so no map is made.
         """
         method, about, own = variants.split_options(name)
-        target, reliance = self.default
-        if about and target is not None:
-            target, reliance = self.target(**about)
-        found = explain_target(
-            METHODS[method],
-            target,
-            reliance,
-            name=method,
-            model=self.model.name,
-            question=self.item.question,
-            size=self.rgb.shape[:2],
-            seed=self.seed,
-            options=own,
-        )
-        if found.target is None:
-            return found
-        return replace(found, target=self.default[0], reliance=self.default[1])
+        target = self.default
+        if about and target.status == "ok":
+            target = self.target(**about)
+        found = explain_target(method, target, seed=self.seed, **own)
+        return replace(found, target=self.default)
 
     def draws(self, name: str) -> list[Explanation]:
         """The maps that the scores of a method's row are means of: one, unless drawn by lot."""
         ex, (method, _, own) = self.explain(name), variants.split_options(name)
-        if ex.target is None:
+        if ex.target.status != "ok":
             return [ex]
         seeds = range(self.seed + 1, self.seed + draws_of(name))
         more = (METHODS[method](ex.target, seed=seed, **own) for seed in seeds)
@@ -549,7 +537,7 @@ def scored(asked: Asked, ex: Explanation, units: str, fill: str) -> dict:
 
 def speaks(ex: Explanation) -> bool:
     """False where there is no map, or one without an order."""
-    return ex.target is not None and ex.status not in ("diverged", "constant")
+    return ex.status not in ("no_crucial_tokens", "diverged", "constant")
 
 
 def beside_evidence(asked: Asked, ex: Explanation) -> dict:
@@ -578,9 +566,9 @@ def effect_rows(asked: Asked, method: str = "") -> list[dict]:
     }
     if not asked.answer.tokens:
         return [row | {"status": "empty_answer"}]
-    target, reliance = asked.default
-    if target is None:
-        return [row | {"status": reliance.status}]
+    target = asked.default
+    if target.status != "ok":
+        return [row | {"status": target.status}]
     return [row | {"status": "ok", "effect": object_effects(target, asked.item).tolist()}]
 
 
@@ -594,7 +582,7 @@ def stored_map(ex) -> dict:
     `heatmap` is float16 in [-1, 1] and `heatmap_scale` what it was divided by: some methods give
     numbers of 1e-9, which float16 alone would round to nothing.
     """
-    if ex.method in CONTROLS or ex.target is None:
+    if ex.method in CONTROLS or ex.status == "no_crucial_tokens":
         return {}
     shape = [min(n, MAP_CELLS) for n in ex.grid.shape]
     grid = torch.from_numpy(ex.grid)[None, None]

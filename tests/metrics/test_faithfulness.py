@@ -178,11 +178,11 @@ def test_a_fill_of_a_large_picture_is_made_at_full_size(adapters):
     """By name it is the target's own baseline; a blur of the reduced picture would be weaker."""
     model = adapters("llava")
     picture = np.random.default_rng(0).integers(0, 256, (1200, 1600, 3), dtype=np.uint8)
-    target, _ = make_target(model, picture, "Which?", tokens="all")
+    target = make_target(model, picture, "Which?", tokens="all")
     assert not target.exact and target.original.shape == picture.shape
     assert torch.equal(target.fill("blur"), target.baseline)
     assert (make_baseline(target.image, "blur") - target.baseline).abs().max() > 1 / 255
-    small, _ = make_target(model, picture[:60, :80], "Which?", tokens="all")
+    small = make_target(model, picture[:60, :80], "Which?", tokens="all")
     assert small.original is None and torch.equal(small.fill("blur"), small.baseline)
 
 
