@@ -60,17 +60,13 @@ __all__ = [
     "explain",
     "explain_target",
     "list_methods",
-    "methods",
     "rise_with_error",
 ]
 
 
-def methods() -> list[str]:
+def list_methods() -> list[str]:
     """Names that `explain(method=...)` knows."""
     return list(METHODS)
-
-
-list_methods = methods  # beside list_models and list_benchmarks
 
 
 @with_model

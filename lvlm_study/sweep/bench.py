@@ -25,7 +25,7 @@ from ..heatmaps.gradient_alignment import answer_gradient, usual_queries
 from ..heatmaps.igos import igos
 from ..heatmaps.progress import each, passes
 from ..metrics.faithfulness import deletion_insertion
-from ..models import load_model, models
+from ..models import list_models, load_model
 from ..models.planted import planted, planted_scene
 from . import costs, provenance
 from .runner import ROUGH_STEPS, STEPS, Sweep, dealt, draws_of
@@ -399,7 +399,7 @@ def print_bench(model, item, rounds: int, items=()) -> dict:
     with passes(model, "eagle"):
         eagle = race_eagle(target)
     print(eagle_line(eagle), flush=True)
-    if JOINT in models():
+    if JOINT in list_models():
         print(ga_line(race_ga(target_of(load_model(JOINT), item))), flush=True)
     if items:
         print(answers_line(model, items), flush=True)

@@ -28,7 +28,7 @@ import pyarrow as pa
 import torch
 
 from ..answers import Target, make_target, visual_reliance
-from ..benchmarks import benchmarks as known_benchmarks
+from ..benchmarks import list_benchmarks as known_benchmarks
 from ..benchmarks import load_benchmark
 from ..errors import StudyError, unknown
 from ..heatmaps import METHODS, explain_target, variants
