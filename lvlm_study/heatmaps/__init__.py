@@ -1,6 +1,6 @@
 """Heatmaps: every method answers the same call and speaks the same orientation, high = important.
 
-A method is one function in one file, `name(target, *, seed=0, **options) -> Tensor`, entered below.
+A method is one function in one file and one row in `methods.TABLE`.
 """
 
 from collections.abc import Callable
@@ -12,46 +12,10 @@ from ..answers import Target, make_target
 from ..models import with_model
 from ..models.alone import alone
 from ..pixels.arguments import check_seed, choice
-from .attention import attention, rollout
 from .base import MIN_GAP, TARGET_OPTIONS, Cost, Explanation, check_options, full_size, measure
-from .controls import center, difference, random, sobel
-from .eagle import eagle, eagle_lazy
-from .gae import gae
-from .grad_cam import grad_cam
-from .gradient_alignment import ga
-from .igos import igos
-from .igos_pp import igos_pp
-from .iia import iia
-from .integrated_gradients import integrated_gradients
-from .llava_cam import llava_cam
+from .methods import METHODS
 from .names import CONTROLS
-from .occlusion import occlusion
-from .rise import rise, rise_with_error
-from .smoothgrad import smoothgrad
-from .tam import tam
-
-METHODS = {
-    "igos": igos,
-    "igos++": igos_pp,
-    "grad_cam": grad_cam,
-    "gae": gae,
-    "attention": attention,
-    "rollout": rollout,
-    "llava_cam": llava_cam,
-    "rise": rise,
-    "occlusion": occlusion,
-    "integrated_gradients": integrated_gradients,
-    "smoothgrad": smoothgrad,
-    "iia": iia,
-    "tam": tam,
-    "eagle": eagle,
-    "eagle_lazy": eagle_lazy,
-    "ga": ga,
-    "random": random,
-    "center": center,
-    "sobel": sobel,
-    "difference": difference,
-}
+from .rise import rise_with_error
 
 __all__ = [
     "METHODS",

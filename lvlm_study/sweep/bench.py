@@ -23,12 +23,13 @@ from ..heatmaps.detector_gradients import race
 from ..heatmaps.eagle import TIE, Search, greedy, slic_zero
 from ..heatmaps.gradient_alignment import answer_gradient, usual_queries
 from ..heatmaps.igos import igos
+from ..heatmaps.names import draws_of
 from ..heatmaps.progress import each, passes
 from ..metrics.faithfulness import deletion_insertion
 from ..models import list_models, load_model
 from ..models.planted import planted, planted_scene
 from . import costs, provenance
-from .runner import ROUGH_STEPS, STEPS, Sweep, dealt, draws_of
+from .runner import ROUGH_STEPS, STEPS, Sweep, dealt
 from .tables import write
 
 USUAL = "mini/llava-1.5"  # whose numbers the book and the changelog give

@@ -33,7 +33,7 @@ from ..benchmarks import load_benchmark
 from ..errors import StudyError, unknown
 from ..heatmaps import METHODS, explain_target, variants
 from ..heatmaps.base import Explanation, full_size
-from ..heatmaps.names import CONTROLS
+from ..heatmaps.names import CONTROLS, draws_of
 from ..heatmaps.progress import bar
 from ..judging import judge
 from ..metrics.counterfactual import object_effects, object_mass
@@ -49,7 +49,6 @@ CHUNK = 32
 MAP_CELLS = 32  # a stored map has at most this many cells a side; the scores saw the full one
 STEPS = 25  # half of the usual 50, because every map is scored in several ways,
 ROUGH_STEPS = 10  # of which only the first is quoted to two digits
-DRAWS = 20  # of the random control: its scores are their means, for one draw says little
 BASELINE = "blur"  # of the default target, which every map is scored on
 
 _WHERE = [("model", pa.string()), ("benchmark", pa.string()), ("item", pa.string())]
@@ -501,11 +500,6 @@ def map_rows(asked: Asked, method: str) -> list[dict]:
     row = cost | {"peak_bytes": ex.cost.peak_bytes} | stored_map(ex)
     row |= mean_row([beside_evidence(asked, one) for one in maps])
     return [row | way | mean_row([scored(asked, one, **way) for one in maps]) for way in ways]
-
-
-def draws_of(method: str) -> int:
-    """How many maps of a method the scores of its row are means of."""
-    return DRAWS if method.partition("[")[0] == "random" else 1
 
 
 def mean_row(rows: list[dict]) -> dict:
