@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 
 from ..errors import StudyError, named, unknown
 from ..paths import data_dir
-from . import checkpoint, configs, manifest
+from . import checkpoint, configs, weights
 from .alone import alone
 from .anyres import LlavaNext, LlavaOnevision
 from .base import Adapter
@@ -177,7 +177,7 @@ def find_folder(name: str) -> Path:
         folder = data_dir() / "zoo" / zoo_name(name).removeprefix("mini/")
         if not (folder / "config.json").is_file():
             raise unknown("model", name, list_models())
-        manifest.check(folder)
+        weights.check(folder)
         return folder
     if name.startswith((".", "/", "~")) or name.count("/") > 1 and "@" not in name:
         raise StudyError(f"There is no model folder at {name}; check the path.")
