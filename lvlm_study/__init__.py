@@ -4,7 +4,12 @@
     model = ls.load_model("mini/llava-1.5")
     ex = ls.explain(model, image, question)
 
-Names are fetched when they are first used, so importing this package costs nothing.
+    score = ls.deletion_insertion(model, ex)
+
+The folders, in the order of their imports: pixels, scenes, models, then `answers.py` (which words
+rest on the picture), benchmarks, heatmaps, metrics, detector, sweep, chapters, and `cli.py`; zoo
+stands beside them. README.md here walks one picture through them. Names are fetched when they are
+first used, so importing this package costs nothing.
 """
 
 from importlib import import_module
