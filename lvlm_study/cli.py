@@ -304,7 +304,7 @@ def _scores(options, model, ex) -> dict:
     with passes(model, "deletion and insertion", 2 * STEPS):
         own = deletion_insertion(model, ex, steps=STEPS, seed=options.seed)
     few = {"draws": CONTROL_DRAWS, "steps": CONTROL_STEPS, "seed": options.seed}
-    with passes(model, "random and centre maps", 2 * (CONTROL_DRAWS + 1) * CONTROL_STEPS):
+    with passes(model, "control maps", 2 * (CONTROL_DRAWS + 2) * CONTROL_STEPS):
         return score_summary(own, controls(model, ex, **few) if own.status == "ok" else {})
 
 
@@ -334,7 +334,7 @@ def list_names(options) -> int:
     DATA,
     arg(
         "--methods",
-        default="igos,random,center,sobel",
+        default="igos,random,center,sobel,difference",
         help="names, also with options as in 'igos[l2=1,gamma=0.5]'; 'ablations', or one of their "
         "tables as in 'ablations/tokens'; 'none' measures reliance alone",
     ),

@@ -197,9 +197,9 @@ def test_whole_numbers_of_any_kind(model, answer, seed):
 
 
 def test_tokens_by_array(model, answer):
-    want = make_target(model, photo(SIZE), QUESTION, answer=answer, tokens=[0, 2])[0].crucial
+    want = make_target(model, photo(SIZE), QUESTION, answer=answer, tokens=[0, 2]).crucial
     for numbers in (np.array([0, 2]), torch.tensor([0, 2]), (np.int64(0), 2)):
-        found = make_target(model, photo(SIZE), QUESTION, answer=answer, tokens=numbers)[0]
+        found = make_target(model, photo(SIZE), QUESTION, answer=answer, tokens=numbers)
         assert torch.equal(found.crucial, want)
 
 
@@ -341,7 +341,7 @@ def test_a_map_is_scored_under_the_model_that_is_given(adapters, model, answer, 
     """As if that model had been asked for the same tokens of the same answer."""
     other = adapters("llava_next")
     found = ls.deletion_insertion(other, ex, steps=4)
-    own = make_target(other, photo(SIZE), QUESTION, answer=answer, tokens="all")[0]
+    own = make_target(other, photo(SIZE), QUESTION, answer=answer, tokens="all")
     wanted = ls.deletion_insertion(None, dataclasses.replace(ex, target=own), steps=4)
     assert np.array_equal(found.deletion_curve.raw, wanted.deletion_curve.raw)
     assert found.image_score == pytest.approx(float(own.probability(own.image)), abs=1e-6)
@@ -380,9 +380,8 @@ def test_the_drop_of_answers_beyond_all_bounds(answer, llr, drop):
 
 
 def test_small_numbers_and_lists():
-    assert ls.list_methods() == ls.methods() and "igos" in ls.list_methods()
-    assert ls.list_models() == ls.models() and "mini/llava-1.5" in ls.list_models()
-    assert ls.list_benchmarks() == ls.benchmarks() and "sprites" in ls.list_benchmarks()
+    assert {"igos", "difference"} <= set(ls.list_methods())
+    assert "mini/llava-1.5" in ls.list_models() and "sprites" in ls.list_benchmarks()
     assert whole(np.int8(3), "n") == 3 and number(np.float32(0.5), "x") == 0.5
     refuses("n must be at least 1, not 0", whole, 0, "n", 1)
     refuses("x must be at most 2, not 3", number, 3, "x", most=2)

@@ -18,12 +18,13 @@ from PIL import Image
 
 from lvlm_study import benchmarks, heatmaps
 from lvlm_study.figures import colour
+from lvlm_study.heatmaps.names import CONTROLS
 from lvlm_study.sweep.stored import enlarged, scales, stored_maps
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "data" / "results" / "mini"
 BIB = (ROOT / "book" / "references.bib").read_text(encoding="utf-8")
-CONTROLS = {"random", "center", "sobel"}
+CONTROLS = {"random", "center", "sobel", "difference"}
 
 OURS = {"photos", "paper_sets"}  # benchmarks of this repository besides the sprites
 
@@ -52,7 +53,7 @@ def test_every_method_and_benchmark_has_its_paper():
     named = [word.partition(" ")[::2] for word in words]
     assert len(named) == len(set(named)), "one paper for each"
     foreign = {b for b in benchmarks.LOADERS if not b.startswith("sprites")} - OURS
-    wanted = {("method", m) for m in set(heatmaps.METHODS) - CONTROLS}
+    wanted = {("method", m) for m in set(heatmaps.METHODS) - set(CONTROLS)}
     assert set(named) == wanted | {("benchmark", b) for b in foreign}
 
 

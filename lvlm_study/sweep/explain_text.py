@@ -18,6 +18,7 @@ STATUS = {
     "constant": "constant: the map has the same value everywhere and says nothing.",
 }
 COLOURS, BRACKETS = ("\033[1;31m", "\033[0m"), ("[", "]")  # around a crucial word
+ROWS = {"Scores": "map", "random": "random", "centre": "center", "difference": "difference"}
 LARGE = "The image is very large and was worked on reduced by a whole factor."
 
 
@@ -36,7 +37,7 @@ def report(ex, scores: dict, baseline: str, given: bool = False, colours: bool =
         f"Status    {STATUS[ex.status].format(**words)}",
         *_score_lines(scores),
         _cost_line(ex.cost),
-        *([LARGE] if ex.target is not None and not ex.target.exact else []),
+        *([LARGE] if not ex.target.exact else []),
     ]
     return "\n".join(lines)
 
@@ -66,11 +67,11 @@ def _score_lines(scores: dict) -> list[str]:
     if scores["map"].get("deletion") is None:
         return []
     lines = ["          deletion  insertion  gap      (deletion low, insertion high is good)"]
-    for title, name in (("Scores", "map"), ("random", "random"), ("centre", "center")):
+    for title, name in ROWS.items():
         row = scores[name]
         draws = f"   mean of {row['draws']} random maps" if name == "random" else ""
         numbers = f"{row['deletion']:8.3f}{row['insertion']:11.3f}{row['gap']:+8.3f}"
-        lines.append(f"{title:<10}{numbers}{draws}")
+        lines.append(f"{title:<11}{numbers}{draws}")
     return lines
 
 

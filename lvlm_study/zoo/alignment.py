@@ -26,13 +26,12 @@ from ..models.joint import marks_of, save_joint
 from ..models.llava import Llava, normalisation
 from ..models.owl import Detector, load_detector
 from ..models.registry import find_folder, load_model, pick_device, pick_dtype
-from ..paths import data_dir
+from ..paths import data_dir, replacing
 from ..pixels.baselines import make_baseline
 from ..pixels.images import load_image, to_tensor, to_uint8
 from ..pixels.preprocess import Plan, Spec, filter_name
 from ..scenes import scenes
 from ..scenes.questions import CATEGORIES
-from ..sweep.tables import put
 from .card import VIEWS as SHOWN
 from .card import save_card, table
 from .fit import fit, renewed
@@ -124,7 +123,8 @@ def sprite_source(pair: Pair, work: Path, pool_size: int, count: int) -> tuple[S
         parts = np.array_split(np.arange(count), max(1, count // 64))
         both = [pair.tokens(pool.views[112][rows]) for rows in parts]
         told = {k: torch.cat([b[i].half() for b in both]) for i, k in enumerate(("owl", "llava"))}
-        put(path, lambda part: save_file(told, part))
+        with replacing(path) as part:
+            save_file(told, part)
     known = load_file(path)
     return lambda rows: (known["owl"][rows].float(), known["llava"][rows].float()), count
 
@@ -252,7 +252,8 @@ def cached(path: Path, make: Callable[[Path], dict]) -> dict:
     """What was measured before, or `make(path.parent)` now, kept as JSON: measuring resumes too."""
     if not path.exists():
         text = json.dumps(make(path.parent))
-        put(path, lambda part: part.write_text(text))
+        with replacing(path) as part:
+            part.write_text(text)
     return json.loads(path.read_text())
 
 

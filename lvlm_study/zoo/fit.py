@@ -19,7 +19,7 @@ from torch import nn
 
 from ..errors import StudyError
 from ..heatmaps.progress import each
-from ..sweep.tables import put
+from ..paths import replacing
 
 SAVE_SECONDS = 120
 
@@ -116,7 +116,8 @@ def _save(net: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, step: 
         state |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
     state = {k: v.detach().clone().contiguous() for k, v in state.items()}
     about = {"step": str(step)}
-    put(folder / "resume.safetensors", lambda part: save_file(state, part, metadata=about))
+    with replacing(folder / "resume.safetensors") as part:
+        save_file(state, part, metadata=about)
 
 
 def _restore(net: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> int:

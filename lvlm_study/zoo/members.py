@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ..sweep.tables import put
+from ..paths import replacing
 from .families import FAMILIES, Inputs, Llava
 from .fit import fit, half
 from .language import SymbolModel
@@ -121,7 +121,8 @@ def cached_tokens(name: str, tower: nn.Module, pool: Pool, path: Path) -> torch.
     """`tower_tokens` of a whole pool, worked out once for all members that share a tower."""
     if not path.exists():
         tokens = tower_tokens(name, tower, pool, np.arange(len(pool.scenes)))
-        put(path, lambda part: save_file({"features": tokens}, part))
+        with replacing(path) as part:
+            save_file({"features": tokens}, part)
     return load_file(path)["features"]
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..paths import replacing
 from ..scenes import scenes
 from ..scenes.scenes import COLORS, PLACES, SIDE, SIZES, Scene
-from ..sweep.tables import put
 
 LABELS = ("name", "color", "size", "center")  # per patch; zero means "no object here"
 COVER = 0.15  # share of a patch that an object must fill to be its label
@@ -81,7 +81,8 @@ def _scenes(folder: Path, n: int, stream: Iterator[Scene]) -> list[Scene]:
     if not path.exists():
         drawn = (s for _, s in zip(range(n), stream, strict=False))
         text = "".join(json.dumps(scene.to_json()) + "\n" for scene in drawn)
-        put(path, lambda part: part.write_text(text))
+        with replacing(path) as part:
+            part.write_text(text)
     return [Scene.from_json(json.loads(line)) for line in path.read_text().splitlines()]
 
 

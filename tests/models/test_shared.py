@@ -8,7 +8,8 @@ import torch
 from refusals import refuses
 from safetensors.torch import load_file, save_file
 
-from lvlm_study.models import load_model, manifest
+from lvlm_study.models import load_model
+from lvlm_study.models import weights as manifest
 from lvlm_study.models import weights as shared
 from lvlm_study.paths import data_dir
 from lvlm_study.sweep import catalogue, provenance

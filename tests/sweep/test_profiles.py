@@ -8,7 +8,7 @@ import pytest
 from refusals import refuses
 
 from lvlm_study import cli
-from lvlm_study.benchmarks import benchmarks, load_benchmark
+from lvlm_study.benchmarks import list_benchmarks, load_benchmark
 from lvlm_study.models import Adapter, registry
 from lvlm_study.sweep import profiles, results, runner
 from lvlm_study.sweep import tables as shards
@@ -104,9 +104,9 @@ def family(name: str) -> tuple[str, str]:
 
 
 def test_what_the_profiles_hold():
-    assert profiles.models("mini") == registry.models()
+    assert profiles.models("mini") == registry.list_models()
     assert profiles.model("mini") == "mini/llava-1.5"
-    assert set(profiles.benchmarks("mini") + profiles.benchmarks("paper")) <= set(benchmarks())
+    assert set(profiles.benchmarks("mini") + profiles.benchmarks("paper")) <= set(list_benchmarks())
     paper = profiles.expand(["table1", "table4", "mini/llava-1.5", "table1"])
     assert len(paper) == 10 and paper[:3] == profiles.models("paper")
     assert paper[0] == profiles.model("paper") and paper[-1] == "mini/llava-1.5"
