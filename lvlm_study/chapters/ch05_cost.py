@@ -37,7 +37,7 @@ from ..metrics.sanity import (
     wrong_question,
 )
 from ..metrics.statistics import estimate
-from ..sweep import provenance
+from ..sweep import profiles, provenance
 from ..sweep.runner import dealt, item_seed
 from ..sweep.tables import write
 from .compare import (
@@ -265,7 +265,8 @@ def explainable(model, items, count: int, seed: int = 0) -> list[tuple]:
         if not answer.tokens:
             continue
         own = item_seed(seed, item.id)
-        if make_target(model, item.rgb, item.question, answer=answer, seed=own)[0] is not None:
+        target = make_target(model, item.rgb, item.question, answer=answer, seed=own)
+        if target.status == "ok":
             found.append((item, answer))
         if len(found) == count:
             break
@@ -366,7 +367,7 @@ def study(
     from ..models import load_model
 
     methods = [canonical(method) for method in methods]
-    model = load_model(name)
+    model = load_model(name, setup=profiles.setup(profile))
     asked = explainable(model, dealt(load_benchmark(benchmark), None), items, seed)
     if not asked:
         raise StudyError(f"{name} has no answer on {benchmark} that could be explained.")

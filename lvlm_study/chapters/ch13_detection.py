@@ -121,6 +121,8 @@ def study(
         if part not in PARTS:
             raise unknown("part", part, PARTS)
     mine = Study(name, Path(results), profile, seed, items, pope, say)
+    if not parts:
+        _ = mine.model  # one without a detector is told at once, in one sentence
     for part in parts or PARTS:
         try:
             PARTS[part](mine)

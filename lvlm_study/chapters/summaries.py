@@ -277,6 +277,7 @@ def _reliance_lines(models: dict) -> list[dict]:
             "accuracy": _shown(rows["all"]["accuracy"]),
             "undecided": rows["all"]["undecided"],
             "errors": rows["all"]["errors"],
+            "cut": rows["all"].get("truncated", ""),
         }
         | {f"drop {k} %": round(rows["all"]["blur"][k], 1) for k in DROPS if "blur" in rows["all"]}
         for model, benchmarks in models.items()

@@ -113,8 +113,8 @@ def deletion_insertion(
     name = units if isinstance(units, str) else "labels"
     fill_name = fill if isinstance(fill, str) else "baseline" if fill is None else "tensor"
     target = under(model, explanation.target)
-    if target is None or explanation.status == "diverged" or not _finite(explanation):
-        status = "no_crucial_tokens" if target is None else "diverged"
+    if target.status != "ok" or explanation.status == "diverged" or not _finite(explanation):
+        status = "diverged" if target.status == "ok" else target.status
         return _empty(status, steps, name, fill_name)
     labels = unit_labels(target, units)
     ranked = removal_order(unit_means(_fit(explanation.saliency, target), labels), seed)
@@ -125,14 +125,14 @@ def deletion_insertion(
     return _score(*curves, steps, name, fill_name, min_gap, compat)
 
 
-def under(model, target: Target | None) -> Target | None:
+def under(model, target: Target) -> Target:
     """The same picture, baseline and tokens of the answer under another model; None is its own.
 
     Raises StudyError for what is no model, and for one that cuts the answer into other tokens or
     works on huge photographs at another size: nothing then says which tokens to score.
     """
     model = None if model is None else opened(model)
-    if model is None or target is None or model is target.bound.adapter:
+    if model is None or model is target.bound.adapter or target.status != "ok":
         return target
     mine, text = target.bound.adapter, target.answer.text
     bound = model.bind(target.bound.size, target.bound.question)
@@ -155,25 +155,6 @@ def _spelling(model, answer) -> list[str]:
         return []
 
 
-def every_way(
-    model,
-    explanation: Explanation,
-    units=("grid", "superpixels"),
-    fills=("blur", "mean"),
-    **options,
-) -> list[Faithfulness]:
-    """The same map under every unit and every fill, fills within units; see `deletion_insertion`.
-
-    A method that wins under one pair alone has learnt the test. The answer, its tokens and the
-    map's optimisation stay as they were: only what the test takes away, and puts there, changes.
-    """
-    return [
-        deletion_insertion(model, explanation, units=unit, fill=fill, **options)
-        for unit in units
-        for fill in fills
-    ]
-
-
 def controls(
     model, explanation: Explanation, draws: int = 5, seed: int = 0, **options
 ) -> dict[str, list[Faithfulness]]:
@@ -184,7 +165,7 @@ def controls(
     of the image from its baseline what the test itself gives away. `options` go to
     `deletion_insertion` and should be those of the score that the controls stand beside.
     """
-    if explanation.target is None:
+    if explanation.target.status != "ok":
         return {"random": [], "center": [], "difference": []}
     target, size = explanation.target, explanation.saliency.shape
 

@@ -22,8 +22,8 @@ from ..answers import marked
 from ..errors import StudyError
 from ..heatmaps.names import UNITS
 from ..metrics.faithfulness import Faithfulness
+from ..paths import unwritable
 from . import provenance
-from .tables import unwritable
 
 FILES = ("overlay.png", "saliency.npz", "explanation.json")  # in the order of their appearance
 FONT = "DejaVu Sans"  # comes with matplotlib
@@ -104,6 +104,7 @@ def describe(explanation, model, image: Path, scores: dict, call: dict) -> dict:
         "question": explanation.question,
         "model": explanation.model,
         "weights_sha256": provenance.weights_checksum(model),
+        "setup": getattr(model, "setup", None) or "hub",
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "answer": answer.text,
@@ -119,7 +120,7 @@ def describe(explanation, model, image: Path, scores: dict, call: dict) -> dict:
         "method": explanation.method,
         "options": explanation.options,
         "seed": explanation.seed,
-        "exact": explanation.target.exact if explanation.target else None,
+        "exact": explanation.target.exact,
         "status": explanation.status,
         "scores": scores,
         "cost": vars(explanation.cost),

@@ -27,29 +27,29 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ..answers import make_target, visual_reliance
-from ..benchmarks import benchmarks as known_benchmarks
+from ..answers import Target, make_target, visual_reliance
+from ..benchmarks import list_benchmarks as known_benchmarks
 from ..benchmarks import load_benchmark
 from ..errors import StudyError, unknown
-from ..heatmaps import METHODS, variants
-from ..heatmaps.base import Explanation, explain_target, full_size
-from ..heatmaps.names import CONTROLS
+from ..heatmaps import METHODS, explain_target, variants
+from ..heatmaps.base import Explanation, full_size
+from ..heatmaps.names import CONTROLS, draws_of
 from ..heatmaps.progress import bar
 from ..judging import judge
 from ..metrics.counterfactual import object_effects, object_mass
 from ..metrics.faithfulness import UNITS, deletion_insertion
 from ..metrics.plausibility import plausibility
 from ..models import load_model
+from ..models.base import LENGTH
 from ..pixels.baselines import baselines as known_baselines
 from ..scenes import scenes
-from . import identity, provenance
+from . import identity, profiles, provenance
 from .tables import chunk_lock, folder_name, outline, read_shard, set_aside, write_shard
 
 CHUNK = 32
 MAP_CELLS = 32  # a stored map has at most this many cells a side; the scores saw the full one
 STEPS = 25  # half of the usual 50, because every map is scored in several ways,
 ROUGH_STEPS = 10  # of which only the first is quoted to two digits
-DRAWS = 20  # of the random control: its scores are their means, for one draw says little
 BASELINE = "blur"  # of the default target, which every map is scored on
 
 _WHERE = [("model", pa.string()), ("benchmark", pa.string()), ("item", pa.string())]
@@ -132,7 +132,8 @@ class Sweep:
     unit and with the first fill under every other unit (`ways`). `retry_failed` computes items
     again whose last attempt ended in an error; `fresh` those made with other weights, seed or
     options, those from before options were recorded, and those of changed items; all this is
-    otherwise an error. `folders` are pairs (benchmark, its local folder), for those that are not
+    otherwise an error. `max_new_tokens` None is the length of the model's set-up, which `profile`
+    names. `folders` are pairs (benchmark, its local folder), for those that are not
     to be fetched from the hub.
     """
 
@@ -147,7 +148,7 @@ class Sweep:
     items: int | None = None
     only: frozenset[str] | None = None
     seed: int = 0
-    max_new_tokens: int = 64
+    max_new_tokens: int | None = None
     dtype: str | None = None
     device: str | None = None
     retry_failed: bool = False
@@ -235,17 +236,18 @@ class Asked:
     @cached_property
     def answer(self):
         """What the model says, greedily."""
-        return self.model.answer(self.rgb, self.item.question, self.sweep.max_new_tokens)
+        length = answer_length(self.sweep, self.model)
+        return self.model.answer(self.rgb, self.item.question, length)
 
     @cached_property
-    def default(self) -> tuple:
-        """(target or None, reliance): what every map is scored on, and plain methods explain."""
+    def default(self) -> Target:
+        """What every map is scored on, and plain methods explain."""
         return self.target()
 
     def reliance(self, baseline: str):
         """How much the answer rests on the image; under the default baseline measured once."""
         if baseline == BASELINE:
-            return self.default[1]
+            return self.default.reliance
         where = (self.model, self.rgb, self.item.question, self.answer)
         return visual_reliance(*where, baseline=baseline, seed=self.seed)
 
@@ -255,45 +257,33 @@ class Asked:
         scene = scene_of(self.item)
         return scene and [scenes.mask(scene, i) for i in range(len(scene.objects))]
 
-    def target(self, baseline: str = BASELINE, **choice) -> tuple:
-        """(target or None, reliance): tokens chosen under the default baseline, then another fill.
+    def target(self, baseline: str = BASELINE, **choice) -> Target:
+        """Tokens chosen under the default baseline, then another fill.
 
         So a variant's `baseline` changes the fill that the method works with and nothing else.
         """
         where = (self.model, self.rgb, self.item.question, BASELINE, self.answer)
-        target, reliance = make_target(*where, seed=self.seed, **choice)
-        if target is not None and baseline != BASELINE:
+        target = make_target(*where, seed=self.seed, **choice)
+        if baseline != BASELINE:
             target = replace(target, baseline=target.fill(baseline, self.seed))
-        return target, reliance
+        return target
 
     def explain(self, name: str) -> Explanation:
         """The map of a method or variant, ready to be scored on the default target.
 
-        Without a default target there is nothing to score on, so no map is made.
+        Without crucial tokens there is nothing to score on, so no map is made.
         """
         method, about, own = variants.split_options(name)
-        target, reliance = self.default
-        if about and target is not None:
-            target, reliance = self.target(**about)
-        found = explain_target(
-            METHODS[method],
-            target,
-            reliance,
-            name=method,
-            model=self.model.name,
-            question=self.item.question,
-            size=self.rgb.shape[:2],
-            seed=self.seed,
-            options=own,
-        )
-        if found.target is None:
-            return found
-        return replace(found, target=self.default[0], reliance=self.default[1])
+        target = self.default
+        if about and target.status == "ok":
+            target = self.target(**about)
+        found = explain_target(method, target, seed=self.seed, **own)
+        return replace(found, target=self.default)
 
     def draws(self, name: str) -> list[Explanation]:
         """The maps that the scores of a method's row are means of: one, unless drawn by lot."""
         ex, (method, _, own) = self.explain(name), variants.split_options(name)
-        if ex.target is None:
+        if ex.target.status != "ok":
             return [ex]
         seeds = range(self.seed + 1, self.seed + draws_of(name))
         more = (METHODS[method](ex.target, seed=seed, **own) for seed in seeds)
@@ -322,7 +312,8 @@ class Worker:
     def load(self) -> int:
         """Load the model; returns the number of this process. Raises StudyError."""
         torch.set_flush_denormal(True)  # below 1e-38: a Mini-Gemini pass took 1.4 x as long
-        self.model = load_model(self.name, dtype=self.sweep.dtype, device=self.sweep.device)
+        how = {"dtype": self.sweep.dtype, "device": self.sweep.device}
+        self.model = load_model(self.name, setup=profiles.setup(self.sweep.profile), **how)
         self.settings = fingerprint(self.sweep, self.model)
         return os.getpid()
 
@@ -515,11 +506,6 @@ def map_rows(asked: Asked, method: str) -> list[dict]:
     return [row | way | mean_row([scored(asked, one, **way) for one in maps]) for way in ways]
 
 
-def draws_of(method: str) -> int:
-    """How many maps of a method the scores of its row are means of."""
-    return DRAWS if method.partition("[")[0] == "random" else 1
-
-
 def mean_row(rows: list[dict]) -> dict:
     """The means of the numbers and lists of numbers of several rows; words are those of the first.
 
@@ -549,7 +535,7 @@ def scored(asked: Asked, ex: Explanation, units: str, fill: str) -> dict:
 
 def speaks(ex: Explanation) -> bool:
     """False where there is no map, or one without an order."""
-    return ex.target is not None and ex.status not in ("diverged", "constant")
+    return ex.status not in ("no_crucial_tokens", "diverged", "constant")
 
 
 def beside_evidence(asked: Asked, ex: Explanation) -> dict:
@@ -578,9 +564,9 @@ def effect_rows(asked: Asked, method: str = "") -> list[dict]:
     }
     if not asked.answer.tokens:
         return [row | {"status": "empty_answer"}]
-    target, reliance = asked.default
-    if target is None:
-        return [row | {"status": reliance.status}]
+    target = asked.default
+    if target.status != "ok":
+        return [row | {"status": target.status}]
     return [row | {"status": "ok", "effect": object_effects(target, asked.item).tolist()}]
 
 
@@ -594,7 +580,7 @@ def stored_map(ex) -> dict:
     `heatmap` is float16 in [-1, 1] and `heatmap_scale` what it was divided by: some methods give
     numbers of 1e-9, which float16 alone would round to nothing.
     """
-    if ex.method in CONTROLS or ex.target is None:
+    if ex.method in CONTROLS or ex.status == "no_crucial_tokens":
         return {}
     shape = [min(n, MAP_CELLS) for n in ex.grid.shape]
     grid = torch.from_numpy(ex.grid)[None, None]
@@ -760,7 +746,10 @@ def fingerprint(sweep: Sweep, model) -> list[tuple]:
     """
     weights = provenance.weights_checksum(model)
     common = {"weights": weights, "seed": sweep.seed, "dtype": str(model.dtype)}
-    common |= {"max_new_tokens": sweep.max_new_tokens, "target": identity.target_options()}
+    length = answer_length(sweep, model)
+    common |= {"max_new_tokens": length, "target": identity.target_options()}
+    if getattr(model, "setup", None):
+        common["setup"] = model.setup
     scoring = {"units": list(sweep.units), "fills": list(sweep.fills)}
     scoring |= {"steps": [STEPS, ROUGH_STEPS], "baseline": BASELINE}
     own = {"reliance": {"baselines": list(sweep.baselines)}, "effects": {"baseline": BASELINE}}
@@ -771,6 +760,11 @@ def fingerprint(sweep: Sweep, model) -> list[tuple]:
         more = more | ({"draws": draws_of(method)} if draws_of(method) > 1 else {})
         found.append((kind, method, SCHEMAS[kind], made | {"settings": common | more}))
     return found
+
+
+def answer_length(sweep: Sweep, model) -> int:
+    """How many tokens an answer may have: as asked, or by the model's set-up."""
+    return sweep.max_new_tokens or getattr(model, "max_new_tokens", LENGTH)
 
 
 def plain_name(name: str) -> str:

@@ -109,7 +109,7 @@ def test_a_method_that_refuses_is_left_out(monkeypatch):
 
 
 def test_what_is_written_can_be_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("lvlm_study.models.load_model", lambda name: None)
+    monkeypatch.setattr("lvlm_study.models.load_model", lambda name, **options: None)
     monkeypatch.setattr(ch05_cost, "explainable", lambda *rest: ITEMS)
     monkeypatch.setattr(ch05_cost, "measure", lambda *rest: rows())
     monkeypatch.setattr(provenance, "commit", lambda: "c")
@@ -125,7 +125,7 @@ def test_only_missing_methods_are_measured(tmp_path, monkeypatch):
     """A second run adds to the first; other weights or items start anew; each is saved at once."""
     weights, done, commits = ["w"], [], iter("abcde")
     monkeypatch.setattr(provenance, "commit", lambda: next(commits))
-    monkeypatch.setattr("lvlm_study.models.load_model", lambda name: None)
+    monkeypatch.setattr("lvlm_study.models.load_model", lambda name, **options: None)
     monkeypatch.setattr(provenance, "weights_checksum", lambda model: weights[0])
     monkeypatch.setattr(ch05_cost, "explainable", lambda *rest: ITEMS)
 

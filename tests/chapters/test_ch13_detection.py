@@ -140,6 +140,14 @@ def test_what_is_missing_or_wrong(folder, tmp_path, capsys):
     assert "alignment.json is missing" in capsys.readouterr().err
 
 
+def test_a_model_without_a_detector_is_one_sentence(checkpoints, tmp_path, capsys):
+    folder = checkpoints("llava")
+    capsys.readouterr()  # making it may have shown a bar
+    assert cli.main(["detect", "--model", str(folder), "--results", str(tmp_path)]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.count("\n") == 1 and "has no detector" in told.err
+
+
 def test_a_joint_model_is_not_spread(folder):
     with pytest.raises(StudyError, match="goes on one device"):
         load_model(folder, device="auto")

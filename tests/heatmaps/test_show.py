@@ -80,4 +80,4 @@ def test_anything_else_is_told(wrong):
 
 def test_words_of_two_answers_are_told(words):
     with pytest.raises(StudyError, match="different answers"):
-        ls.show([words[0], replace(words[1], question="Another?")])
+        ls.show([words[0], ls.explain(planted("object"), SCENE, "Another?", "occlusion")])
