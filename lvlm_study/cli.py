@@ -358,6 +358,7 @@ def list_names(options) -> int:
     arg("--engine", default="local", metavar="NAME", help="local (default) or ray"),
     arg("--workers", type=int, metavar="N", help="with ray: default one for each model"),
     arg("--gpus", type=float, metavar="N", help="with ray: GPUs for each worker"),
+    arg("--subsets", action="store_true", help="draw scenes with every subset of their objects"),
     arg("--retry-failed", action="store_true", help="try again what ended in an error"),
     arg(
         "--fresh",
@@ -391,7 +392,8 @@ def _sweep(options):
     models = profiles.expand(options.models or profiles.models(options.profile))
     if not models:
         raise StudyError("There are no models yet; make one with 'lvlm-study train NAME'.")
-    plain = ("profile", "items", "seed", "max_new_tokens", "dtype", "device", "retry_failed")
+    plain = ("profile", "items", "seed", "max_new_tokens", "dtype", "device")
+    plain += ("retry_failed", "subsets")
     return Sweep(
         models=tuple(models),
         benchmarks=tuple(options.benchmarks or profiles.benchmarks(options.profile)),

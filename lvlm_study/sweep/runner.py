@@ -36,6 +36,7 @@ from ..heatmaps.base import Explanation, full_size
 from ..heatmaps.names import CONTROLS, draws_of
 from ..heatmaps.progress import bar
 from ..judging import judge
+from ..metrics.coalitions import subset_scores
 from ..metrics.counterfactual import object_effects, object_mass
 from ..metrics.faithfulness import UNITS, deletion_insertion
 from ..metrics.plausibility import plausibility
@@ -121,6 +122,17 @@ EFFECTS = pa.schema(
         *_MADE,
     ]
 )
+SUBSETS = pa.schema(
+    [
+        *_WHERE,
+        *_ABOUT,
+        ("objects", pa.list_(pa.string())),
+        ("area", _FLOATS),
+        ("score", _FLOATS),  # under every subset of the objects, see metrics.coalitions
+        ("probability", _FLOATS),
+        *_MADE,
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -153,6 +165,7 @@ class Sweep:
     device: str | None = None
     retry_failed: bool = False
     fresh: bool = False
+    subsets: bool = False
     folders: tuple[tuple[str, str], ...] = ()
 
     def check(self) -> None:
@@ -555,6 +568,20 @@ def beside_evidence(asked: Asked, ex: Explanation) -> dict:
 
 def effect_rows(asked: Asked, method: str = "") -> list[dict]:
     """One row: how far the score falls when each object of the scene is drawn away."""
+    return object_row(asked, lambda target: {"effect": object_effects(target, asked.item)})
+
+
+def subset_rows(asked: Asked, method: str = "") -> list[dict]:
+    """One row: the score of the scene drawn again with every subset of its objects."""
+
+    def redrawn(target) -> dict:
+        return dict(zip(("score", "probability"), subset_scores(target, asked.item), strict=True))
+
+    return object_row(asked, redrawn)
+
+
+def object_row(asked: Asked, measured: Callable) -> list[dict]:
+    """One row about the objects of an item's scene, with what `measured(target)` finds of them."""
     scene = scene_of(asked.item)
     if scene is None:
         return [{"status": "no_scene"}]
@@ -567,11 +594,13 @@ def effect_rows(asked: Asked, method: str = "") -> list[dict]:
     target = asked.default
     if target.status != "ok":
         return [row | {"status": target.status}]
-    return [row | {"status": "ok", "effect": object_effects(target, asked.item).tolist()}]
+    found = {name: values.tolist() for name, values in measured(target).items()}
+    return [row | {"status": "ok"} | found]
 
 
-ROWS = {"reliance": reliance_rows, "effects": effect_rows, "maps": map_rows}
-SCHEMAS = {"reliance": RELIANCE, "effects": EFFECTS, "maps": MAPS}
+ROWS = {"reliance": reliance_rows, "effects": effect_rows, "maps": map_rows, "subsets": subset_rows}
+SCHEMAS = {"reliance": RELIANCE, "effects": EFFECTS, "maps": MAPS, "subsets": SUBSETS}
+DRAWN = ("effects", "subsets")  # kinds of table about the objects of drawn scenes
 
 
 def stored_map(ex) -> dict:
@@ -596,7 +625,7 @@ def open_shards(sweep, model: str, benchmark: str, number: int, chunk, settings,
     hashes = {item.id: identity.content_hashes(item) for item in chunk}
     pin = {key: value for key, value in source.items() if key == "revision" and value}
     for kind, method, schema, about in settings:
-        if kind == "effects" and not any(map(scene_of, chunk)):
+        if kind in DRAWN and not any(map(scene_of, chunk)):
             continue
         path = shard_path(sweep, kind, model, benchmark, method, number)
         about = about | {"source": source, "settings": about["settings"] | pin}
@@ -693,8 +722,9 @@ def name_old_rows(sweep: Sweep, plan, say) -> None:
 def tables(sweep: Sweep) -> list[tuple[str, str]]:
     """(kind, method) of every table of a sweep."""
     methods = dict.fromkeys(map(variants.canonical, sweep.methods))
-    effects = [("effects", "")] if methods else []
-    return [("reliance", ""), *effects, *[("maps", method) for method in methods]]
+    drawn = [("effects", "")] if methods else []
+    drawn += [("subsets", "")] if sweep.subsets else []
+    return [("reliance", ""), *drawn, *[("maps", method) for method in methods]]
 
 
 def shard_path(
@@ -752,7 +782,8 @@ def fingerprint(sweep: Sweep, model) -> list[tuple]:
         common["setup"] = model.setup
     scoring = {"units": list(sweep.units), "fills": list(sweep.fills)}
     scoring |= {"steps": [STEPS, ROUGH_STEPS], "baseline": BASELINE}
-    own = {"reliance": {"baselines": list(sweep.baselines)}, "effects": {"baseline": BASELINE}}
+    own = {kind: {"baseline": BASELINE} for kind in DRAWN}
+    own |= {"reliance": {"baselines": list(sweep.baselines)}}
     made = {"model": model.name, "profile": sweep.profile, "versions": provenance.versions()}
     found = []
     for kind, method in tables(sweep):
@@ -785,9 +816,16 @@ def source_of(chunk) -> dict:
 
 
 def dealt(items, count: int | None) -> list:
-    """The first `count` items in a fixed shuffled order; fewer is always a part of more."""
-    order = np.random.default_rng(0).permutation(len(items))
-    return [items[int(i)] for i in order[:count]]
+    """The first `count` items in a fixed shuffled order; fewer is always a part of more.
+
+    Questions about one picture stay together, in their own order.
+    """
+    together: dict[str, list] = {}
+    for place, item in enumerate(items):
+        together.setdefault(item.extra.get("picture", place), []).append(item)
+    groups = list(together.values())
+    order = np.random.default_rng(0).permutation(len(groups))
+    return [item for place in order for item in groups[int(place)]][:count]
 
 
 def item_seed(seed: int, item: str) -> int:

@@ -82,7 +82,7 @@ def read_table(results: Path, kind: str) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def made_with(results: Path, kinds=("reliance", "maps", "effects")) -> dict[str, str]:
+def made_with(results: Path, kinds=("reliance", "maps", "effects", "subsets")) -> dict[str, str]:
     """Package versions that the tables of a folder were made with, several where runs differed."""
     found: dict[str, set[str]] = {}
     for kind in kinds:

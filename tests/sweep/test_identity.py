@@ -20,7 +20,7 @@ from lvlm_study.sweep import identity, provenance, runner
 from lvlm_study.sweep import tables as shards
 from lvlm_study.sweep.runner import Sweep
 
-KINDS = ("reliance", "maps", "effects")
+KINDS = ("reliance", "maps", "effects", "subsets")
 
 
 def coarser(target, *, seed=0, cells=16):
@@ -130,7 +130,7 @@ CHANGES = {  # a change of the item -> the tables that it concerns
     "accept": ({"accept": ("red", "crimson")}, ("reliance",)),
     "options": ({"options": ("red", "blue")}, ("reliance",)),
     "evidence": ({"evidence": EVIDENCE}, ("maps",)),
-    "style": ({"extra": {"style": "flat"}}, ("effects",)),
+    "style": ({"extra": {"style": "flat"}}, ("effects", "subsets")),
     "id": ({"id": "toy/renamed"}, ()),
     "other knowledge": ({"extra": {"caption": "a shape"}}, ()),
 }

@@ -201,6 +201,27 @@ def test_an_item_has_its_own_seed_and_fewer_are_a_part_of_more():
     assert [i.id for i in few] != [i.id for i in items[:10]]
 
 
+def test_questions_about_one_picture_stay_together():
+    items = [replace(item, extra={"picture": n // 3}) for n, item in enumerate(toy(30))]
+    asked = [item.extra["picture"] for item in runner.dealt(items, 12)]
+    assert all(asked.count(picture) == 3 for picture in asked) and asked != sorted(asked)
+
+
+def test_subsets_hold_what_effects_hold(tmp_path):
+    """Without one object is one of the subsets; asked for alone, no map is made."""
+    sweep = Sweep(("mini/llava-1.5-s",), ("sprites",), ("center",), tmp_path, items=5, subsets=True)
+    assert runner.run(sweep, say=lambda text: None) == 0
+    effects, subsets = (shards.read_table(tmp_path, k) for k in ("effects", "subsets"))
+    effects, subsets = effects.set_index("item"), subsets.set_index("item")
+    assert (subsets.status == "ok").sum() > 0 and subsets.status.equals(effects.status)
+    for name, row in subsets[subsets.status == "ok"].iterrows():
+        whole = len(row.score) - 1
+        gone = [whole - (1 << i) for i in range(len(row.objects))]
+        assert whole == 2 ** len(row.objects) - 1
+        assert row.score[whole] - row.score[gone] == pytest.approx(effects.effect[name], abs=1e-4)
+        assert ((row.probability >= 0) & (row.probability <= 1)).all()
+
+
 # --- resume --------------------------------------------------------------------------------
 def test_only_missing_cells_are_computed(study):
     study(toy(), items=2)
