@@ -8,7 +8,8 @@ import torch
 
 from lvlm_study.heatmaps import METHODS, explain
 from lvlm_study.heatmaps.controls import control_map, difference
-from lvlm_study.heatmaps.names import CONTROLS
+from lvlm_study.heatmaps.methods import TABLE
+from lvlm_study.heatmaps.names import CONTROLS, TITLES, UNITS, draws_of, in_order, top_of
 from lvlm_study.models.planted import planted, planted_scene
 
 SCENE = planted_scene((64, 96))
@@ -38,3 +39,13 @@ def test_a_control_is_drawn_again_from_the_picture_alone(name):
     ex = explain(planted("object"), SCENE, "Which colour?", method=name, seed=7)
     assert np.array_equal(control_map(name, SCENE, 7), METHODS[name](ex.target, seed=7).numpy())
     assert np.array_equal(control_map(name, SCENE, 7), ex.grid)
+
+
+def test_every_method_has_one_row_that_the_other_tables_are_read_from():
+    assert len(METHODS) == len(TABLE)  # no two rows of one name
+    assert set(METHODS) == set(TITLES) == set(UNITS) and len(set(TITLES.values())) == len(TABLE)
+    assert METHODS["igos++"].__name__ == "igos_pp" and METHODS["gae"].__name__ == "gae"
+    assert CONTROLS == ("random", "center", "sobel", "difference")
+    assert in_order(["random", "difference", "my_own", "igos"])[:2] == ["igos", "my_own"]
+    assert (draws_of("random[cells=8]"), draws_of("igos"), draws_of("my_own")) == (20, 1, 1)
+    assert (top_of("igos[l2=1]"), top_of("gae"), top_of("my_own")) == (1.0, None, None)
