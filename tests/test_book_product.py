@@ -24,7 +24,6 @@ from lvlm_study.sweep.stored import enlarged, scales, stored_maps
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "data" / "results" / "mini"
 BIB = (ROOT / "book" / "references.bib").read_text(encoding="utf-8")
-CONTROLS = {"random", "center", "sobel", "difference"}
 
 OURS = {"photos", "paper_sets"}  # benchmarks of this repository besides the sprites
 
