@@ -131,32 +131,32 @@ def _brought(name, dtype, device, model, processor) -> Adapter:
 
 def _load(name: str, dtype, device) -> Adapter:
     auto = isinstance(device, str) and device == "auto"
-    spread = device if auto or isinstance(device, dict) else None
-    device = pick_device(None if spread else device)
+    device_map = device if auto or isinstance(device, dict) else None
+    device = pick_device(None if device_map else device)
     dtype = pick_dtype(dtype, device)
     folder = find_folder(name)
     family = find_family(folder)
     if family is Joint:  # its folder names two other checkpoints
-        if spread:
+        if device_map:
             raise StudyError(f"{name} is a joint model and goes on one device; name it.")
         return load_joint(name, folder, find_folder, dtype, device)
     quantised = configs.quantisation(folder)
-    if quantised and not spread:
+    if quantised and not device_map:
         if device.type == "cpu":  # bitsandbytes 0.50 answers there, and its gradients are zero
             raise StudyError(
                 f"{folder} holds weights quantised by {quantised}, which give no gradients on the "
                 "CPU; load it on a GPU, or name the checkpoint that is not quantised."
             )
-        spread = {"": str(device)}  # its packages put the weights where they belong
+        device_map = {"": str(device)}  # its packages put the weights where they belong
     tokenizer = checkpoint.load_tokenizer(folder)
     processor = checkpoint.load_processor(folder) if family.needs_processor else None
     template = checkpoint.load_template(folder, tokenizer)
     if not quantised:
         configs.check_fit(folder, family.model_class, checkpoint.weight_files(folder))
-    model = checkpoint.load_weights(family.model_class, folder, dtype, spread)
+    model = checkpoint.load_weights(family.model_class, folder, dtype, device_map)
     if quantised == "bitsandbytes":
         checkpoint.even_out(model)
-    model = model if spread else model.to(device)
+    model = model if device_map else model.to(device)
     return family(name, model, tokenizer, processor, template)
 
 

@@ -29,7 +29,7 @@ from ..metrics.faithfulness import deletion_insertion
 from ..models import list_models, load_model
 from ..models.planted import planted, planted_scene
 from . import costs, provenance
-from .runner import ROUGH_STEPS, STEPS, Sweep, dealt
+from .runner import ROUGH_STEPS, STEPS, Sweep, shuffled
 from .tables import write
 
 USUAL = "mini/llava-1.5"  # whose numbers the book and the changelog give
@@ -359,7 +359,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--results", type=Path, metavar="DIR", help="keep the races there, bench.json")
     options = p.parse_args(argv)
     try:
-        model, items = load_model(options.model), dealt(load_benchmark("sprites"), ASKED)
+        model, items = load_model(options.model), shuffled(load_benchmark("sprites"), ASKED)
     except StudyError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2

@@ -195,9 +195,9 @@ def test_an_item_has_its_own_seed_and_fewer_are_a_part_of_more():
     assert runner.item_seed(0, "a") != runner.item_seed(0, "b") != runner.item_seed(1, "b")
     assert runner.item_seed(0, "sprites/attribute-000") == 2820256854
     items = toy(50)
-    few, many = runner.dealt(items, 10), runner.dealt(items, 30)
-    assert few == many[:10] and len(runner.dealt(items, None)) == 50
-    assert {i.id for i in runner.dealt(items, None)} == {i.id for i in items}
+    few, many = runner.shuffled(items, 10), runner.shuffled(items, 30)
+    assert few == many[:10] and len(runner.shuffled(items, None)) == 50
+    assert {i.id for i in runner.shuffled(items, None)} == {i.id for i in items}
     assert [i.id for i in few] != [i.id for i in items[:10]]
 
 
@@ -215,7 +215,7 @@ def test_only_missing_cells_are_computed(study):
 
 def test_asking_for_fewer_keeps_what_the_chunk_holds(study):
     """The first of two asked items is tried again; the rows of the other four stay, errors too."""
-    order = [item.id for item in runner.dealt(toy(), None)]
+    order = [item.id for item in runner.shuffled(toy(), None)]
     broken = {int(order[n].split("/")[1]) for n in (0, 4)}
     study(toy(broken=broken))
     failed, (reader,) = study(toy(), items=2, retry_failed=True)
@@ -228,7 +228,7 @@ def test_asking_for_fewer_keeps_what_the_chunk_holds(study):
 
 
 def test_fewer_with_more_methods_and_maps_keep_the_rest(study):
-    order = [item.id for item in runner.dealt(toy(), None)]
+    order = [item.id for item in runner.shuffled(toy(), None)]
     study(toy(), only=frozenset(order[2:]))
     _, (reader,) = study(toy(), items=1, methods=("random", "sobel"))
     assert reader.answers == 1
@@ -318,7 +318,7 @@ def open_with_other_weights(study):
     changed = planted("object")
     changed.model.table += 1
     settings = runner.fingerprint(sweep, changed)
-    chunk = runner.dealt(toy(), 2)
+    chunk = runner.shuffled(toy(), 2)
     runner.open_shards(sweep, "planted/object", "toy", 0, chunk, settings[2:], print)
 
 
