@@ -2,7 +2,7 @@
 
     python tools/rehearse.py SmolVLM-256M --small     on a laptop, in about a minute
     python tools/rehearse.py LLaVA-1.5-7B             on a GPU; the others: --help
-    python tools/rehearse.py --table                  what was rehearsed, as book/reproduce.md has it
+    python tools/rehearse.py --table                  what was rehearsed so far
 
 Writes a checkpoint of the published configuration with random weights in the hub's layout (sharded
 safetensors in bfloat16, tokenizer, processor, template), loads it by `load_model`, answers,
@@ -325,8 +325,8 @@ def file_of(name: str, small: bool, results: Path) -> Path:
 def table(results: Path) -> list[str]:
     """Counted and rehearsed side by side, one line a model; a model not yet rehearsed says so."""
     lines = [
-        "| model | ran on | visual tokens | memory, counted (GiB) | rehearsed (GiB) | a gradient (s) "
-        "| a map of a few passes: expected (s) | rehearsed (s) |",
+        "| model | ran on | visual tokens | memory, counted (GiB) | rehearsed (GiB) "
+        "| a gradient (s) | a map of a few passes: expected (s) | rehearsed (s) |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name in MODELS:
