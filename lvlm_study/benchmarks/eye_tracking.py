@@ -48,16 +48,6 @@ def salicon(source: str | Path) -> list[Item]:
     ]
 
 
-def fixation_map(points: np.ndarray, shape: tuple[int, int], sigma: float) -> np.ndarray:
-    """Sum of Gaussians of `sigma` pixels at the points (n, 2) x, y. float64 (H, W)."""
-    points = np.asarray(points, dtype=float).reshape(-1, 2)
-    gx, gy = (
-        np.exp(-((np.arange(n)[None] - points[:, axis, None]) ** 2) / (2 * sigma**2))  # (n, W or H)
-        for axis, n in ((0, shape[1]), (1, shape[0]))
-    )
-    return gy.T @ gx
-
-
 def _folder(source: str | Path, name: str, where: str) -> Source:
     if not Path(source).is_dir():
         raise StudyError(f"There is no folder {source}; download {name} from {where} first.")

@@ -2,8 +2,9 @@
 
 A worker is one model, loaded once, on its own GPUs; the driver hands it chunks. Results go to the
 folder, not through the driver, so a worker that dies loses the item in flight: another takes its
-place and finds the rest on the disc. On several machines the results folder must be one that all
-of them see.
+place and finds the rest on the disc; a machine that is lost is some workers that died. Workers for
+whom there is no room wait: a machine that joins in mid-run takes them. On several machines the
+results folder must be one that all of them see.
 """
 
 import os
@@ -31,9 +32,9 @@ def run(
     """Compute what is missing of a sweep; returns how many items failed.
 
     `engine` "local" works here, one model after another. "ray" starts `workers` workers (by
-    default one for each model, as far as there are GPUs) with `gpus` GPUs each (by default one
-    where the cluster has any, else none); it joins the cluster that RAY_ADDRESS names, or starts
-    its own on this machine.
+    default one for each model, as far as there is room; of more, some wait for machines that join)
+    with `gpus` GPUs each (by default one where the cluster has any, else none); it joins the
+    cluster that RAY_ADDRESS names, or starts its own on this machine.
     """
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
@@ -95,7 +96,7 @@ class Crew:
         """Keep `count` workers busy until every chunk is done; returns how many items failed."""
         for _ in range(count):
             self.start_worker()
-        while self.busy:
+        while self.working():
             (promise,), _ = self.ray.wait(list(self.busy), num_returns=1)
             worker, model, chunk = self.busy.pop(promise)
             try:
@@ -115,7 +116,14 @@ class Crew:
                 self.failed += found
                 step(chunk)
             self.assign(worker, model)
+        for worker, _, _ in self.busy.values():
+            self.ray.kill(worker)
         return self.failed
+
+    def working(self) -> bool:
+        """False when all is done: a worker that still waits for room or loads is not waited for."""
+        chunks = [chunk for _, _, chunk in self.busy.values()]
+        return bool(chunks) and (any(self.left.values()) or any(c is not None for c in chunks))
 
     def leave_out_model(self, model: str, chunk, error: Exception) -> None:
         """A model that cannot be loaded is left out; any other error ends the run."""
@@ -189,7 +197,7 @@ def _start(ray) -> None:
 
 
 def _shares(there: dict, models: int, workers: int | None, gpus: float | None):
-    """(workers, GPUs each): as asked, else one worker a model and a GPU each where there are any.
+    """(workers, GPUs each): as asked, else one a model where there is room, a GPU each if any.
 
     Raises StudyError for more GPUs than the cluster has, for which Ray would wait for ever.
     """
@@ -198,7 +206,7 @@ def _shares(there: dict, models: int, workers: int | None, gpus: float | None):
     if gpus > have:
         raise StudyError(f"A worker cannot have {gpus:g} GPUs: the cluster has {have:g}.")
     room = int(have / gpus) if gpus else int(there.get("CPU", 1))
-    return max(1, min(workers or models, room)), gpus
+    return workers or max(1, min(models, room)), gpus
 
 
 def _own_error(error) -> Exception:

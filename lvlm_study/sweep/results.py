@@ -25,7 +25,7 @@ from pathlib import Path
 from ..errors import StudyError, unknown
 from ..paths import data_dir
 
-PROFILES = ("mini", "paper", "hub")
+PROFILES = ("mini", "paper", "hub", "rehearsal")  # the last: tools/rehearse.py
 COLUMNS = ("paper", "mini profile", "paper profile")
 NOT_YET, NOTHING = "not yet run", "-"
 PROVENANCE = ("profile", "model", "n", "seed", "commit", "versions")

@@ -2,7 +2,6 @@
 
 import io
 import json
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,26 +11,17 @@ import pytest
 from PIL import Image
 from refusals import refuses
 from scipy.io import savemat
-from scipy.stats import spearmanr
 
 from lvlm_study.benchmarks import load_benchmark, sources
 from lvlm_study.benchmarks.cv_bench import cue_boxes, cv_bench, cv_bench_score
-from lvlm_study.benchmarks.eye_tracking import fixation_map, osie, salicon
+from lvlm_study.benchmarks.eye_tracking import osie, salicon
 from lvlm_study.benchmarks.llava_bench import llava_bench
 from lvlm_study.benchmarks.mmstar import mmstar
 from lvlm_study.benchmarks.mmvp import CATEGORY, MENDED, mmvp, pair_scores
 from lvlm_study.benchmarks.nlvr import named_objects, nlvr, object_mask
 from lvlm_study.benchmarks.paper_sets import paper_sets
 from lvlm_study.benchmarks.sources import read_table, split_options
-from lvlm_study.benchmarks.vqa_hat import (
-    center_map,
-    human_maps,
-    mean_and_error,
-    rank_correlation_14,
-    soft_iou,
-    to_grid,
-    vqa_hat,
-)
+from lvlm_study.benchmarks.vqa_hat import human_maps, vqa_hat
 from lvlm_study.errors import StudyError
 from lvlm_study.judging import judge
 
@@ -309,47 +299,6 @@ def test_vqa_hat_wants_v1_ids(tmp_path):
         json.dumps({"questions": [rows[0] | {"question_id": 421 * 10, "image_id": 421}]})
     )
     refuses("belongs to its questions", vqa_hat, tmp_path)
-
-
-def test_rank_correlation_is_spearman_of_cell_means():
-    rng = np.random.default_rng(0)
-    a, b = rng.random((28, 42)), rng.random((56, 28))
-    pooled = [m.reshape(14, m.shape[0] // 14, 14, -1).mean((1, 3)) for m in (a, b)]
-    assert np.allclose(to_grid(a), pooled[0])
-    want = spearmanr(pooled[0].ravel(), pooled[1].ravel()).statistic
-    assert rank_correlation_14(a, b) == pytest.approx(want, abs=1e-12)
-    assert rank_correlation_14(a, np.exp(5 * to_grid(a))) == pytest.approx(1)
-    assert rank_correlation_14(a, 1 - a) == pytest.approx(-1)
-    assert np.isnan(rank_correlation_14(a, np.full((9, 9), 0.3)))
-
-
-def test_soft_iou_two_normalisations_by_hand():
-    a, b = np.array([[0.0, 1.0], [2.0, 1.0]]), np.array([[0.0, 4.0], [0.0, 4.0]])
-    # min-max: [0 .5 1 .5] and [0 1 0 1], 1 / 3; to one: [0 .25 .5 .25] and [0 .5 0 .5], .5 / 1.5
-    assert soft_iou(a, b, grid=2) == pytest.approx(1 / 3)
-    assert soft_iou(a, b, "sum", grid=2) == pytest.approx(0.5 / 1.5)
-    c = np.array([[1.0, 1.0], [1.0, 3.0]])  # min-max [0 0 0 1]; sum [1 1 1 3] / 6
-    assert soft_iou(a, c, grid=2) == pytest.approx(0.5 / (0.5 + 1 + 1))
-    assert soft_iou(a, c, "sum", grid=2) == pytest.approx(7 / 17)
-    assert soft_iou(a, 255 * a, grid=2) == pytest.approx(1)
-    refuses("normalisation", soft_iou, a, b, "max")
-
-
-def test_center_map_and_error_of_the_mean():
-    middle = center_map((14, 14))
-    assert np.unravel_index(middle.argmax(), middle.shape) in set(product((6, 7), (6, 7)))
-    assert middle[7, 7] / middle[7, 11] == pytest.approx(np.exp((4.5**2 - 0.5**2) / 32))
-    assert mean_and_error([1, 2, 3, float("nan")]) == pytest.approx((2, 1 / np.sqrt(3)))
-
-
-# --- gaze ---------------------------------------------------------------------------------------
-def test_fixation_map_is_a_sum_of_gaussians():
-    found = fixation_map([[3, 1], [3, 1], [8, 5]], (7, 10), sigma=2.0)
-    want = sum(
-        w * np.exp(-((np.arange(10)[None] - x) ** 2 + (np.arange(7)[:, None] - y) ** 2) / 8)
-        for x, y, w in ((3, 1, 2), (8, 5, 1))
-    )
-    assert np.allclose(found, want)
 
 
 def test_osie_matlab_and_salicon_layouts(tmp_path):

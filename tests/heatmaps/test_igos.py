@@ -1,6 +1,5 @@
 """iGOS: recovers planted evidence, equals the retained graph, decays, and costs what it says."""
 
-import importlib
 import math
 
 import numpy as np
@@ -9,11 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from lvlm_study.answers import make_target
-from lvlm_study.heatmaps import METHODS, explain, igos
-from lvlm_study.heatmaps.igos import nesterov, score_gradient
+from lvlm_study.heatmaps import METHODS, explain
+from lvlm_study.heatmaps import igos as module
+from lvlm_study.heatmaps.igos import igos, nesterov, score_gradient
 from lvlm_study.models.planted import PlantedBound, planted, planted_scene
 
-module = importlib.import_module("lvlm_study.heatmaps.igos")
 SCENE = planted_scene((64, 96))
 SEEING = ["object", "watermark", "conjunctive", "disjunctive", "multi_crop"]
 

@@ -62,7 +62,7 @@ def test_transformers_own_processor_will_do(checkpoints):
 @pytest.fixture
 def lora(checkpoints):
     """A LoRA adapter on a tiny LLaVA whose second factor is not zero, as after training."""
-    peft = pytest.importorskip("peft", reason="the extra 'adapters' (peft) is not installed")
+    peft = pytest.importorskip("peft", reason="the extra peft is not installed")
     where = {"target_modules": ["q_proj", "v_proj"], "init_lora_weights": False}
     config = peft.LoraConfig(r=2, lora_alpha=64, **where)
     torch.manual_seed(0)
@@ -89,7 +89,7 @@ def test_an_adapter_speaks_and_is_explained(lora, checkpoints, adapters):
 
 
 def test_an_adapter_that_writes_tokens_is_refused(checkpoints):
-    peft = pytest.importorskip("peft", reason="the extra 'adapters' (peft) is not installed")
+    peft = pytest.importorskip("peft", reason="the extra peft is not installed")
     config = peft.PromptTuningConfig(
         task_type="CAUSAL_LM", num_virtual_tokens=2, token_dim=32, num_layers=2,
         num_attention_heads=4, num_transformer_submodules=1,
