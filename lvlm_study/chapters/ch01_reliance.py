@@ -20,7 +20,7 @@ import seaborn as sns
 from ..answers import THRESHOLD, token_spans
 from ..benchmarks import load_benchmark
 from ..errors import StudyError
-from ..figures import WIDTH, overlay
+from ..figures import WIDTH, grid, legend_below, overlay, picture, stacked
 from ..models.keywords import keyword_spans
 from ..scenes.questions import CATEGORIES
 from .compare import DROPS, Tables, first_trainings, interval
@@ -158,10 +158,8 @@ def _spread(found: dict) -> str:
 
 def explanation_figure(rgb, explanation, vmin: float = 0.0, vmax: float = 1.0):
     """The picture, and the map over it; a mask method's saliency lies in [0, 1] by itself."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 0.5 * WIDTH), layout="constrained")
-    left.imshow(rgb)
-    left.set_axis_off()
-    left.set_title(explanation.question, fontsize="small")
+    figure, (left, right) = grid(2, 0.5 * WIDTH)
+    picture(left, rgb, explanation.question, "small")
     title = explanation.answer.text if len(explanation.answer.text) < 60 else "the answer's words"
     overlay(right, rgb, explanation.saliency, vmin, vmax, title=title)
     right.title.set_fontsize("small")
@@ -170,9 +168,7 @@ def explanation_figure(rgb, explanation, vmin: float = 0.0, vmax: float = 1.0):
 
 def curve_figure(faith, controls: dict):
     """Deletion and insertion of one map (line) beside random maps (grey band) and chance."""
-    figure, axes = plt.subplots(
-        1, 2, figsize=(WIDTH, 0.42 * WIDTH), sharey=True, layout="constrained"
-    )
+    figure, axes = grid(2, 0.42 * WIDTH)
     for ax, name in zip(axes, ("deletion", "insertion"), strict=True):
         curve = getattr(faith, f"{name}_curve")
         every = [getattr(f, f"{name}_curve") for f in controls["random"]]
@@ -183,8 +179,7 @@ def curve_figure(faith, controls: dict):
         ax.plot(curve.fractions, curve.normalised, label="this map")
         ax.set(xlabel="share of the picture changed", title=f"{name}: {getattr(faith, name):.2f}")
     axes[0].set_ylabel("answer, 0 = blur, 1 = picture")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncol=2)
+    legend_below(figure, axes[0])
     return figure
 
 
@@ -192,25 +187,14 @@ def drop_bands(frame: pd.DataFrame):
     """Bars per category and model: how much of the answer's probability the blur takes away."""
     shares = band_shares(frame[frame.baseline == "blur"], ["model", "category"])
     models = list(shares.model.unique())
-    columns = min(len(models), 3)
-    lines = -(-len(models) // columns)
-    figure, axes = plt.subplots(
-        lines, columns, figsize=(WIDTH, 0.45 * WIDTH * lines), sharey=True, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    for ax in axes.ravel()[len(models) :]:
-        ax.remove()
-    colours = sns.color_palette("cividis", len(BANDS))
-    for ax, model in zip(axes.ravel(), models, strict=False):
+    figure, axes = grid(len(models), 0.45 * WIDTH)
+    shades = sns.color_palette("cividis", len(BANDS))
+    styles = {band: (shade, "") for band, shade in zip(BANDS.values(), shades, strict=True)}
+    for ax, model in zip(axes, models, strict=True):
         part = shares[shares.model == model].set_index("category").reindex(CATEGORIES)
-        left = np.zeros(len(part))
-        for (band, label), colour in zip(BANDS.items(), colours, strict=True):
-            ax.barh(part.index, part[band], left=left, color=colour, label=label)
-            left = left + part[band].to_numpy()
-        ax.set(title=model, xlabel="% of items", xlim=(0, 100))
-    axes[0, 0].invert_yaxis()
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, title="drop in probability", loc="outside lower center", ncol=3)
+        stacked(ax, part.rename(columns=BANDS), styles)
+        ax.set_title(model)
+    legend_below(figure, axes[0], title="drop in probability")
     return figure
 
 

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from ..figures import CMAP, ROW, WIDTH, chance_line, heat, panels, scale_bar, when_run
+from ..figures import CMAP, ROW, WIDTH, grid, heat, scale_bar, when_run
 from ..heatmaps.names import CONTROLS, NOBODY, REFERENCE, in_order, listed, title
 from ..sweep.stored import enlarged
 from .compare import (
@@ -22,9 +22,9 @@ from .compare import (
     by_reading_order,
     complete,
     counted,
-    dots,
     finite,
     groups,
+    method_panels,
     method_scores,
     most_items_first,
     other_tests,
@@ -40,6 +40,7 @@ from .compare import (
 )
 
 SKIPPED = ("no_crucial_tokens", "no_gap", "diverged", "empty_answer", "error")
+GAP = ("gap", "gap_low", "gap_high")
 SHEET = 6  # pictures beside each other on a contact sheet
 
 
@@ -136,38 +137,27 @@ def gap_figure(maps: pd.DataFrame):
     order, parts = by_reading_order(frame), with_rivals(frame)
     if not parts:
         return None
-    figure, axes = panels(len(parts), len(order))
-    for ax, ((model, _), part) in zip(axes, parts, strict=True):
-        table = method_scores(part)
-        chance_line(ax, 0)
-        dots(ax, table, "gap", "gap_low", "gap_high", order)
+    tables = [(model, method_scores(part), GAP, 0) for (model, _), part in parts]
+    label = "insertion − deletion (0 = chance; rings: the map turned over)"
+    figure, axes = method_panels(tables, order, label)
+    for ax, (_, table, _, _) in zip(axes, tables, strict=True):
         turned = -table.set_index("method").gap.reindex(order)
         ax.plot(turned, range(len(order)), "o", mfc="none", mec="0.6", markersize=3.5)
-        ax.set_title(model, fontsize="small")
-    figure.supxlabel(
-        "insertion − deletion (0 = chance; rings: the map turned over)", fontsize="small"
-    )
     return figure
 
 
 @when_run
 def difference_figure(maps: pd.DataFrame):
     """iGOS minus every other method, item by item, a panel a model; right of 0 iGOS is better."""
-    parts = [(keys, against(part)) for keys, part in with_rivals(rows_of(maps))]
-    parts = [(keys, table) for keys, table in parts if len(table)]
-    if not parts:
+    ends = ("difference", "low", "high")
+    tables = [(model, against(part), ends, 0) for (model, _), part in with_rivals(rows_of(maps))]
+    tables = [part for part in tables if len(part[1])]
+    if not tables:
         return None
-    every = pd.concat([table for _, table in parts])
+    every = pd.concat([table for _, table, _, _ in tables])
     order = every.groupby("method").difference.mean().sort_values().index.tolist()
-    figure, axes = panels(len(parts), len(order))
-    for ax, ((model, _), table) in zip(axes, parts, strict=True):
-        chance_line(ax, 0)
-        dots(ax, table, "difference", "low", "high", order)
-        ax.set_title(model, fontsize="small")
-    figure.supxlabel(
-        "iGOS minus the method, insertion − deletion of the same item", fontsize="small"
-    )
-    return figure
+    label = "iGOS minus the method, insertion − deletion of the same item"
+    return method_panels(tables, order, label)[0]
 
 
 @when_run
@@ -213,28 +203,20 @@ def contact_sheet(stored: pd.DataFrame, model: str, items: dict, category: str):
     mine = stored[(stored.model == model) & (stored.item == name) & stored.saliency.notna()]
     item, maps = items[name], mine.set_index("method").saliency
     rgb, names = item.rgb, in_order(maps.index)
-    figure, axes = sheet(len(names) + 1)
+    figure, axes = grid(len(names) + 1, 1.4, SHEET, sharey=False)
     axes[0].imshow(rgb)
     axes[0].set_title("the picture", fontsize=6)
     for ax, method in zip(axes[1:], names, strict=False):
         below = share_below(enlarged(maps[method], *rgb.shape[:2]))
         ax.imshow(below, cmap=CMAP, vmin=0, vmax=1)
         ax.set_title(title(method), fontsize=6)
-    for ax in axes[: len(names) + 1] if item.evidence is not None else ():
-        ax.contour(item.evidence, levels=[0.5], colors="white", linewidths=0.8)
+    for ax in axes:
+        ax.set_axis_off()
+        if item.evidence is not None:
+            ax.contour(item.evidence, levels=[0.5], colors="white", linewidths=0.8)
     scale_bar(list(axes), 0, 1, label="share of the picture below")
     figure.suptitle(f"{mine.iloc[0].question}  {mine.iloc[0].answer}", fontsize="small")
     return figure
-
-
-def sheet(count: int):
-    """Empty panels for `count` pictures, `SHEET` a row: (figure, axes in reading order)."""
-    rows = -(-count // SHEET)
-    size = (WIDTH, 1.32 * rows + 0.3)
-    figure, axes = plt.subplots(rows, SHEET, figsize=size, squeeze=False, layout="constrained")
-    for ax in axes.ravel():
-        ax.set_axis_off()
-    return figure, axes.ravel()
 
 
 def share_below(saliency: np.ndarray) -> np.ndarray:

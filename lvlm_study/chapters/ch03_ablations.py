@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from ..figures import ROW, WIDTH, chance_line, heat, when_run
+from ..figures import ROW, WIDTH, chance_line, dots, heat, when_run
 from ..heatmaps.names import PAPER_METHOD, REFERENCE, title, without_preset
 from ..heatmaps.variants import ABLATIONS, PAPER, parse
 from ..metrics.plausibility import GRAIN, area_means, rank_correlation
@@ -257,29 +257,22 @@ def weight_grid(frame: pd.DataFrame) -> pd.DataFrame:
 def ablation_figure(maps: pd.DataFrame, model: str, benchmark: str, choices=tuple(CHOICES)):
     """Every variant of iGOS minus the paper's setting, with intervals, by what it changes."""
     frame = variant_rows(one_model(maps, model, benchmark, variants=True))
-    parts = [(c, choice_table(frame, c)) for c in choices]
-    parts = [(c, t[t.difference.notna()]) for c, t in parts if len(t)]
-    parts = [(c, t) for c, t in parts if len(t)]
-    if not parts:
+    lines = []  # (name, difference and ends, clear); a heading has no difference
+    for choice in choices:
+        table = choice_table(frame, choice)
+        rows = table[table.difference.notna()].itertuples() if len(table) else ()
+        found = [(r.value, (r.difference, r.diff_low, r.diff_high), r.clear) for r in rows]
+        lines += [(CHOICES[choice], None, False), *found] if found else []
+    if not lines:
         return None
-    lines = sum(len(t) + 1 for _, t in parts)
-    figure, ax = plt.subplots(figsize=(0.85 * WIDTH, ROW * lines + 0.8), layout="constrained")
+    names, found, clear = zip(*lines, strict=True)
+    figure, ax = plt.subplots(figsize=(0.85 * WIDTH, ROW * len(lines) + 0.8), layout="constrained")
     chance_line(ax, 0)
-    place, ticks, labels, heads = 0, [], [], set()
-    for choice, table in parts:
-        heads.add(place)
-        ticks, labels, place = ticks + [place], [*labels, CHOICES[choice]], place + 1
-        for row in table.itertuples():
-            colour = SPECIAL if row.clear else CONTROL
-            ax.plot([row.diff_low, row.diff_high], [place, place], color=colour, linewidth=1.6)
-            ax.plot(row.difference, place, "o" if row.clear else "s", color=colour, markersize=5)
-            ticks, labels, place = ticks + [place], [*labels, row.value], place + 1
-    ax.set_yticks(ticks, labels, fontsize="small")
-    for where, tick in zip(ticks, ax.get_yticklabels(), strict=True):
-        tick.set_fontweight("bold" if where in heads else "normal")
-    ax.set(
-        ylim=(place - 0.4, -0.6), xlabel="variant minus the paper's setting, insertion − deletion"
-    )
+    colours, marks = ([(no, yes)[c] for c in clear] for no, yes in ((CONTROL, SPECIAL), "so"))
+    dots(ax, found, names, colour=colours, marker=marks)
+    for one, text in zip(found, ax.get_yticklabels(), strict=True):
+        text.set_fontweight("bold" if one is None else "normal")
+    ax.set(xlabel="variant minus the paper's setting, insertion − deletion")
     return figure
 
 

@@ -6,16 +6,16 @@ what a map claims to show. Both are set against the map, and against deletion an
 claim to know without either.
 """
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from ..figures import WIDTH, chance_line, panels, when_run
+from ..figures import WIDTH, grid, when_run
 from ..heatmaps.names import CONTROLS, in_order, listed, title
 from ..metrics.counterfactual import LEAST_OBJECTS, LEAST_SPREAD
 from .compare import (
     AREA,
+    AREA_TITLE,
     EVIDENCE,
     GROUP,
     LEAST,
@@ -23,9 +23,9 @@ from .compare import (
     colour_of,
     complete,
     counted,
-    dots,
     finite,
     groups,
+    method_panels,
     one_model,
     or_not_yet,
     rank_agreement,
@@ -41,7 +41,6 @@ from .compare import (
 )
 
 AREA_IS_CHANCE = ("pointing", "rank_accuracy")
-AREA_TITLE = "Object's area"
 
 
 # --- the evidence
@@ -260,11 +259,10 @@ def evidence_figure(
     table = evidence_scores(frame)
     if table.empty:
         return None
-    order = table.method.tolist()
-    figure, axes = panels(len(measures), len(order), sharex=False)
+    good = with_evidence(frame)
+    parts = [("", table, (m, f"{m}_low", f"{m}_high"), chance_of(good, m)) for m in measures]
+    figure, axes = method_panels(parts, table.method.tolist(), sharex=False)
     for ax, measure in zip(axes, measures, strict=True):
-        chance_line(ax, chance_of(with_evidence(frame), measure))
-        dots(ax, table, measure, f"{measure}_low", f"{measure}_high", order)
         ax.set_xlabel(EVIDENCE[measure][0], fontsize="small")
     return figure
 
@@ -273,22 +271,14 @@ def evidence_figure(
 def effect_figure(maps: pd.DataFrame, effects: pd.DataFrame):
     """Rank correlation of a map's mass on objects with their exact effects, a panel a model."""
     parts = groups(rows_of(maps), LEAST)
-    parts = [(model, effect_scores(same_items(part), effects)) for (model, _), part in parts]
-    parts = [(model, table) for model, table in parts if len(table)]
-    if not parts:
+    tables = [(model, effect_scores(same_items(part), effects)) for (model, _), part in parts]
+    tables = [(*part, ("spearman", "low", "high"), 0) for part in tables if len(part[1])]
+    if not tables:
         return None
-    every = pd.concat([table for _, table in parts])
+    every = pd.concat([table for _, table, _, _ in tables])
     order = every.groupby("method").spearman.mean().sort_values(ascending=False).index.tolist()
-    figure, axes = panels(len(parts), len(order))
-    for ax, (model, table) in zip(axes, parts, strict=True):
-        chance_line(ax, 0)
-        dots(ax, table, "spearman", "low", "high", order)
-        ax.set_title(model, fontsize="small")
-    labels = [title(name) if name != AREA else "Object's area" for name in order]
-    for ax in axes:
-        ax.set_yticks(range(len(order)), labels, fontsize="small")
-    figure.supxlabel("rank correlation of mass with effect, mean over scenes", fontsize="small")
-    return figure
+    label = "rank correlation of mass with effect, mean over scenes"
+    return method_panels(tables, order, label)[0]
 
 
 @when_run
@@ -298,17 +288,12 @@ def agreement_figure(maps: pd.DataFrame, effects: pd.DataFrame, model: str, benc
     found = truths(frame, effects)
     if not found:
         return None
-    gap, columns = scored(frame).groupby("method").gap.mean(), min(2, len(found))
-    rows = -(-len(found) // columns)
-    size = (WIDTH, 0.42 * WIDTH * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-    for ax in axes.ravel()[len(found) :]:
-        ax.set_axis_off()
-    for ax, (name, truth) in zip(axes.ravel(), found.items(), strict=False):
-        means = truth.mean()
-        for method in means.index:
-            ax.plot(gap[method], means[method], "o", color=colour_of(method), markersize=4)
-            label_point(ax, gap[method], means[method], method)
+    gap = scored(frame).groupby("method").gap.mean()
+    figure, axes = grid(len(found), 0.42 * WIDTH, 2, sharey=False)
+    for ax, (name, truth) in zip(axes, found.items(), strict=True):
+        for method, mean in truth.mean().items():
+            ax.plot(gap[method], mean, "o", color=colour_of(method), markersize=4)
+            label_point(ax, gap[method], mean, method)
         ax.set_title(name, fontsize="small")
         ax.margins(x=0.15)
         ax.tick_params(labelsize="x-small")

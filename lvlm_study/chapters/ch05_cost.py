@@ -23,7 +23,7 @@ import seaborn as sns
 
 from ..answers import make_target
 from ..errors import StudyError
-from ..figures import WIDTH, panels, when_run
+from ..figures import WIDTH, chance_line, dots, panels, when_run
 from ..heatmaps import explain
 from ..heatmaps.names import CONTROLS, REFERENCE, in_order, title
 from ..heatmaps.progress import each
@@ -41,9 +41,9 @@ from ..sweep import provenance
 from ..sweep.runner import dealt, item_seed
 from ..sweep.tables import write
 from .compare import (
+    ENOUGH,
     colour_of,
     counted,
-    dots,
     finite,
     groups,
     method_scores,
@@ -500,15 +500,15 @@ def cost_figure(maps: pd.DataFrame, model: str, benchmark: str):
         return None
     figure, ax = plt.subplots(figsize=(WIDTH, 0.75 * WIDTH), layout="constrained")
     taken = []
-    for row in table.sort_values("seconds").itertuples():
-        colour = colour_of(row.method)
-        ax.plot([row.seconds] * 2, [row.gap_low, row.gap_high], color=colour, linewidth=1.2)
-        ax.plot(row.seconds, row.gap, "o", color=colour, markersize=5)
+    shades = [colour_of(name) for name in table.method]
+    gaps = table[["gap", "gap_low", "gap_high"]].to_numpy(float)
+    dots(ax, gaps, places=table.seconds, colour=shades, upright=True)
+    for row in table.itertuples():
         ax.annotate(
             row.title, (row.seconds, row.gap), xytext=(4, free_height(row, taken, table)),
             textcoords="offset points", fontsize="x-small",
         )  # fmt: skip
-    ax.axhline(0, color="0.3", linestyle=":", linewidth=1)
+    chance_line(ax, 0, upright=True)
     ax.set(xscale="log", xlabel="seconds for one map (log scale)", ylabel="insertion − deletion")
     return figure
 
@@ -542,13 +542,13 @@ def flag_by_method_figure(maps: pd.DataFrame, model: str, benchmark: str):
     table = flags_by_method(one_model(maps, model, benchmark))
     if table.empty:
         return None
-    order = table.method.tolist()
-    figure, axes = panels(2, len(order))
-    for ax, column, label in zip(
-        axes, ("base", "recall"), ("bad maps", "bad maps that are flagged"), strict=True
-    ):
-        values = table.assign(none=np.nan)
-        dots(ax, values, column, "none", "none", order)
+    figure, axes = panels(2, len(table))
+    heads = {"base": "bad maps", "recall": "bad maps that are flagged"}
+    for ax, (column, label) in zip(axes, heads.items(), strict=True):
+        found = [(value, None, None) for value in table[column]]
+        few = list(table.n < ENOUGH * table.n.median())
+        shades = [colour_of(name) for name in table.method]
+        dots(ax, found, table.title, colour=shades, hollow=few)
         ax.set(xlim=(-0.02, 1.02), xlabel=label)
     return figure
 
@@ -567,16 +567,11 @@ def cascade_figure(rows: pd.DataFrame):
         line = {"color": styles[n % len(styles)], "marker": markers[n % len(markers)]}
         line |= {"linestyle": "--" if n >= len(styles) else "-", "markersize": 4}
         ax.plot(range(len(stages)), means, label=title(method), **line)
-    chance_line_y(ax)
+    chance_line(ax, 0, upright=True)
     ax.set_xticks(range(len(stages)), stages, rotation=20, fontsize="small")
     ax.set(ylabel="rank correlation with the first map", xlabel="drawn anew up to and including")
     figure.legend(loc="outside right upper", fontsize="x-small")
     return figure
-
-
-def chance_line_y(ax) -> None:
-    """The height of unrelated maps."""
-    ax.axhline(0, color="0.3", linestyle=":", linewidth=1)
 
 
 # --- the numbers of the page

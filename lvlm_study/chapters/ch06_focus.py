@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from itertools import combinations
 from urllib.parse import quote
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -33,14 +32,24 @@ from scipy.ndimage import label
 
 from ..answers import make_target, retarget, tokens_within
 from ..benchmarks.base import Item
-from ..figures import WIDTH, overlay, overlay_image, scale_bar
+from ..figures import (
+    WIDTH,
+    chance_line,
+    dots,
+    grid,
+    legend_below,
+    overlay,
+    overlay_image,
+    picture,
+    scale_bar,
+)
 from ..heatmaps import METHODS, explain
 from ..heatmaps.base import Explanation, explain_target
 from ..heatmaps.names import PAPER_METHOD
 from ..metrics.counterfactual import object_mass
 from ..metrics.faithfulness import Faithfulness, deletion_insertion
 from ..metrics.plausibility import GRAIN, area_means, rank_correlation
-from ..metrics.statistics import compare, estimate, summarise
+from ..metrics.statistics import compare, estimate
 from ..models.planted import OBJECT, PlantedReader, planted, planted_scene
 from ..scenes import scenes
 from ..scenes.questions import CATEGORIES
@@ -517,75 +526,46 @@ def needs_table(rows: pd.DataFrame, needed: pd.DataFrame) -> pd.DataFrame:
 
 def known_figure(cases: list[Case]):
     """Deletion and insertion of every known reader, with the two areas that are compared."""
-    figure, axes = plt.subplots(
-        1, len(cases), figsize=(1.4 * WIDTH, 0.42 * WIDTH), sharey=True, layout="constrained"
-    )
-    for ax, case in zip(np.ravel(axes), cases, strict=True):
-        deletion, insertion = case.score.deletion_curve, case.score.insertion_curve
-        ax.plot(deletion.fractions, deletion.normalised, label="deletion", marker=".")
-        ax.plot(insertion.fractions, insertion.normalised, "--", label="insertion", marker=".")
+    figure, axes = grid(len(cases), 0.42 * WIDTH, len(cases), 1.4 * WIDTH)
+    for ax, case in zip(axes, cases, strict=True):
+        area, deletion, insertion = _curves(case.score)
+        ax.plot(area, deletion, label="deletion", marker=".")
+        ax.plot(area, insertion, "--", label="insertion", marker=".")
         ax.axhline(HALF, color="0.6", linewidth=0.8)
-        found = composition(deletion.fractions, deletion.normalised, insertion.normalised)
+        found = composition(area, deletion, insertion)
         ax.set_title(f"{case.needs}\n{found:+.2f}".replace("-", "−"), fontsize="small")
         ax.set_xlim(0, 0.25)
         ax.set_xlabel("area changed", fontsize="small")
-    np.ravel(axes)[0].set_ylabel("answer, 0 = blur, 1 = picture", fontsize="small")
-    handles, labels = np.ravel(axes)[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncol=2)
+    axes[0].set_ylabel("answer, 0 = blur, 1 = picture", fontsize="small")
+    legend_below(figure, axes[0])
     return figure
 
 
 def composition_figure(rows: pd.DataFrame, method: str = PAPER_METHOD, control: str = "random"):
     """The index by category of question, one panel a model: the map's own, and a random map's."""
     models = sorted(rows[rows.method == method].model.unique())
-    figure, axes = _panels(len(models))
+    columns = max(1, min(len(models), 3))
+    figure, axes = grid(len(models), 0.48 * WIDTH, columns, max(1, columns / 2) * WIDTH)
+    styles = ((method, "map", "C0", "o", -0.12), (control, "random map", "C1", "D", 0.12))
     for ax, model in zip(axes, models, strict=False):
-        for name, marker, shift in ((method, "o", -0.12), (control, "D", 0.12)):
+        for name, said, colour, marker, shift in styles:
             part = rows[(rows.model == model) & (rows.method == name)]
-            _points(ax, part, marker, shift, "map" if name == method else "random map")
-        ax.axvline(0, color="0.6", linewidth=0.8)
-        ax.set(title=model, xlim=(-1.05, 1.05), yticks=range(len(CATEGORIES)))
-        ax.set_yticklabels(CATEGORIES)
+            found = [estimate(part[part.category == each].composition) for each in CATEGORIES]
+            places = np.arange(len(CATEGORIES)) + shift
+            open_ = name == control
+            dots(ax, found, CATEGORIES, places, colour, marker, hollow=open_, label=said)
+        chance_line(ax, 0)
+        ax.set(title=model, xlim=(-1.05, 1.05))
         ax.set_xlabel("← any part suffices      all is needed →", fontsize="small")
-    axes[0].invert_yaxis()
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncol=2)
+    legend_below(figure, axes[0])
     return figure
-
-
-def _points(ax, rows: pd.DataFrame, marker: str, shift: float, name: str) -> None:
-    found = summarise(rows, "composition", "category").set_index("category").reindex(CATEGORIES)
-    place = np.arange(len(CATEGORIES)) + shift
-    lower, upper = found.value - found.low, found.high - found.value
-    bars = np.nan_to_num([lower, upper]).clip(min=0)
-    fill = None if name == "map" else "white"
-    ax.errorbar(
-        found.value, place, xerr=bars, fmt=marker, label=name, capsize=2, markerfacecolor=fill
-    )
-
-
-def _panels(count: int, columns: int = 3, height: float = 0.48):
-    """(figure, array of `count` axes), at most `columns` a row; those left over are removed."""
-    columns = max(1, min(count, columns))
-    lines = max(1, -(-count // columns))
-    size = (max(1, columns / 2) * WIDTH, height * WIDTH * lines)
-    figure, axes = plt.subplots(
-        lines, columns, figsize=size, sharey=True, squeeze=False, layout="constrained"
-    )
-    for ax in axes.ravel()[count:]:
-        ax.remove()
-    return figure, axes.ravel()[: max(count, 1)]
 
 
 def names_figure(story: Story):
     """A long answer's picture, and the map of every word that names an object."""
     item, maps = story.item, story.maps
-    figure, axes = plt.subplots(
-        1, len(maps) + 1, figsize=(1.4 * WIDTH, 0.42 * WIDTH), layout="constrained"
-    )
-    axes[0].imshow(item.rgb)
-    axes[0].set_axis_off()
-    axes[0].set_title("the picture", fontsize="small")
+    figure, axes = grid(len(maps) + 1, 0.42 * WIDTH, len(maps) + 1, 1.4 * WIDTH)
+    picture(axes[0], item.rgb, "the picture", "small")
     densities = [density(each.saliency) for _, each in maps]
     top = min(float(each.max()) for each in densities)  # one scale, on which every map is seen
     for ax, (number, _), each in zip(axes[1:], maps, densities, strict=True):
@@ -604,20 +584,17 @@ def density(saliency: np.ndarray) -> np.ndarray:
 def wrong_figure(found: pd.DataFrame, maps: pd.DataFrame, items: dict, most: int = 4):
     """Wrong answers: picture and map, with what was asked, said, and right."""
     shown = found.head(most)
-    figure, axes = plt.subplots(
-        2, max(len(shown), 1), figsize=(1.4 * WIDTH, 0.75 * WIDTH), squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    for column, row in zip(axes.T, shown.itertuples(), strict=False):
+    count = max(len(shown), 1)
+    figure, axes = grid(2 * count, 0.375 * WIDTH, count, 1.4 * WIDTH)
+    for ax in axes:
+        ax.set_axis_off()
+    for above, below, row in zip(axes, axes[count:], shown.itertuples(), strict=False):
         rgb = items[row.item].rgb
         same = (maps.model == row.model) & (maps.item == row.item) & (maps.method == PAPER_METHOD)
         saliency = enlarged(maps[same].saliency.iloc[0], *rgb.shape[:2])
-        column[0].imshow(rgb)
-        column[0].set_title(f"{row.model}\n{row.question}", fontsize="x-small")
-        overlay(column[1], rgb, saliency, 0.0, 1.0, bar=False)
-        column[1].set_title(f"said: {row.said}\nright: {row.right}", fontsize="x-small")
-    for ax in axes.ravel():
-        ax.set_axis_off()
+        picture(above, rgb, f"{row.model}\n{row.question}")
+        overlay(below, rgb, saliency, 0.0, 1.0, bar=False)
+        below.set_title(f"said: {row.said}\nright: {row.right}", fontsize="x-small")
     return figure
 
 

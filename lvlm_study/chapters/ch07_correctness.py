@@ -21,7 +21,7 @@ import pandas as pd
 import seaborn as sns
 from scipy.stats import fisher_exact
 
-from ..figures import WIDTH, overlay
+from ..figures import WIDTH, grid, legend_below, outline, overlay, stacked
 from ..heatmaps.names import PAPER_METHOD, title
 from ..metrics.statistics import estimate
 from ..paths import data_dir
@@ -304,31 +304,14 @@ def quadrant_figure(rows: pd.DataFrame):
     """Bars of quadrants by category, one panel a model; grey is what cannot be placed."""
     models = sorted(rows.model.unique())
     columns = max(1, min(len(models), 3))
-    lines = max(1, -(-len(models) // columns))
-    size = (max(1, columns / 2) * WIDTH, 0.45 * WIDTH * lines)
-    figure, axes = plt.subplots(
-        lines, columns, figsize=size, sharey=True, squeeze=False, layout="constrained"
-    )
-    for ax, model in zip(axes.ravel(), models, strict=False):
-        _bars(ax, quadrants(rows[rows.model == model], ["category"]))
-        ax.set(title=model, xlabel="% of items", xlim=(0, 100))
-    for ax in axes.ravel()[len(models) :]:
-        ax.remove()
-    axes[0, 0].invert_yaxis()
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncol=3)
+    figure, axes = grid(len(models), 0.45 * WIDTH, columns, max(1, columns / 2) * WIDTH)
+    for ax, model in zip(axes, models, strict=False):
+        table = quadrants(rows[rows.model == model], ["category"]).set_index("category")
+        table = table.reindex(CATEGORIES).fillna(0)
+        stacked(ax, 100 * table.div(table.n.clip(lower=1), axis=0), SHADES)
+        ax.set_title(model)
+    legend_below(figure, axes[0])
     return figure
-
-
-def _bars(ax, counted: pd.DataFrame) -> None:
-    part = counted.set_index("category").reindex(CATEGORIES).fillna(0)
-    total, left = part.n.clip(lower=1), np.zeros(len(part))
-    for name, (shade, hatch) in SHADES.items():
-        share = (100 * part[name] / total).to_numpy()
-        ax.barh(
-            part.index, share, left=left, color=shade, hatch=hatch, edgecolor="white", label=name
-        )
-        left = left + share
 
 
 def chance_figure(maps: pd.DataFrame, rule: str = "pointing"):
@@ -350,10 +333,8 @@ def chance_figure(maps: pd.DataFrame, rule: str = "pointing"):
 
 def examples_figure(rows: pd.DataFrame, items: dict):
     """One picture a quadrant, the first of each: the map, the answer, the evidence outlined."""
-    figure, axes = plt.subplots(
-        1, 4, figsize=(1.4 * WIDTH, 0.45 * WIDTH), squeeze=False, layout="constrained"
-    )
-    for ax, name in zip(axes[0], QUADRANTS, strict=True):
+    figure, axes = grid(4, 0.45 * WIDTH, 4, 1.4 * WIDTH, sharey=False)
+    for ax, name in zip(axes, QUADRANTS, strict=True):
         part = rows[(rows.quadrant == name) & rows.saliency.notna()]
         ax.set_axis_off()
         if part.empty:
@@ -361,12 +342,9 @@ def examples_figure(rows: pd.DataFrame, items: dict):
             continue
         row = part.iloc[0]
         item = items[row["item"]]
-        rgb = item.rgb
-        title = f"{name}\n{row.question}\n{row.answer}"
-        overlay(ax, rgb, enlarged(row.saliency, *rgb.shape[:2]), 0.0, 1.0, bar=False)
-        ax.set_title(title, fontsize="x-small")
-        ax.contour(item.evidence, [0.5], colors=["white"], linewidths=3)
-        ax.contour(item.evidence, [0.5], colors=["black"], linewidths=1.2)
+        overlay(ax, item.rgb, enlarged(row.saliency, *item.rgb.shape[:2]), 0.0, 1.0, bar=False)
+        ax.set_title(f"{name}\n{row.question}\n{row.answer}", fontsize="x-small")
+        outline(ax, item.evidence)
     return figure
 
 

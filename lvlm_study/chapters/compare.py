@@ -23,6 +23,7 @@ from scipy.stats import rankdata
 
 from ..benchmarks.base import Item
 from ..errors import StudyError, unknown
+from ..figures import chance_line, dots, panels
 from ..heatmaps import controls
 from ..heatmaps.names import CONTROLS, PAPER_METHOD, REFERENCE, in_order, listed, title
 from ..heatmaps.variants import is_ablation
@@ -55,7 +56,7 @@ EVIDENCE = {  # column -> (name for readers, chance level or None where it must 
     "correlation": ("rank correlation", 0.0),
 }
 LOCAL = 0.5  # evidence that covers more than this share of the picture is not a place in it
-AREA = "area"  # a rival of every map: large objects matter most
+AREA, AREA_TITLE = "area", "Object's area"  # a rival of every map: large objects matter most
 DROPS = {"lt30": (-math.inf, 0.3), "30_70": (0.3, 0.7), "gt70": (0.7, math.inf)}
 CEILING = tuple(  # nearly the same settings
     f"igos[{change},preset=paper]" for change in ("noise=0", "steps=20", "steps=5")
@@ -496,23 +497,22 @@ def colour_of(method: str):
     return SPECIAL if method == REFERENCE else CONTROL if method in (*CONTROLS, AREA) else OWN
 
 
-def dots(ax, table: pd.DataFrame, value: str, low: str, high: str, order: list[str]) -> None:
-    """A dot with its interval for every method of `order`, the first on top.
+def method_panels(parts: list[tuple], order: list[str], label: str = "", sharex: bool = True):
+    """A panel a part, a line a method of `order`: (figure, axes).
 
-    Methods with too few items to be compared with the others are hollow.
+    A part is (its title, table, columns of value and ends, where chance is). Methods with too few
+    items to be compared with the others are hollow.
     """
-    rows = table.set_index("method").reindex(order)
-    enough = ENOUGH * table.n.median()
-    for place, (method, row) in enumerate(rows.iterrows()):
-        if pd.isna(row[value]):
-            continue
-        colour = colour_of(method)
-        if pd.notna(row[low]):
-            ax.plot([row[low], row[high]], [place, place], color=colour, linewidth=1.6)
-        face = colour if row.n >= enough else "white"
-        ax.plot(row[value], place, "o", color=colour, mfc=face, markersize=5)
-    ax.set_yticks(range(len(order)), [title(name) for name in order], fontsize="small")
-    ax.set_ylim(len(order) - 0.4, -0.6)
+    figure, axes = panels(len(parts), len(order), sharex)
+    names = [AREA_TITLE if name == AREA else title(name) for name in order]
+    for ax, (head, table, columns, chance) in zip(axes, parts, strict=True):
+        rows = table.set_index("method").reindex(order)
+        found, few = rows[list(columns)].to_numpy(float), rows.n < ENOUGH * table.n.median()
+        chance_line(ax, chance)
+        dots(ax, found, names, colour=[colour_of(name) for name in order], hollow=list(few))
+        ax.set_title(head, fontsize="small")
+    figure.supxlabel(label, fontsize="small")
+    return figure, axes
 
 
 # --- two models
