@@ -15,7 +15,6 @@ from .compare import (
     RANK,
     SIZES,
     as_numbers,
-    by_sizes,
     comparable,
     gap_table,
     interval,
@@ -25,6 +24,7 @@ from .compare import (
     spanned,
     studied,
 )
+from .two_models import by_sizes
 
 MARGIN = 0.05  # insertion - deletion; a difference below it is called no difference
 
