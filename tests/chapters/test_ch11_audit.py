@@ -224,10 +224,9 @@ def test_numbers_by_hand():
 def test_the_loss_by_larger_weights_is_read_from_variants():
     frame = maps()
     own = frame[frame.method == "igos[preset=paper]"]
-    names = ("igos[l2=10,gamma=0.2,preset=paper]", "igos[l2=1,preset=paper]", "igos[l2=0.1]")
-    more = [
-        own.assign(method=name, gap=gap) for name, gap in zip(names, (0.1, 0.8, 0), strict=True)
-    ]
+    gaps = {"igos[l2=10,gamma=0.2,preset=paper]": 0.1, "igos[l2=1,preset=paper]": 0.8}
+    gaps["igos[l2=0.1,preset=paper]"] = 0.0
+    more = [own.assign(method=name, gap=gap) for name, gap in gaps.items()]
     steps = audit.audit_summary(pd.concat([frame, *more]), reliance())["steps"]
     assert set(steps) == {"weight 10, decay 0.2", "weight 1"}
     assert steps["weight 10, decay 0.2"]["loss"]["value"] == pytest.approx(0.72)
