@@ -36,6 +36,7 @@ from ..errors import StudyError, unknown
 from ..figures import overlay_image
 from ..heatmaps.names import CONTROLS, PAPER_METHOD, REFERENCE
 from ..metrics.localisation import stretched
+from ..metrics.statistics import ends, resample
 from ..sweep.provenance import now
 from ..sweep.stored import enlarged, scales, stored_maps
 from ..sweep.tables import unwritable
@@ -475,9 +476,5 @@ def alpha_of(table: pd.DataFrame, seed: int = 0, draws: int = 2000) -> tuple[flo
     """(alpha, low, high) of people by tasks; the interval by drawing tasks anew."""
     kinds = sorted(set(table.to_numpy()[table.notna()]))
     counts = np.stack([(table == kind).sum(axis=0) for kind in kinds], -1)  # (U, C)
-    picks = np.random.default_rng(seed).integers(0, len(counts), (draws, len(counts)))
-    value, found = float(nominal_alpha(counts)), nominal_alpha(counts[picks])
-    if len(counts) < 2 or np.isnan(found).all():
-        return value, np.nan, np.nan
-    low, high = np.nanquantile(found, [0.025, 0.975])
-    return value, float(low), float(high)
+    found = nominal_alpha(counts[resample(len(counts), draws, seed)])
+    return float(nominal_alpha(counts)), *(ends(found) if len(counts) > 1 else (np.nan, np.nan))

@@ -121,7 +121,7 @@ def differs(small: pd.Series, large: pd.Series) -> dict:
     test, same = paired_test(large, small), mixed.equivalence(large, small, MARGIN)
     return {
         "n": len(small),
-        "difference": {"value": test.difference, "low": test.low, "high": test.high, "p": test.p},
+        "difference": test.estimate.json() | {"p": test.p},
         "equivalence": {"low": same.low, "high": same.high, "p": same.p},
         "verdict": size_verdict(test, same),
     }

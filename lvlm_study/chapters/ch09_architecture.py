@@ -14,16 +14,14 @@ import seaborn as sns
 from ..figures import WIDTH, dots
 from ..heatmaps.names import PAPER_METHOD
 from ..metrics import mixed
-from ..metrics.statistics import compare
+from ..metrics.statistics import compare, estimate, finite
 from .compare import (
     OTHER_ARCHITECTURE,
     OTHER_SEED,
     RANK,
     answers_of,
     apart,
-    finite,
     gap_table,
-    interval,
     likeness_apart,
     map_table,
     matrix,
@@ -107,7 +105,7 @@ def architecture_summary(tables) -> dict:
         "provenance": tables.origin(tables.maps),
         "models": int(part.model.nunique()),
         "architectures": int(part.family.nunique()),
-        "gaps": {m: {"n": len(rows)} | interval(rows.gap) for m, rows in part.groupby("model")},
+        "gaps": {m: estimate(rows.gap).json() for m, rows in part.groupby("model")},
         "pairs": pair_differences(part),
         "permutation": permutation(part),
         "mixed": mixed_numbers(part),
@@ -190,7 +188,7 @@ def by_model(part: pd.DataFrame) -> dict:
     Only there are means comparable: which items a model has is its own doing.
     """
     wide = part.pivot(index="item", columns="model", values="gap").dropna()
-    return {m: {"n": len(wide)} | interval(wide[m]) for m in wide}
+    return {m: estimate(wide[m]).json() for m in wide}
 
 
 def ranges(part: pd.DataFrame) -> dict:
@@ -209,10 +207,8 @@ def within(pairs: pd.DataFrame) -> dict:
     """{architecture: how alike the maps of its own trainings are}."""
     families = pairs.a.map(lambda name: member(name).family)
     same = pairs[families == pairs.b.map(lambda name: member(name).family)]
-    return {
-        str(family): {"n": len(rows)} | interval(rows.value)
-        for family, rows in same.groupby(families[same.index])
-    }
+    groups = same.groupby(families[same.index])
+    return {str(family): estimate(rows.value).json() for family, rows in groups}
 
 
 def likeness_test(pairs: pd.DataFrame) -> dict:

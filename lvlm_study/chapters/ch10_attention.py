@@ -16,11 +16,12 @@ from scipy.stats import rankdata
 
 from ..benchmarks import load_benchmark
 from ..benchmarks.base import Item
-from ..figures import CMAP, WIDTH, dots, legend_below
+from ..figures import CMAP, WIDTH, dots, ends, legend_below
 from ..heatmaps.names import CONTROLS, PAPER_METHOD
 from ..metrics.plausibility import GRAIN, area_means, rank_correlation, soft_iou
+from ..metrics.statistics import estimate, finite
 from ..pixels.masks import settled
-from .compare import Tables, control_map, finite, frames, interval
+from .compare import Tables, control_map, frames
 
 LARGE = 0.5  # evidence above this share of the picture is the whole place: no place to look at
 ORIENTATIONS = ("high is important", "turned over")
@@ -43,7 +44,7 @@ def attention_table(tree: dict, paper: pd.DataFrame) -> pd.DataFrame:
     for who in everyone(tree):
         for way, found in tree["rows"][who].items():
             row = {"who": who, "read as": way, "n": found["n"]}
-            row |= dict(zip(RANK, found["correlation"].values(), strict=True))
+            row |= dict(zip(RANK, ends(found["correlation"]), strict=True))
             table.append(row | {label: found[name]["value"] for name, label in OVERLAPS.items()})
     for row in paper.itertuples():
         low, high = row.rank_corr - row.rank_corr_pm, row.rank_corr + row.rank_corr_pm
@@ -330,7 +331,7 @@ def attention_summary(tables: Tables) -> dict:
 def by_orientation(rows: pd.DataFrame) -> dict:
     """{orientation: n, rank correlation with its interval, mean overlaps}."""
     return {
-        way: {"n": len(part), "correlation": interval(part.correlation)}
+        way: {"n": len(part), "correlation": estimate(part.correlation).json()}
         | {name: {"value": finite(part[name].mean())} for name in OVERLAPS}
         for way, part in rows.groupby("orientation")
     }

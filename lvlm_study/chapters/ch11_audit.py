@@ -28,7 +28,7 @@ from ..heatmaps.igos import nesterov
 from ..heatmaps.names import title, without_preset
 from ..metrics.faithfulness import GRID_CELLS, Curve, deletion_insertion, step_counts
 from ..metrics.plausibility import energy, rank_correlation, soft_iou
-from ..metrics.statistics import paired_test
+from ..metrics.statistics import Estimate, estimate, finite, paired_test
 from ..models.planted import planted, planted_scene
 from ..paths import data_dir
 from ..sweep.results import NOT_YET
@@ -36,10 +36,7 @@ from ..sweep.stored import one_way
 from .compare import (
     FEWEST,
     comparable,
-    finite,
-    interval,
     one_each,
-    shown,
     studied,
     table4_tests,
     with_factors,
@@ -90,11 +87,11 @@ def _filled(text: str, told: dict) -> str:
 
 
 def _told(tree):
-    """The tree with every estimate as text, "0.73 [0.64, 0.81]"."""
+    """The tree with every estimate as one, whose form is "0.73 [0.64, 0.81]"."""
     if not isinstance(tree, dict):
         return tree
     if "value" in tree:
-        return shown(tree)
+        return Estimate.of_json(tree)
     return {name: _told(part) for name, part in tree.items()}
 
 
@@ -551,7 +548,7 @@ def rivals(gaps: dict[str, pd.DataFrame]) -> dict:
     """{model: {method: n, gap}}: Table 1's methods and the controls, where a rival was run."""
     return {
         model: {
-            method: {"n": int(table[method].count()), "gap": interval(table[method])}
+            method: {"n": int(table[method].count()), "gap": estimate(table[method]).json()}
             for method in DRAWN
             if method in table
         }
@@ -591,7 +588,7 @@ def sums(rows: pd.DataFrame) -> dict:
     every, random = (two_sums(part) for part in (curves, curves[curves.method == "random"]))
     shift = every.code - every.trapezoid
     about = {"n": len(every), "shift": finite(shift.mean()), "spread": finite(shift.std())}
-    both = {name: interval(random[name]) for name in ("trapezoid", "code")}
+    both = {name: estimate(random[name]).json() for name in ("trapezoid", "code")}
     return {"all": about, "random": {"n": len(random)} | both}
 
 
@@ -605,10 +602,7 @@ def correlations(rows: pd.DataFrame) -> dict:
     if "correlation" not in rows:
         return {}
     rated = rows[rows.correlation.notna() & (rows.method == "igos")]
-    return {
-        model: {"n": len(part), "correlation": interval(part.correlation)}
-        for model, part in rated.groupby("model")
-    }
+    return {m: estimate(part.correlation).json() for m, part in rated.groupby("model")}
 
 
 def step_variants(gaps: dict[str, pd.DataFrame]) -> dict:
@@ -618,10 +612,8 @@ def step_variants(gaps: dict[str, pd.DataFrame]) -> dict:
         found = re.fullmatch(r"igos\[l2=([\d.]+)(?:,gamma=([\d.]+))?\]", name)
         if found and float(found[1]) >= 1:
             both = table[["igos", name]].dropna()
-            test = paired_test(both["igos"], both[name])
-            loss = {"value": test.difference, "low": test.low, "high": test.high}
             words = f"weight {found[1]}" + (f", decay {found[2]}" if found[2] else "")
-            out[words] = {"n": len(both), "loss": {k: finite(v) for k, v in loss.items()}}
+            out[words] = paired_test(both["igos"], both[name]).estimate.json()
     return out
 
 

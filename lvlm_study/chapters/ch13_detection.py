@@ -13,9 +13,8 @@ figures and for the annotation widget. A part that was stopped goes on where it 
 """
 
 import json
-import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -30,12 +29,12 @@ from ..detector import bias_study, hallucination
 from ..detector.bias_study import HIGH, KINDS, LOW, SIZES
 from ..detector.hallucination import confidence_figure
 from ..errors import StudyError, unknown
-from ..figures import WIDTH, dots, ends
+from ..figures import WIDTH, dots
 from ..heatmaps import explain
 from ..heatmaps.names import CONTROLS, title
 from ..heatmaps.progress import each
 from ..metrics.localisation import evidence_boxes, max_box_acc, two_choice
-from ..metrics.statistics import Estimate, estimate, paired_test
+from ..metrics.statistics import Estimate, ends, estimate, finite, paired_test, resample
 from ..models import load_model
 from ..models.registry import find_folder
 from ..scenes import scenes
@@ -106,10 +105,7 @@ def by_evidence(tree: dict) -> list[tuple[str, dict]]:
 
 def _shown(found: dict | None, digits: int = 2, times: int = 1) -> str | None:
     """An estimate for a table cell, "0.50 [0.40, 0.60]"; None where there is none."""
-    value, low, high = (times * end for end in ends(found))
-    if math.isnan(value):
-        return None
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return found and f"{times * Estimate.of_json(found):.{digits}f}"
 
 
 def bias_table(tree: dict) -> pd.DataFrame:
@@ -265,13 +261,13 @@ def study(
 def plain(tree):
     """Estimates as dictionaries, numpy as Python, what is not finite as null."""
     if isinstance(tree, Estimate):
-        return plain(asdict(tree))
+        return tree.json()
     if isinstance(tree, dict):
         return {str(k): plain(v) for k, v in tree.items()}
     if isinstance(tree, list | tuple):
         return [plain(v) for v in tree]
     if isinstance(tree, float | np.floating):
-        return float(tree) if math.isfinite(tree) else None
+        return finite(tree)
     return int(tree) if isinstance(tree, np.integer) else tree
 
 
@@ -304,13 +300,10 @@ def _kept(row: dict, seed: int) -> dict:
 def share_estimate(hits, totals, seed: int = 0, draws: int = 2000) -> Estimate:
     """sum(hits) / sum(totals) with an interval that draws pairs anew; NaN if nothing counts."""
     hits, totals = np.asarray(hits, float), np.asarray(totals, float)
-    picks = np.random.default_rng(seed).integers(0, len(hits), (draws, len(hits)))
+    picks = resample(len(hits), draws, seed)
     with np.errstate(invalid="ignore"):
-        found = hits[picks].sum(1) / totals[picks].sum(1)
-        value = float(hits.sum() / totals.sum())
-    found = found[~np.isnan(found)]
-    low, high = np.quantile(found, [0.025, 0.975]) if len(found) else (np.nan, np.nan)
-    return Estimate(value, float(low), float(high), len(hits))
+        value, found = hits.sum() / totals.sum(), hits[picks].sum(1) / totals[picks].sum(1)
+    return Estimate(float(value), *ends(found), len(hits))
 
 
 # --- yes and no

@@ -17,10 +17,10 @@ import pandas as pd
 from ..benchmarks import load_benchmark
 from ..benchmarks.sprite_subsets import PRIOR_ARMS
 from ..figures import WIDTH
-from ..metrics.statistics import estimate, share
+from ..metrics.statistics import Estimate, estimate, finite, share
 from ..scenes.questions import CATEGORIES, NUMBERS
 from ..sweep.tables import read_table
-from .compare import Tables, finite, told
+from .compare import Tables, told
 
 SEES = {  # by the beginning of a member's name, the longest that fits
     "llava-1.5": "one view of 112 pixels",
@@ -91,15 +91,11 @@ def small_table(zoo: dict) -> pd.DataFrame:
         pair = found.get("against")
         row = {"member": name, "small": told(found.get("small"))}
         row |= {"larger": told(found.get("larger")), "compared with": pair and pair["member"]}
-        row["difference (points)"] = pair and _signed(pair)
+        apart = pair and Estimate.of_json(pair | {"value": pair["difference"]})
+        row["difference (points)"] = pair and f"{apart:+.1f}"
         row["p"] = f"{pair['p_holm']:.2f}" if pair else None
         rows.append(row | {"verdict": pair and pair["verdict"]})
     return pd.DataFrame(rows)
-
-
-def _signed(pair: dict) -> str:
-    ends = (pair[k] for k in ("difference", "low", "high"))
-    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*ends).replace("-", "−")
 
 
 def stage_table(zoo: dict) -> pd.DataFrame:
@@ -264,8 +260,7 @@ def of_prior(part: pd.DataFrame) -> dict:
     whole = part[part.triple.isin(table.index)].groupby("arm")
     arms = {arm: right(some) for arm, some in whole}
     more = estimate(100 * (np.sign(table["P-"] - table["P+"]) + 1) / 2)  # a tie counts half
-    conflict = {"percent": more.value, "low": more.low, "high": more.high}
-    conflict = {name: finite(end) for name, end in conflict.items()}
+    conflict = {"percent": finite(more.value), "low": finite(more.low), "high": finite(more.high)}
     return {"arms": arms, "conflict": conflict, "triples": len(table)}
 
 

@@ -21,12 +21,12 @@ from ..errors import StudyError
 from ..figures import WIDTH, dots, overlay, scale_bar
 from ..heatmaps.names import CONTROLS, in_order, listed, title
 from ..metrics.plausibility import energy
-from ..metrics.statistics import estimate, share
+from ..metrics.statistics import estimate, finite, share
 from ..scenes.shortcut import ARMS
 from ..sweep.stored import enlarged, scales, stored_maps
 from ..sweep.tables import read_table
 from .annotate import with_controls
-from .compare import Tables, finite, told
+from .compare import Tables, told
 
 BENCHMARK = "sprites_shortcut"
 FOLDER = "shortcut"  # of its tables, inside a results folder: no other chapter reads them
@@ -247,11 +247,10 @@ def told_apart(shares: pd.DataFrame, seed: int = 0) -> dict:
         row = {}
         for kind, some in kinds.items():
             found = estimate(some.ratio, clusters=some.group, seed=seed)
-            row |= {f"n_{kind}": len(some), kind: finite(found.value)}
-            row |= {f"{kind}_low": finite(found.low), f"{kind}_high": finite(found.high)}
+            row |= {f"n_{kind}": len(some)} | found.columns(kind)
         apart = auc_estimate(part.ratio, part.source == READ, part.group, seed=seed)
-        ends = {"auc": apart.value, "low": apart.low, "high": apart.high}
-        out[method] = row | {name: finite(end) for name, end in ends.items()}
+        row |= {"auc": apart.value, "low": apart.low, "high": apart.high}
+        out[method] = {name: x if name[:2] == "n_" else finite(x) for name, x in row.items()}
     return out
 
 

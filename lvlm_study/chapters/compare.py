@@ -833,8 +833,4 @@ def table4_tests(table: pd.DataFrame, group: str, factor: str) -> pd.DataFrame:
 
 def told(cell: dict | None) -> str | None:
     """A share in per cent (`statistics.share`) for a table cell, "98 [93, 99]"; None for none."""
-    if cell is None or cell["percent"] is None:
-        return None
-    if cell["low"] is None:  # an interval needs two
-        return f"{cell['percent']:.0f}"
-    return f"{cell['percent']:.0f} [{cell['low']:.0f}, {cell['high']:.0f}]"
+    return cell and f"{Estimate.of_json(cell | {'value': cell['percent']}):.0f}"

@@ -22,11 +22,12 @@ from pathlib import Path
 import pandas as pd
 
 from ..heatmaps.progress import each
+from ..metrics.statistics import Estimate, finite
 from ..sweep.filter import kept_shares
 from ..sweep.results import beside
 from ..sweep.stored import with_fill
 from ..sweep.tables import write
-from .compare import DROPS, Tables, as_chance, correlation, finite, interval, meant_to_compare
+from .compare import DROPS, Tables, as_chance, correlation, interval, meant_to_compare
 
 SCORES = ("deletion", "insertion", "gap")
 
@@ -239,11 +240,7 @@ def _scored_ways(tree: dict, above: str = ""):
 
 
 def _shown(found: dict) -> str:
-    if found["value"] is None:
-        return "-"
-    if found["low"] is None:
-        return f"{found['value']:.3f}"
-    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+    return f"{Estimate.of_json(found):.3f}"
 
 
 def _table(lines: list[dict]) -> str:

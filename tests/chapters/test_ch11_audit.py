@@ -216,7 +216,7 @@ def test_numbers_by_hand():
     }  # fmt: skip
     people = tree["people"]  # of one size an architecture
     assert set(people) == {"mini/llava-1.5"} and people["mini/llava-1.5"]["n"] == 20
-    assert people["mini/llava-1.5"]["correlation"]["value"] == pytest.approx(0.4)
+    assert people["mini/llava-1.5"]["value"] == pytest.approx(0.4)
     assert tree["rivals"]["mini/llava-1.5"]["igos"]["gap"]["value"] == pytest.approx(0.82)
     assert tree["sums"]["all"]["n"] == 160 and tree["sums"]["random"]["n"] == 40
 
@@ -229,9 +229,8 @@ def test_the_loss_by_larger_weights_is_read_from_variants():
     more = [own.assign(method=name, gap=gap) for name, gap in gaps.items()]
     steps = audit.audit_summary(pd.concat([frame, *more]), reliance())["steps"]
     assert set(steps) == {"weight 10, decay 0.2", "weight 1"}
-    assert steps["weight 10, decay 0.2"]["loss"]["value"] == pytest.approx(0.72)
-    assert steps["weight 1"] == {"n": 20, "loss": steps["weight 1"]["loss"]}
-    assert steps["weight 1"]["loss"]["value"] == pytest.approx(0.02)
+    assert steps["weight 10, decay 0.2"]["value"] == pytest.approx(0.72)
+    assert steps["weight 1"]["value"] == pytest.approx(0.02) and steps["weight 1"]["n"] == 20
 
 
 def test_the_summary_is_json_and_empty_before_a_run():
