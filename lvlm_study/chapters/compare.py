@@ -840,3 +840,8 @@ def table4_tests(table: pd.DataFrame, group: str, factor: str) -> pd.DataFrame:
         row |= {"rank": stats.kruskal(*sets).pvalue, "permutation": p, "smallest": smallest}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def told(cell: dict | None) -> str | None:
+    """A share in per cent (`statistics.share`) for a table cell, "98 [93, 99]"; None for none."""
+    return cell and f"{Estimate.of_json(cell | {'value': cell['percent']}):.0f}"

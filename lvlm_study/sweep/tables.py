@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import re
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -132,8 +133,20 @@ def unwritable(folder: Path, error: OSError) -> StudyError:
 
 
 def write(path: Path, tree: dict) -> None:
-    """Put a results file at its place in one move."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.tmp")
-    part.write_text(json.dumps(tree, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    """Put a results file at its place in one move; errors as for `put`."""
+    text = json.dumps(tree, indent=1, allow_nan=False) + "\n"
+    put(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def put(path: Path, save: Callable[[Path], object]) -> None:
+    """A file at its place in one move: whole or not at all. `save` writes it to the path it gets.
+
+    Raises StudyError when the disc is full or the folder cannot be written to.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(part)
+        part.replace(path)
+    except OSError as error:
+        raise unwritable(path.parent, error) from error

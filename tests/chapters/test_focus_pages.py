@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from lvlm_study.benchmarks import load_benchmark
-from lvlm_study.chapters import ch06_focus, ch10_attention
+from lvlm_study.chapters import ch06_focus
 from lvlm_study.chapters import ch07_correctness as correctness
 from lvlm_study.heatmaps.names import PAPER_METHOD
 from lvlm_study.scenes import scenes
@@ -113,19 +113,6 @@ def test_bars_add_up_to_all_items(item):
     assert np.sum(widths) == pytest.approx(100)
     table = correctness.quadrant_table(rows)
     assert table.n.tolist() == [2] and table["wrong, on"].tolist() == [1]
-
-
-def test_the_paper_s_rows_stand_below_ours():
-    rows = pd.DataFrame(
-        {"who": "m", "kind": "model", "item": ["a", "b"], "orientation": "turned over"}
-        | {"correlation": [0.1, 0.3], "iou_sum": 0.2, "iou_max": 0.4, "iou_bytes": 0.0}
-    )
-    paper = pd.DataFrame(
-        {"model": ["X"], "soft_iou": [0.01], "rank_corr": [-0.2], "rank_corr_pm": [0.1]}
-    )
-    table = ch10_attention.attention_table(rows, paper)
-    assert table["rank correlation"].tolist() == pytest.approx([0.2, -0.2])
-    assert table["to"].iloc[1] == pytest.approx(-0.1) and table.n.tolist() == [2, None]
 
 
 def test_pairs_that_no_test_could_tell_apart_are_counted():

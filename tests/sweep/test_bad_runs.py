@@ -1,7 +1,7 @@
 """What goes wrong on a long run: named in one sentence, recorded, and nothing computed is lost."""
 
 import shutil
-import types
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -174,9 +174,7 @@ def test_a_summary_that_cannot_be_written_says_so(go, monkeypatch, capsys, tmp_p
     def full(*paths):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(
-        "lvlm_study.chapters.summaries.os", types.SimpleNamespace(replace=full, getpid=int)
-    )
+    monkeypatch.setattr(Path, "replace", full)
     monkeypatch.setattr(runner, "load_benchmark", lambda name: toy(2))
     call = ["run", "--models", "planted/object", "--benchmarks", "toy", "--methods", "center"]
     few = ["--units", "grid", "--fills", "blur"]
