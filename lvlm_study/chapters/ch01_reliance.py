@@ -23,7 +23,8 @@ from ..errors import StudyError
 from ..figures import WIDTH, grid, legend_below, overlay, picture, stacked
 from ..models.keywords import keyword_spans
 from ..scenes.questions import CATEGORIES
-from .compare import DROPS, Tables, first_trainings, interval, shown
+from ..sweep.stored import Tables
+from .compare import DROPS, first_trainings, interval, shown
 
 BANDS = {"lt30": "below 30 %", "30_70": "30 to 70 %", "gt70": "above 70 %"}
 RULES = {

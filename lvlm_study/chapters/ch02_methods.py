@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..figures import CMAP, ROW, WIDTH, grid, heat, picture, scale_bar, when_run
 from ..heatmaps.names import CONTROLS, NOBODY, REFERENCE, in_order, title
+from ..metrics.ranks import complete, rank_agreement
 from ..metrics.statistics import estimate, finite
 from ..sweep.sanity import read_rows
 from ..sweep.stored import enlarged
@@ -25,14 +26,12 @@ from .compare import (
     best_of,
     by_model,
     by_reading_order,
-    complete,
     counted,
     method_panels,
     method_scores,
     most_items_first,
     named,
     other_tests,
-    rank_agreement,
     ranked,
     rows_of,
     same_items,

@@ -13,7 +13,8 @@ from scipy.stats import rankdata
 from ..figures import WIDTH, grid, when_run
 from ..heatmaps.names import CONTROLS, NOBODY, in_order, title
 from ..metrics.counterfactual import LEAST_OBJECTS, LEAST_SPREAD
-from ..metrics.statistics import Estimate, ends, estimate, finite, resample
+from ..metrics.ranks import rank_agreement, within_items, within_methods
+from ..metrics.statistics import estimate, finite
 from .compare import (
     AREA,
     AREA_TITLE,
@@ -23,20 +24,17 @@ from .compare import (
     best_of,
     by_model,
     colour_of,
-    complete,
     counted,
     groups,
     method_panels,
     named,
     one_model,
     or_not_yet,
-    rank_agreement,
     ranked,
     rows_of,
     same_items,
     scored,
     shown,
-    spearman,
     wide,
     with_evidence,
     without_controls,
@@ -200,30 +198,6 @@ def agreement_shown(frame: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
         for truth, found in agreement(frame, effects).items()
     ]
     return or_not_yet(pd.DataFrame(rows))
-
-
-def within_items(gap: pd.DataFrame, truth: pd.DataFrame) -> Estimate:
-    """Of one picture's maps, is the better scored the truer? Mean Spearman over items."""
-    a, b = complete(gap, truth.reindex(gap.index))
-    enough = a.shape[1] > 2 and len(a)
-    return estimate(spearman(a.to_numpy(float), b.to_numpy(float)) if enough else [])
-
-
-def within_methods(gap: pd.DataFrame, truth: pd.DataFrame, draws: int = 200) -> Estimate:
-    """Of one method's maps, is the better scored the truer? Mean over methods, items resampled."""
-    a, b = complete(gap, truth.reindex(gap.index))
-    if len(a) < 3 or a.empty:
-        return estimate([])
-    x, y = a.to_numpy(float).T, b.to_numpy(float).T  # (methods, items)
-    picks = [np.arange(len(a)), *resample(len(a), draws)]
-    found = [_mean(spearman(x[:, pick], y[:, pick])) for pick in picks]
-    return Estimate(found[0], *ends(found[1:]), len(a))
-
-
-def _mean(values: np.ndarray) -> float:
-    """The mean of what is defined."""
-    kept = values[np.isfinite(values)]
-    return float(kept.mean()) if len(kept) else np.nan
 
 
 # --- figures

@@ -12,17 +12,16 @@ import seaborn as sns
 
 from ..figures import WIDTH, chance_line, dots, panels, when_run
 from ..heatmaps.names import CONTROLS, REFERENCE, in_order, title
+from ..metrics.ranks import ENOUGH, means
 from ..metrics.statistics import ends, finite
 from ..sweep.sanity import summarise
 from .compare import (
-    ENOUGH,
     OTHERS,
     by_model,
     colour_of,
     counted,
     differences,
     likeness,
-    means,
     method_scores,
     most_items_first,
     one_model,

@@ -40,12 +40,12 @@ from ..metrics.counterfactual import object_mass
 from ..metrics.faithfulness import Faithfulness, deletion_insertion
 from ..metrics.focus import HALF, composition, half_points, normalised, regions, spread
 from ..metrics.plausibility import GRAIN, area_means, rank_correlation
-from ..metrics.statistics import compare, estimate
+from ..metrics.statistics import compare, estimate, finite
 from ..models.planted import OBJECT, PlantedReader, planted, planted_scene
 from ..scenes import scenes
 from ..scenes.questions import CATEGORIES
-from ..sweep.stored import enlarged
-from .compare import Tables, correlation, estimated, finite, frames, interval
+from ..sweep.stored import Tables, enlarged
+from .compare import correlation, estimated, frames, interval
 
 HALVES = (OBJECT[:2] + (0.75, 0.375), (0.75, 0.125) + OBJECT[2:])
 THUMB = 84  # pixels a side on the contact sheet
@@ -142,19 +142,9 @@ def between_models(rows: pd.DataFrame, method: str = PAPER_METHOD, control: str 
 # --- readers whose needs are known
 
 
-def known_readers() -> dict[str, PlantedReader]:
-    """Readers whose needs are known, by what they need of the picture."""
-    return {
-        "one object": planted("object"),
-        "both objects": planted("conjunctive"),
-        "either object": planted("disjunctive"),
-        "both halves of one object": PlantedReader("planted/halves", HALVES, "all"),
-    }
-
-
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One known reader, explained by iGOS and by noise, both scored."""
+    """One reader whose needs are known, explained by iGOS and by noise, both scored."""
 
     needs: str
     explanation: Explanation
@@ -178,8 +168,14 @@ class Case:
 
 def known_cases(seed: int = 0) -> list[Case]:
     """Every known reader on the planted scene; a few seconds."""
+    readers = {
+        "one object": planted("object"),
+        "both objects": planted("conjunctive"),
+        "either object": planted("disjunctive"),
+        "both halves of one object": PlantedReader("planted/halves", HALVES, "all"),
+    }
     cases = []
-    for needs, reader in known_readers().items():
+    for needs, reader in readers.items():
         ask = (reader, planted_scene(), "What colour is the shape?")
         found = explain(*ask, "igos", seed=seed, preset="paper")
         noise = explain(*ask, "random", seed=seed)
@@ -197,39 +193,28 @@ def _curves(score: Faithfulness) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def named_objects(text: str, scene: scenes.Scene) -> list[tuple[int, tuple[int, int]]]:
     """(object, where its name stands in the text) for names that the scene has once."""
-    found = []
-    all_names = [thing.name for thing in scene.objects]
-    for number, thing in enumerate(scene.objects):
-        hits = list(re.finditer(rf"\b{re.escape(thing.name)}\b", text))
-        if len(hits) == 1 and all_names.count(thing.name) == 1:
+    found, names = [], [thing.name for thing in scene.objects]
+    for number, name in enumerate(names):
+        hits = list(re.finditer(rf"\b{re.escape(name)}\b", text))
+        if len(hits) == 1 and names.count(name) == 1:
             found.append((number, hits[0].span()))
     return sorted(found, key=lambda pair: pair[1])
 
 
-def name_maps(
-    model, item: Item, method: str = "igos", seed: int = 0
-) -> list[tuple[int, Explanation]]:
+def name_maps(model, item: Item, method: str = "igos", seed: int = 0) -> list[tuple]:
     """(object, map of the word that names it), in the order of the answer.
 
     Answer and picture are shared; only the explained word differs. Objects that the answer does
     not name, or that share their name with another, are left out.
     """
     target, reliance = make_target(model, item.rgb, item.question, tokens="all", seed=seed)
-    about = {"name": method, "model": model.name, "question": item.question}
-    about["size"] = item.rgb.shape[:2]
-    return [
-        (
-            number,
-            explain_target(
-                METHODS[method],
-                *retarget(target, reliance, tokens_within(reliance.answer, [span])),
-                seed=seed,
-                options={},
-                **about,
-            ),
-        )
-        for number, span in named_objects(reliance.answer.text, item.extra["scene"])
-    ]
+    about = {"name": method, "model": model.name, "question": item.question, "options": {}}
+    about |= {"size": item.rgb.shape[:2], "seed": seed}
+    found = []
+    for number, span in named_objects(reliance.answer.text, item.extra["scene"]):
+        one = retarget(target, reliance, tokens_within(reliance.answer, [span]))
+        found.append((number, explain_target(METHODS[method], *one, **about)))
+    return found
 
 
 def name_table(item: Item, maps: list[tuple[int, Explanation]]) -> pd.DataFrame:

@@ -26,9 +26,9 @@ from ..heatmaps.names import PAPER_METHOD, title
 from ..metrics.statistics import Estimate, ends, estimate, resample
 from ..paths import data_dir
 from ..scenes.questions import CATEGORIES
-from ..sweep.stored import enlarged, stored_maps
+from ..sweep.stored import Tables, enlarged, stored_maps
 from . import annotate
-from .compare import Tables, first_trainings, frames, plain
+from .compare import first_trainings, frames, plain
 
 RULES = {
     "pointing": "the map's highest point lies on the evidence, or within 15 pixels of it",

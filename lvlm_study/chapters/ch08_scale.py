@@ -11,14 +11,13 @@ import pandas as pd
 from ..errors import StudyError
 from ..metrics import mixed
 from ..metrics.statistics import paired_test
+from ..models.names import SIZES, member
 from .compare import (
     RANK,
-    SIZES,
     as_numbers,
     comparable,
     gap_table,
     interval,
-    member,
     shared_part,
     shown,
     spanned,

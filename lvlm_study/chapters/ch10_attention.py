@@ -21,7 +21,8 @@ from ..heatmaps.names import CONTROLS, PAPER_METHOD
 from ..metrics.plausibility import GRAIN, area_means, rank_correlation, soft_iou
 from ..metrics.statistics import estimate, finite
 from ..pixels.masks import settled
-from .compare import Tables, control_map, frames
+from ..sweep.stored import Tables
+from .compare import control_map, frames
 
 LARGE = 0.5  # evidence above this share of the picture is the whole place: no place to look at
 ORIENTATIONS = ("high is important", "turned over")

@@ -8,19 +8,14 @@ more).
 """
 
 import math
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import combinations
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from scipy import stats
-from scipy.stats import rankdata
 
 from ..benchmarks.base import Item
 from ..figures import chance_line, dots, panels
@@ -38,11 +33,12 @@ from ..heatmaps.variants import ABLATIONS, is_ablation
 from ..metrics import mixed
 from ..metrics.mixed import exact_p
 from ..metrics.plausibility import GRAIN, area_means, rank_correlation
-from ..metrics.statistics import Estimate, compare, ends, estimate, finite, holm, paired_test
+from ..metrics.ranks import ENOUGH, complete
+from ..metrics.statistics import Estimate, compare, estimate, finite, holm, paired_test
+from ..models.names import member
 from ..pixels.images import to_tensor
 from ..sweep.results import NOT_YET
-from ..sweep.stored import grids, one_way, stored_maps, with_fill
-from ..sweep.tables import made_with, read_table
+from ..sweep.stored import Tables, grids, one_way, stored_maps
 
 GROUP = ["model", "benchmark"]
 TEST = ("grid", "blur")  # what is taken away at a time, and what is put there instead
@@ -51,7 +47,6 @@ SCORES = ("deletion", "insertion", "gap")
 SCORED = ("ok", "constant")  # a map that says nothing is scored as chance
 COLUMNS = [*GROUP, "item", "method", "units", "fill", "category", "status", *SCORES]
 LEAST = 8  # a model with fewer items that could be scored is not shown beside others
-ENOUGH = 0.75  # a method takes part in a ranking with this share of the usual number of items
 LEVEL = 0.05
 EVIDENCE = {  # column -> (name for readers, chance level or None where it must be measured)
     "energy_ratio": ("energy ratio", 1.0),
@@ -78,76 +73,13 @@ RANK = {"s": 0, "m": 1, "l": 2}
 OTHER_SEED, OTHER_SIZE, OTHER_ARCHITECTURE = "other training", "other size", "other architecture"
 BOTH = "other size and architecture"
 RELATIONS = (OTHER_SEED, OTHER_SIZE, OTHER_ARCHITECTURE, BOTH)
-SIZES = ("s", "m", "l")
 APART = ("joint", "llava-1.5-shortcut")  # members made for other questions
 FEWEST = 8  # items; a model with fewer is not compared yet
-RELEASED = (  # what a hub id says: (pattern, family)
-    (r"llava-onevision-qwen2-(?P<size>[\d.]+b)", "llava-ov"),
-    (r"llava-1\.5-(?P<size>\d+b)", "llava-1.5"),
-    (r"cambrian-(?:phi3-)?(?P<size>\d+b)", "cambrian"),
-    (r"MGM-(?P<size>\d+B)-HD", "mini-gemini-hd"),
-    (r"MGM-(?P<size>\d+B)", "mini-gemini"),
-)
 OWN, CONTROL, SPECIAL = (
     sns.color_palette("colorblind")[0],
     "0.55",
     sns.color_palette("colorblind")[1],
 )
-
-
-# --- the tables of a results folder
-
-
-@dataclass
-class Tables:
-    """The tables of a results folder, each read when first asked for."""
-
-    results: Path
-    profile: str = "mini"
-    seed: int = 0
-
-    @cached_property
-    def reliance(self) -> pd.DataFrame:
-        """One row a model, item and baseline."""
-        return read_table(self.results, "reliance")
-
-    @cached_property
-    def maps(self) -> pd.DataFrame:
-        """One row a model, item, method, units and fill."""
-        frame = read_table(self.results, "maps")
-        return frame if frame.empty else with_fill(frame)
-
-    @cached_property
-    def effects(self) -> pd.DataFrame:
-        """One row a model and item of drawn scenes."""
-        return read_table(self.results, "effects")
-
-    def origin(self, frame: pd.DataFrame) -> dict:
-        """The "provenance" of a summary of these rows."""
-        return origin(frame, self.profile, self.seed, self.versions)
-
-    def tree(self, frame: pd.DataFrame, models: dict, **more) -> dict:
-        """A summary: where its rows come from, what is told of each model; {} without models."""
-        return {"provenance": self.origin(frame), "models": models} | more if models else {}
-
-    @cached_property
-    def versions(self) -> dict[str, str]:
-        """What the tables were made with, which need not be what summarises them."""
-        return made_with(self.results)
-
-
-def origin(frame: pd.DataFrame, profile: str, seed: int, versions: dict[str, str]) -> dict:
-    """The provenance that `results.load` asks for; n counts different items, not rows."""
-    commits = sorted(c for c in frame["commit"].dropna().unique() if c)
-    return {
-        "profile": profile,
-        "model": sorted(frame.model.unique()),
-        "n": int(frame.groupby("benchmark").item.nunique().sum()),
-        "seed": seed,
-        "commit": ", ".join(commits),
-        "versions": versions,
-        "date": str(frame.made.max())[:10],
-    }
 
 
 # --- numbers for files and cells
@@ -200,11 +132,6 @@ def spread(value: float, low: float = np.nan, high: float = np.nan, digits: int 
 def shown(found: dict, digits: int = 2) -> str:
     """An estimate of a tree for a table cell."""
     return format(Estimate.of_json(found), f".{digits}f")
-
-
-def short(name: str) -> str:
-    """A model's name without its shelf."""
-    return name.removeprefix("mini/")
 
 
 def or_not_yet(table: pd.DataFrame) -> pd.DataFrame:
@@ -414,48 +341,6 @@ def _clear(row) -> bool:
     return bool(row.p_holm < LEVEL and row.difference > 0)
 
 
-def complete(*tables: pd.DataFrame) -> list[pd.DataFrame]:
-    """The same items and methods of several (items, methods) tables, nothing missing.
-
-    A method with far fewer items than the middle one of all methods is left out first, so that one
-    short row does not cost all others their items.
-    """
-    names = [n for n in tables[0].columns if all(n in t for t in tables)]
-    both = sum(t[names].notna().astype(int) for t in tables) == len(tables)
-    counts = both.sum()
-    names = [n for n in names if counts[n] > 0 and counts[n] >= ENOUGH * counts[names].median()]
-    items = both.index[both[names].all(axis=1)] if names else both.index[:0]
-    return [t.loc[items, names] for t in tables]
-
-
-def means(table: pd.DataFrame, draws: int = 2000, seed: int = 0) -> np.ndarray:
-    """(1 + draws, methods): means over the items, then over resamples of the items."""
-    values, count = table.to_numpy(float), len(table)
-    picks = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), draws)
-    weights = np.vstack([np.ones(count), picks]) / count
-    return weights @ values
-
-
-def spearman(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Rank correlation of each row of one (R, M) with that of the other; NaN where constant."""
-    a, b = (rankdata(x, axis=-1) for x in (one, other))
-    a, b = (x - x.mean(-1, keepdims=True) for x in (a, b))
-    size = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
-    return np.divide((a * b).sum(-1), size, out=np.full_like(size, np.nan), where=size > 0)
-
-
-def rank_agreement(one: pd.DataFrame, other: pd.DataFrame) -> dict:
-    """Do two measures order the methods alike? Spearman over methods, items resampled.
-
-    Both are (items, methods). None with fewer than three methods.
-    """
-    a, b = complete(one, other.reindex(one.index))
-    found = [np.nan]
-    if a.shape[1] > 2 and len(a) > 1:
-        found = spearman(means(a), means(b))
-    return Estimate(found[0], *ends(found), len(a)).json() | {"methods": a.shape[1]}
-
-
 def without_controls(table: pd.DataFrame) -> pd.DataFrame:
     """(items, methods) of the methods that look at the model."""
     return table.drop(columns=list(CONTROLS), errors="ignore")
@@ -563,27 +448,6 @@ def method_panels(parts: list[tuple], order: list[str], label: str = "", sharex:
 
 
 # --- two models
-
-
-@dataclass(frozen=True)
-class Member:
-    """What a model's name says about it: its architecture, its size, the number of its training."""
-
-    family: str
-    size: str
-    seed: int = 0
-
-
-def member(name: str) -> Member:
-    """`"mini/llava-1.5-s-seed2"` -> `Member("llava-1.5", "s", 2)`; a plain zoo name has size l."""
-    if not name.startswith("mini/"):
-        found = [(f, re.search(p, name, re.I)) for p, f in RELEASED]
-        family, size = next(((f, m["size"].lower()) for f, m in found if m), (name, "?"))
-        return Member(family, size)
-    short, mark, seed = name.removeprefix("mini/").rpartition("-seed")
-    short, seed = (short, int(seed)) if mark and seed.isdigit() else (name[5:], 0)
-    family, _, size = short.rpartition("-")
-    return Member(family, size, seed) if size in SIZES else Member(short, "l", seed)
 
 
 def relation(one: str, other: str) -> str:
@@ -783,9 +647,7 @@ def shared_part(tables) -> dict:
         "pairs": pairs,
         "relations": {kind: plain(row) for kind, row in found.iterrows()},
         "matrix": {a: plain(row) for a, row in together.iterrows()},
-        "apart": {
-            key: likeness_apart(apart(pairs, one, other)) for key, (one, other) in APART_BY.items()
-        },
+        "apart": {key: apart(pairs, one, other).json() for key, (one, other) in APART_BY.items()},
         "ceiling": ceiling(table),
     }
 
@@ -803,11 +665,6 @@ def ceiling(table: pd.DataFrame) -> dict:
         if values and len(joined := pd.concat(values)):
             out[name] = {"n": len(joined)} | interval(joined)
     return out
-
-
-def likeness_apart(found) -> dict:
-    """An estimate as {"n", "value", "low", "high"}; null where there was nothing to compare."""
-    return {"n": found.n} | estimated(found)
 
 
 def spanned(ceiling: dict) -> dict:

@@ -54,13 +54,6 @@ def test_relations():
     assert s.relation("mini/llava-1.5-s", "mini/cambrian-l") == s.BOTH
 
 
-def test_ranks_of_rows():
-    """Equal orders 1, opposite ones -1; a row without an order has no number."""
-    rows = np.array([[1.0, 2, 3], [1, 2, 3], [5, 5, 5]])
-    found = s.spearman(rows, np.array([[1.0, 8, 27], [0, -1, -2], [1, 2, 3]]))
-    assert found[:2] == pytest.approx([1, -1]) and np.isnan(found[2])
-
-
 def table(models=("mini/a", "mini/b"), items=("i", "j", "k")) -> pd.DataFrame:
     """All models agree on every item; items differ."""
     draw = {item: np.random.default_rng(n).random((14, 14)) for n, item in enumerate(items)}

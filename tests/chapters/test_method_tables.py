@@ -238,25 +238,6 @@ def test_not_above_a_control():
     assert method_tables.beaten_by(frames.maps(gaps), "center") == []
 
 
-# --- ranks
-
-
-def test_agreement_of_ranks():
-    one = pd.DataFrame(
-        {"a": [3.0, 4, 5], "b": [2.0, 2, 2], "c": [1.0, 0, 1], "d": [np.nan, 9, np.nan]}
-    )
-    same = compare.rank_agreement(one, 10 * one)
-    assert same == {"value": 1.0, "low": 1.0, "high": 1.0, "methods": 3, "n": 3}
-    assert compare.rank_agreement(one, -one)["value"] == pytest.approx(-1.0)
-    assert compare.rank_agreement(one[["a", "b"]], one)["value"] is None
-
-
-def test_resampled_means():
-    found = compare.means(pd.DataFrame({"a": [1.0, 3.0], "b": [5.0, 5.0]}), draws=100)
-    assert found[0].tolist() == [2.0, 5.0]
-    assert set(found[1:, 0]) == {1.0, 2.0, 3.0} and set(found[:, 1]) == {5.0}
-
-
 def test_methods_summary():
     both = [frames.maps(GAPS), frames.maps(GAPS, units="superpixels")]
     tree = of_one(method_tables, pd.concat(both))
@@ -502,13 +483,6 @@ def test_does_the_gap_know():
     assert found["maps"]["value"] is None
 
 
-def test_within_items_and_within_methods():
-    gap = pd.DataFrame({"a": [1.0, 2, 3], "b": [2.0, 3, 4], "c": [3.0, 4, 5]})
-    truth = pd.DataFrame({"a": [3.0, 2, 1], "b": [4.0, 3, 2], "c": [5.0, 4, 3]})
-    assert truth_tables.within_items(gap, truth).value == pytest.approx(1.0)
-    assert truth_tables.within_methods(gap, truth).value == pytest.approx(-1.0)
-
-
 def test_truth_summary():
     tree = of_one(truth_tables, truth_frame(), EFFECTS)
     assert finite(tree) and tree["n"] == 3
@@ -580,6 +554,6 @@ def test_hours_are_the_times_between_rows_without_pauses():
 
 def test_cost_summary():
     tree = of_one(cost_tables, truth_frame())
-    assert finite(tree) and tree["worth_it"] == {"titles": "iGOS", "n": 4}
+    assert finite(tree) and tree["worth_it"] == {"titles": "T-MM, iGOS", "n": 4}
     assert tree["flags"]["off_evidence"]["not_positive"]["precision"] == 100.0
     assert of_one(cost_tables, frames.maps(GAPS))["flags"] == {}
