@@ -269,12 +269,14 @@ def _titles(said: str) -> list[str]:
 def of_model(maps: pd.DataFrame, part: pd.DataFrame) -> dict:
     """Scores and tests of one model on one benchmark; `maps` has the other tests of it."""
     names, best = ranked(part), best_of(part)
+    if best:
+        best["weak"] = weak_spots(part, best.pop("best"))
     low = method_scores(part).set_index("method").gap_low
     return {
         "items": int(part.item.nunique()),
         "count": len(names),
         "methods": {name: of_method(rows) for name, rows in part.groupby("method")},
-        "winner": best | {"weak": weak_spots(part, best["best"])} if best else {},
+        "winner": best,
         "reference": {
             row.method: {k: finite(getattr(row, k)) for k in ("difference", "p_holm")}
             | {"n": row.n}

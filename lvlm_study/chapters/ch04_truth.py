@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from ..figures import WIDTH, grid, when_run
-from ..heatmaps.names import CONTROLS, NOBODY, in_order, title
+from ..heatmaps.names import CONTROLS, NOBODY, in_order, listed, title
 from ..metrics.counterfactual import LEAST_OBJECTS, LEAST_SPREAD
 from ..metrics.ranks import rank_agreement, within_items, within_methods
 from ..metrics.statistics import estimate, finite
@@ -273,7 +273,7 @@ def summary(tables) -> dict:
 def overall(models: dict) -> dict:
     """Over the models: whose maps lie most on the evidence, and where they follow the effects."""
     parts = [(m, part) for m, sets in models.items() for part in sets.values()]
-    parts = [(m, p) for m, p in parts if p["best"]["energy_ratio"] and p["n"] >= LEAST]
+    parts = [(m, part) for m, part in parts if part["best"]["energy_ratio"].get("n", 0) >= LEAST]
     best = [f"{part['best']['energy_ratio']['title']} ({m})" for m, part in parts]
     effects = [f"{part['effects']['best']} ({m})" for m, part in parts if part["effects"]]
     return {
@@ -289,7 +289,6 @@ def of_model(part: pd.DataFrame, effects: pd.DataFrame) -> dict:
     if good.empty:
         return {}
     return {
-        "n": int(good.item.nunique()),
         "area": finite(good.drop_duplicates("item").evidence_area.mean()),
         "methods": {
             str(method): {measure: counted(rows[measure]) for measure in ("energy_ratio", "auc")}
@@ -305,10 +304,10 @@ def of_model(part: pd.DataFrame, effects: pd.DataFrame) -> dict:
 def _flat(found: dict) -> dict:
     """One truth's correlations side by side: `own`, `own_low`, `own_high` and so on."""
     told = {"n": found["methods"]["n"], "count": found["methods"]["methods"]}
-    for key in ("methods", "own", "maps"):
+    for key in ("own", "maps"):
         told |= {key: found[key]["value"]}
         told |= {f"{key}_{end}": found[key][end] for end in ("low", "high")}
-    return told
+    return told | {"methods": found["methods"]["value"]}
 
 
 def winner(good: pd.DataFrame, measure: str) -> dict:
@@ -323,7 +322,7 @@ def winner(good: pd.DataFrame, measure: str) -> dict:
     own = in_order(name for name in means if name not in CONTROLS)
     below = [name for name in own if "sobel" in means and means[name] <= means["sobel"]]
     keep = ("title", "second", "lead", "same", "apart", "not_clearly_worse")
-    edges = {"below_sobel": named(below) | {"of": len(own)}}
+    edges = {"below_sobel": {"count": len(below), "of": len(own)}}
     return {key: told[key] for key in keep} | told[measure] | edges
 
 
@@ -333,18 +332,17 @@ def effects_told(table: pd.DataFrame) -> dict:
         return {}
     rows = table.set_index("method")
     own = rows.drop([AREA, *CONTROLS], errors="ignore")
-    below = own.index[own.spearman <= rows.spearman[AREA]]
     keep = ("spearman", "low", "high", "density", "top")
     return {
         "n": int(rows.n.max()),
         "best": title(own.index[0]) if len(own) else NOBODY,
         "methods": {m: {k: finite(row[k]) for k in keep} for m, row in rows.iterrows()},
-        "below_area": named(list(below)) | {"of": len(own)},
-        "around_chance": named(in_order(own.index[~(own.low > 0)])),
+        "around_chance": named(in_order(own.index[~(own.low > 0)])) | {"of": len(own)},
     }
 
 
 def turned(part: pd.DataFrame) -> dict:
     """Methods whose maps avoid the evidence: upside down, or of a model that looks elsewhere."""
     table = evidence_scores(part).set_index("method")
-    return named([n for n in ranked(part) if n in table.index and table.auc_high[n] < 0.5])
+    low = [n for n in ranked(part) if n in table.index and table.auc_high[n] < 0.5]
+    return {"titles": listed(low)}

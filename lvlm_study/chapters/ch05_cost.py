@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from ..figures import WIDTH, chance_line, dots, panels, when_run
+from ..figures import WIDTH, chance_line, dots, when_run
 from ..heatmaps.names import CONTROLS, REFERENCE, in_order, title
-from ..metrics.ranks import ENOUGH, means
+from ..metrics.ranks import means
 from ..metrics.statistics import ends, finite
 from ..sweep.sanity import summarise
 from .compare import (
@@ -22,6 +22,7 @@ from .compare import (
     counted,
     differences,
     likeness,
+    method_panels,
     method_scores,
     most_items_first,
     one_model,
@@ -315,14 +316,12 @@ def flag_by_method_figure(maps: pd.DataFrame, model: str, benchmark: str):
     table = flags_by_method(one_model(maps, model, benchmark))
     if table.empty:
         return None
-    figure, axes = panels(2, len(table))
+    table = table.assign(none=np.nan)
     heads = {"base": "bad maps", "recall": "bad maps that are flagged"}
-    for ax, (column, label) in zip(axes, heads.items(), strict=True):
-        found = [(value, None, None) for value in table[column]]
-        few = list(table.n < ENOUGH * table.n.median())
-        shades = [colour_of(name) for name in table.method]
-        dots(ax, found, table.title, colour=shades, hollow=few)
-        ax.set(xlim=(-0.02, 1.02), xlabel=label)
+    parts = [("", table, (column, "none", "none"), None) for column in heads]
+    figure, axes = method_panels(parts, table.method.tolist())
+    for ax, name in zip(axes, heads.values(), strict=True):
+        ax.set(xlim=(-0.02, 1.02), xlabel=name)
     return figure
 
 

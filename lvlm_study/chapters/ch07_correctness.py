@@ -377,7 +377,8 @@ def correctness_summary(tables: Tables) -> dict:
 def over_all(rows: pd.DataFrame) -> dict:
     """Counts of the quadrants, and the difference between on and off."""
     counts = rows.quadrant.value_counts().reindex([*QUADRANTS, *APART], fill_value=0)
-    return {"n": len(rows), "counts": {k: int(v) for k, v in counts.items()}} | plain(lift(rows))
+    told = {k: v for k, v in lift(rows).items() if k != "p"}
+    return {"n": len(rows), "counts": {k: int(v) for k, v in counts.items()}} | plain(told)
 
 
 def eyes_summary(log: pd.DataFrame, stored: pd.DataFrame) -> dict:

@@ -432,15 +432,16 @@ def colour_of(method: str):
 def method_panels(parts: list[tuple], order: list[str], label: str = "", sharex: bool = True):
     """A panel a part, a line a method of `order`: (figure, axes).
 
-    A part is (its title, table, columns of value and ends, where chance is). Methods with too few
-    items to be compared with the others are hollow.
+    A part is (its title, table, columns of value and ends, where chance is or None). Methods with
+    too few items to be compared with the others are hollow.
     """
     figure, axes = panels(len(parts), len(order), sharex)
     names = [AREA_TITLE if name == AREA else title(name) for name in order]
     for ax, (head, table, columns, chance) in zip(axes, parts, strict=True):
         rows = table.set_index("method").reindex(order)
         found, few = rows[list(columns)].to_numpy(float), rows.n < ENOUGH * table.n.median()
-        chance_line(ax, chance)
+        if chance is not None:
+            chance_line(ax, chance)
         dots(ax, found, names, colour=[colour_of(name) for name in order], hollow=list(few))
         ax.set_title(head, fontsize="small")
     figure.supxlabel(label, fontsize="small")

@@ -26,8 +26,10 @@ def is_estimate(tree) -> bool:
 
 
 def are_names(tree: dict) -> bool:
-    """Whether the keys are names, say of models: below each stands the same."""
+    """Whether the keys are names, of models say: no plain words, or below each stands the same."""
     parts = [part for part in tree.values() if part != {}]
+    if any(not re.fullmatch(r"\w+", key) for key in tree):
+        return True
     if not parts or not all(isinstance(part, dict) for part in parts):
         return False
     if any(map(is_estimate, parts)):
