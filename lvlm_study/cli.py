@@ -591,9 +591,10 @@ def sanity(options) -> int:
     """Other seeds, other words, weights drawn anew; one results file, shown as a table."""
     import pandas as pd
 
-    from .chapters.ch05_cost import METHODS, shown, study
+    from .chapters.ch05_cost import shown
     from .heatmaps.progress import say
     from .paths import data_dir
+    from .sweep.sanity import METHODS, study
 
     _at_least("items", options.items, 1)
     results = options.results or data_dir() / "results" / options.profile

@@ -248,7 +248,7 @@ def grid(count: int, high: float, columns: int = 3, wide: float = WIDTH, **share
         **{"sharey": True} | shared,
     )  # fmt: skip
     for ax in axes.ravel()[count:]:
-        ax.set_axis_off()
+        ax.remove()
     return figure, axes.ravel()[: max(count, 1)]
 
 

@@ -23,7 +23,8 @@ from ..errors import StudyError
 from ..figures import WIDTH, grid, legend_below, overlay, picture, stacked
 from ..models.keywords import keyword_spans
 from ..scenes.questions import CATEGORIES
-from .compare import DROPS, Tables, first_trainings, interval
+from ..sweep.stored import Tables
+from .compare import DROPS, first_trainings, interval, shown
 
 BANDS = {"lt30": "below 30 %", "30_70": "30 to 70 %", "gt70": "above 70 %"}
 RULES = {
@@ -120,19 +121,12 @@ def rated(reliance: pd.DataFrame, items) -> pd.DataFrame:
             continue
         words = words_of(row.answer)
         wanted = touched(words, [item.extra["content_span"]])
+        about = {"model": row.model, "item": row.item, "category": row.category}
         for rule, spans in chosen(row).items():
             found = touched(words, spans)
-            rows.append(
-                {
-                    "model": row.model,
-                    "item": row.item,
-                    "category": row.category,
-                    "rule": rule,
-                    "words": len(found),
-                    "recall": float(wanted <= found),
-                    "precision": len(wanted & found) / len(found) if found else float("nan"),
-                }
-            )
+            rows.append(about | {"rule": rule, "words": len(found)})
+            rows[-1]["recall"] = float(wanted <= found)
+            rows[-1]["precision"] = len(wanted & found) / len(found) if found else float("nan")
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -142,15 +136,9 @@ def table(tree: dict, model: str) -> pd.DataFrame:
     for rule, title in RULES.items():
         for category, found in tree["models"][model].get(rule, {}).items():
             row = {"words chosen by": title, "category": category, "answers": found["n"]}
-            row |= {name: _spread(found[name]) for name in ("recall", "precision")}
+            row |= {name: shown(found[name], 0) for name in ("recall", "precision")}
             rows.append(row | {"words": found["words"]})
     return pd.DataFrame(rows)
-
-
-def _spread(found: dict) -> str:
-    if found["low"] is None:
-        return "-" if found["value"] is None else f"{found['value']:.0f}"
-    return f"{found['value']:.0f} [{found['low']:.0f}, {found['high']:.0f}]"
 
 
 # --- figures
@@ -203,20 +191,17 @@ def length_figure(frame: pd.DataFrame):
     part = frame[(frame.baseline == "blur") & frame.total_drop.notna()]
     part = part.assign(length=part.tokens.map(len))
     count = part.model.nunique()
-    size = (WIDTH, (0.42 + 0.03 * count) * WIDTH)
-    figure, axes = plt.subplots(1, 2, figsize=size, layout="constrained")
+    figure, axes = grid(2, (0.42 + 0.03 * count) * WIDTH, sharey=False)
     names = {"total_drop": "drop in probability", "per_token": "ratio per token (nats)"}
     apart = min(0.2 * count, 0.7) if count > 1 else False
     for ax, (column, label) in zip(axes, names.items(), strict=True):
         sns.pointplot(
             part, x="length", y=column, hue="model", ax=ax, linestyle="none", dodge=apart,
-            markersize=4, err_kws={"linewidth": 1.2}, seed=0, legend=ax is axes[0],
+            markersize=4, err_kws={"linewidth": 1.2}, seed=0,
         )  # fmt: skip
         ax.set(xlabel="tokens in the answer", ylabel=label)
-    inside = axes[0].get_legend()
-    handles, labels = inside.legend_handles, [text.get_text() for text in inside.texts]
-    inside.remove()  # several models would cover the points
-    figure.legend(handles, labels, loc="outside lower center", ncol=min(count, 3))
+        ax.get_legend().remove()  # several models would cover the points
+    legend_below(figure, axes[0], min(count, 3))
     return figure
 
 
@@ -247,7 +232,7 @@ def summary(tables: Tables) -> dict:
     for (model, rule), part in found.groupby(["model", "rule"]):
         by = {"all": part} | dict(list(part.groupby("category")))
         models.setdefault(model, {})[rule] = {name: _told(some) for name, some in by.items()}
-    return {"provenance": tables.origin(rows), "models": models}
+    return tables.tree(rows, models)
 
 
 def _told(part: pd.DataFrame) -> dict:

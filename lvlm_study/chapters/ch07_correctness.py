@@ -23,12 +23,12 @@ from scipy.stats import fisher_exact
 
 from ..figures import WIDTH, grid, legend_below, outline, overlay, stacked
 from ..heatmaps.names import PAPER_METHOD, title
-from ..metrics.statistics import estimate
+from ..metrics.statistics import Estimate, ends, estimate, resample
 from ..paths import data_dir
 from ..scenes.questions import CATEGORIES
-from ..sweep.stored import enlarged, stored_maps
+from ..sweep.stored import Tables, enlarged, stored_maps
 from . import annotate
-from .compare import Tables, finite, first_trainings, frames
+from .compare import first_trainings, frames, plain
 
 RULES = {
     "pointing": "the map's highest point lies on the evidence, or within 15 pixels of it",
@@ -94,7 +94,7 @@ def quadrants(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return table.assign(n=table.sum(axis=1)).reset_index()
 
 
-def lift(rows: pd.DataFrame, draws: int = 2000, seed: int = 0) -> dict:
+def lift(rows: pd.DataFrame) -> dict:
     """How much oftener an answer is right when its map is on the evidence.
 
     `on_right` and `off_right` are shares of right answers, `difference` theirs; `low` and `high`
@@ -106,29 +106,19 @@ def lift(rows: pd.DataFrame, draws: int = 2000, seed: int = 0) -> dict:
     rows = rows[rows.quadrant.isin(QUADRANTS)]
     on, right = rows.on.to_numpy(bool), rows.right.to_numpy(bool)
     table = [[(on & right).sum(), (on & ~right).sum()], [(~on & right).sum(), (~on & ~right).sum()]]
-    low, high = difference_interval(on, right, pd.factorize(rows.item)[0], draws, seed)
+    found = apart(on, right, rows.item)
     return {
         "n_on": int(on.sum()),
         "n_off": int((~on).sum()),
         "wrong": int((~right).sum()),
         "on_right": _mean(right[on]),
         "off_right": _mean(right[~on]),
-        "difference": _mean(right[on]) - _mean(right[~on]),
-        "low": low,
-        "high": high,
+        "difference": found.value,
+        "low": found.low,
+        "high": found.high,
         "p": float(fisher_exact(table).pvalue),
         "within": within(rows),
     }
-
-
-def said(found: dict) -> str:
-    """What the interval of `lift` allows one to say, as the beginning of a sentence."""
-    low, high = found["low"], found["high"]
-    if low is None or not (np.isfinite(low) and np.isfinite(high)):
-        return "It cannot be told yet"
-    if low <= 0 <= high:
-        return "No difference can be told from none"
-    return "It makes it likelier" if low > 0 else "It makes it less likely"
 
 
 def within(rows: pd.DataFrame) -> float:
@@ -155,25 +145,21 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def difference_interval(on, right, item, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the difference in `right` (bool) between `on` and not `on`.
+def apart(on: np.ndarray, right: np.ndarray, items, seed: int = 0) -> Estimate:
+    """Share of `right` (bool) where `on`, minus that where not, with its 95 % interval.
 
-    Whole items (`item` holds whole numbers from 0) are drawn anew. NaN where one side is empty.
+    Whole items are drawn anew. NaN where one side is empty.
     """
+    item = pd.factorize(items)[0]
     count = item.max(initial=-1) + 1
-    if count < 2:
-        return float("nan"), float("nan")
     cells = np.zeros((count, 4))  # per item: on and right, on, off and right, off
     for place, mask in enumerate((on & right, on, ~on & right, ~on)):
         np.add.at(cells[:, place], item[mask], 1)
-    picks = np.random.default_rng(seed).integers(0, count, (draws, count))
+    picks = resample(int(count), seed=seed) if count > 1 else np.zeros((0, count), int)
     a, b, c, d = cells[picks].sum(1).T
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = a / b - c / d
-    if np.isnan(found).all():
-        return float("nan"), float("nan")
-    low, high = np.nanquantile(found, [0.025, 0.975])
-    return float(low), float(high)
+        low, high = ends(a / b - c / d)
+    return Estimate(_mean(right[on]) - _mean(right[~on]), low, high, len(on))
 
 
 # --- tables of the page
@@ -238,35 +224,34 @@ def by_method(said: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     Pictures with a region alone. `eye` is the share of choices that say yes (unsure is not yes),
     with its bootstrap interval over items; the rules judge the same pictures.
     """
-    placed, out = said[said.pointing.notna() & said.covered.notna()], []
-    for method, part in placed.groupby("method", sort=False):
+    out = []
+    for method, part in placed(said).groupby("method", sort=False):
         eye = estimate(part.covered == "yes", clusters=part.item, seed=seed)
         once = part.drop_duplicates("task")
-        row = {
-            "method": method,
-            "pictures": len(once),
-            "unsure": int((part.covered == "unsure").sum()),
-        }
-        row |= {"eye": eye.value, "low": eye.low, "high": eye.high}
+        row = {"method": method, "pictures": len(once), "eye": eye.value}
+        row |= {"low": eye.low, "high": eye.high}
         out.append(row | {rule: float(once[rule].mean()) for rule in RULES})
-    columns = ["method", "pictures", "unsure", "eye", "low", "high", *RULES]
+    columns = ["method", "pictures", "eye", "low", "high", *RULES]
     return pd.DataFrame(out, columns=columns).sort_values("eye", ascending=False, ignore_index=True)
 
 
-def judged_apart(said: pd.DataFrame, one: str, other: str, seed: int = 0) -> dict:
+def placed(said: pd.DataFrame) -> pd.DataFrame:
+    """Choices about maps of which some region decides whether they cover it."""
+    return said[said.pointing.notna() & said.covered.notna()]
+
+
+def judged_apart(said: pd.DataFrame, one: str, other: str) -> Estimate | None:
     """Share of maps that cover to the eye, method `one` minus `other`, with its 95 % interval.
 
-    Whole items are drawn anew, with all their pictures and lookers. {} where one of the two
+    Whole items are drawn anew, with all their pictures and lookers. None where one of the two
     methods was not judged.
     """
-    placed = said[said.pointing.notna() & said.covered.notna()]
-    both = placed[placed.method.isin([one, other])]
+    both = placed(said)
+    both = both[both.method.isin([one, other])]
     if both.method.nunique() < 2:
-        return {}
+        return None
     on, yes = (both.method == one).to_numpy(), (both.covered == "yes").to_numpy()
-    low, high = difference_interval(on, yes, pd.factorize(both.item)[0], seed=seed)
-    value = yes[on].mean() - yes[~on].mean()
-    return {"value": finite(value), "low": finite(low), "high": finite(high)}
+    return apart(on, yes, both.item)
 
 
 def beside_rules(said: pd.DataFrame) -> pd.DataFrame:
@@ -351,15 +336,16 @@ def examples_figure(rows: pd.DataFrame, items: dict):
 def eyes_figure(table: pd.DataFrame):
     """`by_method`: what lookers called covering, with interval, and what rules did."""
     figure, ax = plt.subplots(figsize=(WIDTH, 0.5 * WIDTH), layout="constrained")
-    y = np.arange(len(table))
     ends = [table.eye - table.low, table.high - table.eye]
-    ax.barh(y - 0.27, table.eye, 0.27, xerr=ends, color="#0072b2", label="to the eye", ecolor="0.2")
-    for place, (rule, shade, hatch) in enumerate(
-        (("pointing", "#e69f00", "//"), ("mass", "#999999", ".."))
+    bars = (("eye", "to the eye", "#0072b2", ""), ("pointing", "rule: pointing", "#e69f00", "//"))
+    for shift, (column, name, shade, hatch) in enumerate(
+        (*bars, ("mass", "rule: mass", "#999999", ".."))
     ):
-        style = dict(color=shade, hatch=hatch, edgecolor="white")
-        ax.barh(y + 0.27 * place, table[rule], 0.27, label=f"rule: {rule}", **style)
-    ax.set_yticks(y, [f"{title(row.method)} (n = {row.pictures})" for row in table.itertuples()])
+        style = {"color": shade, "hatch": hatch, "edgecolor": "white", "label": name}
+        bounds = {"xerr": ends, "ecolor": "0.2"} if column == "eye" else {}
+        ax.barh(np.arange(len(table)) + 0.27 * (shift - 1), table[column], 0.27, **style, **bounds)
+    names = [f"{title(row.method)} (n = {row.pictures})" for row in table.itertuples()]
+    ax.set_yticks(range(len(table)), names)
     ax.set(xlabel="share of maps that cover what is needed", xlim=(0, 1))
     ax.invert_yaxis()
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
@@ -370,69 +356,38 @@ def eyes_figure(table: pd.DataFrame):
 
 
 def correctness_summary(tables: Tables) -> dict:
-    """Quadrants and their difference by model and rule, and over all models."""
-    maps = frames(tables, first_trainings)
-    if maps.empty:
+    """`correctness.json`, by the rule of pointing: quadrants and their difference, and the eyes."""
+    stored = frames(tables, first_trainings)
+    if stored.empty:
         return {}
-    chosen = maps[maps.method == PAPER_METHOD]
-    models = {model: by_rule(part) for model, part in chosen.groupby("model")}
-    shares = {
-        rule: {
-            model: {row.method: finite(row.on) for row in part.itertuples()}
-            for model, part in on_share(sorted_rows(maps, rule)).groupby("model")
-        }
-        for rule in RULES
-    }
+    maps = sorted_rows(stored)
+    chosen, shares = maps[maps.method == PAPER_METHOD], on_share(maps).groupby("model")
     return {
-        "provenance": tables.origin(chosen),
-        "models": models,
-        "all": by_rule(chosen),
-        "on": shares,
+        "provenance": tables.origin(stored[stored.method == PAPER_METHOD]),
+        "models": {
+            model: {"pointing": {name: lift(part)[name] for name in ("n_on", "n_off")}}
+            for model, part in chosen.groupby("model")
+        },
+        "all": {"pointing": over_all(chosen)},
+        "on": {"pointing": {m: dict(zip(p.method, p.on, strict=True)) for m, p in shares}},
         "eyes": eyes_summary(annotations(), stored_maps(tables.results)),
     }
 
 
-def by_rule(maps: pd.DataFrame) -> dict:
-    """{rule: counts of the quadrants and the difference between on and off}."""
-    out = {}
-    for rule in RULES:
-        rows = sorted_rows(maps, rule)
-        counts = rows.quadrant.value_counts()
-        names = (*QUADRANTS, *APART)
-        counted = {name: int(counts.get(name, 0)) for name in names}
-        found = {
-            name: value if isinstance(value, int) else finite(value)
-            for name, value in lift(rows).items()
-        }
-        out[rule] = {"counts": counted, "n": len(rows)} | found
-        out[rule]["said"] = said(found)
-    return out
+def over_all(rows: pd.DataFrame) -> dict:
+    """Counts of the quadrants, and the difference between on and off."""
+    counts = rows.quadrant.value_counts().reindex([*QUADRANTS, *APART], fill_value=0)
+    return {"n": len(rows), "counts": {k: int(v) for k, v in counts.items()}} | plain(lift(rows))
 
 
 def eyes_summary(log: pd.DataFrame, stored: pd.DataFrame) -> dict:
-    """All of it as a tree for `correctness.json`; {} where no annotated map is in these results."""
-    if log.empty:
-        return {}
-    said = met(log, stored)
+    """What lookers said, by method; {} where no annotated map is in these results."""
+    said = met(log, stored) if len(log) else log
     if said.empty:
         return {}
-    agreed = (
-        annotate.agreement(log[log.task.isin(said.task)]) if said.annotator.nunique() > 1 else None
-    )
+    table, apart = by_method(said), judged_apart(said, PAPER_METHOD, "sobel")
     return {
-        "lookers": sorted(said.annotator.unique()),
         "n": int(said.task.nunique()),
-        "methods": _plain(by_method(said), ["method"]),
-        "igos_minus_sobel": judged_apart(said, PAPER_METHOD, "sobel"),
-        "rules": _plain(beside_rules(said), ["looker", "beside"]),
-        "agreement": {} if agreed is None else _plain(agreed, ["question"]),
-    }
-
-
-def _plain(table: pd.DataFrame, by: list[str]) -> dict:
-    """{"looker, rule": {column: number or None}}."""
-    rows = table.set_index(table[by].agg(", ".join, axis=1)).drop(columns=by)
-    return {
-        name: {key: finite(value) for key, value in row.items()}
-        for name, row in rows.to_dict("index").items()
+        "methods": {method: plain(row) for method, row in table.set_index("method").iterrows()},
+        "igos_minus_sobel": {} if apart is None else apart.json(),
     }

@@ -12,15 +12,14 @@ from ..errors import StudyError
 from ..figures import ENDS
 from ..metrics import mixed
 from ..metrics.statistics import paired_test
+from ..models.names import SIZES, member
 from .compare import (
     RANK,
-    SIZES,
     as_numbers,
     comparable,
     estimated,
     gap_table,
     interval,
-    member,
     shared_part,
     shown,
     spanned,

@@ -15,6 +15,7 @@ from ..figures import WIDTH, dots
 from ..heatmaps.names import PAPER_METHOD
 from ..metrics import mixed
 from ..metrics.statistics import compare, estimate, finite
+from ..models.names import member, short
 from .compare import (
     OTHER_ARCHITECTURE,
     OTHER_SEED,
@@ -22,17 +23,14 @@ from .compare import (
     answers_of,
     apart,
     gap_table,
-    likeness_apart,
     map_table,
     matrix,
-    member,
     mixed_numbers,
     pair_table,
     permutation,
     plain,
     relations,
     shared_part,
-    short,
     spanned,
 )
 
@@ -164,7 +162,7 @@ def trainings_summary(tables) -> dict:
         "mixed": {k: split[k] for k in ("training_sd", "effects", "reference", "converged")},
         "relations": {kind: plain(row) for kind, row in kinds.iterrows()},
         "within": within(pairs),
-        "apart": likeness_apart(apart(pairs, OTHER_SEED, OTHER_ARCHITECTURE)),
+        "apart": apart(pairs, OTHER_SEED, OTHER_ARCHITECTURE).json(),
         "maps": likeness_test(pairs),
     }
 

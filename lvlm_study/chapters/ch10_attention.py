@@ -19,9 +19,10 @@ from ..benchmarks.base import Item
 from ..figures import CMAP, WIDTH, dots, ends, legend_below
 from ..heatmaps.names import CONTROLS, PAPER_METHOD
 from ..metrics.plausibility import GRAIN, area_means, rank_correlation, soft_iou
-from ..metrics.statistics import finite
+from ..metrics.statistics import estimate, finite
 from ..pixels.masks import settled
-from .compare import Tables, control_map, frames, interval
+from ..sweep.stored import Tables
+from .compare import control_map, frames
 
 LARGE = 0.5  # evidence above this share of the picture is the whole place: no place to look at
 ORIENTATIONS = ("high is important", "turned over")
@@ -331,7 +332,7 @@ def attention_summary(tables: Tables) -> dict:
 def by_orientation(rows: pd.DataFrame) -> dict:
     """{orientation: n, rank correlation with its interval, mean overlaps}."""
     return {
-        way: {"n": len(part), "correlation": interval(part.correlation)}
+        way: {"n": len(part), "correlation": estimate(part.correlation).json()}
         | {name: {"value": finite(part[name].mean())} for name in OVERLAPS}
         for way, part in rows.groupby("orientation")
     }

@@ -33,14 +33,7 @@ from ..models.planted import planted, planted_scene
 from ..paths import data_dir
 from ..sweep.results import NOT_YET
 from ..sweep.stored import one_way
-from .compare import (
-    FEWEST,
-    comparable,
-    one_each,
-    studied,
-    table4_tests,
-    with_factors,
-)
+from .compare import FEWEST, comparable, one_each, studied, table4_tests, with_factors
 
 DATASETS = ("mmvp", "mmstar", "cvbench", "llavabench")
 CELLS, STEPS = GRID_CELLS**2, 50

@@ -19,8 +19,9 @@ from ..benchmarks.sprite_subsets import PRIOR_ARMS
 from ..figures import WIDTH
 from ..metrics.statistics import Estimate, estimate, finite, share
 from ..scenes.questions import CATEGORIES, NUMBERS
+from ..sweep.stored import Tables
 from ..sweep.tables import read_table
-from .compare import Tables, told
+from .compare import told
 
 SEES = {  # by the beginning of a member's name, the longest that fits
     "llava-1.5": "one view of 112 pixels",

@@ -23,10 +23,10 @@ from ..heatmaps.names import CONTROLS, in_order, listed, title
 from ..metrics.plausibility import energy
 from ..metrics.statistics import estimate, finite, share
 from ..scenes.shortcut import ARMS
-from ..sweep.stored import enlarged, scales, stored_maps
+from ..sweep.stored import Tables, enlarged, scales, stored_maps
 from ..sweep.tables import read_table
 from .annotate import with_controls
-from .compare import Tables, told
+from .compare import told
 
 BENCHMARK = "sprites_shortcut"
 FOLDER = "shortcut"  # of its tables, inside a results folder: no other chapter reads them

@@ -25,9 +25,9 @@ from ..heatmaps.progress import each
 from ..metrics.statistics import Estimate, finite
 from ..sweep.filter import kept_shares
 from ..sweep.results import beside
-from ..sweep.stored import with_fill
+from ..sweep.stored import Tables, with_fill
 from ..sweep.tables import write
-from .compare import DROPS, Tables, as_chance, correlation, interval, meant_to_compare
+from .compare import DROPS, as_chance, correlation, interval, meant_to_compare
 
 SCORES = ("deletion", "insertion", "gap")
 

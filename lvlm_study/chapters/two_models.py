@@ -12,8 +12,9 @@ import pandas as pd
 from ..errors import StudyError
 from ..figures import WIDTH, dots, legend_below, overlay
 from ..heatmaps.names import without_preset
+from ..models.names import short
 from ..sweep.stored import enlarged
-from .compare import short, shown, table4_tests, with_factors
+from .compare import shown, table4_tests, with_factors
 
 SPREADS = {"item_sd": "items", "training_sd": "trainings", "residual_sd": "rest"}
 LEAST_P = "least that permutation can give"

@@ -38,20 +38,6 @@ def test_every_row_has_one_place():
     assert counted["right, on"] == 1 and counted["no region"] == 2 and counted.n == 7
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "want"),
-    [
-        (-0.1, 0.2, "No difference can be told from none"),
-        (0.01, 0.2, "It makes it likelier"),
-        (-0.3, -0.01, "It makes it less likely"),
-        (None, None, "It cannot be told yet"),
-        (float("nan"), 0.1, "It cannot be told yet"),
-    ],
-)
-def test_the_verdict_follows_the_interval(low, high, want):
-    assert correctness.said({"low": low, "high": high}) == want
-
-
 def test_the_rule_of_mass_asks_for_twice_the_share():
     frame = pd.DataFrame([row("correct", 0.0, 2.0), row("correct", 1.0, 1.99)])
     assert correctness.sorted_rows(frame, "mass").on.tolist() == [True, False]

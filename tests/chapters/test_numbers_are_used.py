@@ -1,9 +1,7 @@
-"""Numbers are what pages quote: every leaf of a summary is quoted, shown, asserted or printed.
+"""Every number of a summary is used: quoted by a page, or read by a page's tables and figures."""
 
-Where a page uses a number of one model, method or category, the same number of the others may be
-there. The other way round, that a page quotes only what is there, is `test_book`.
-"""
-
+import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,35 +9,71 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pytest
 
-from lvlm_study.chapters.summaries import report
+from lvlm_study.chapters import summaries
 from lvlm_study.paths import data_dir
 from lvlm_study.sweep import results
 
 ROOT = Path(__file__).resolve().parents[2]
-CELL = re.compile(r"^```\{code-cell\} ipython3\n(?:^:[^\n]*\n|^\n)*(.*?)^```$", re.S | re.M)
-ROLE = re.compile(r"\{result\}`([^`]+)`")
-PAGES = sorted((ROOT / "notebooks").glob("*.md"))
-FILES = ("attention", "scale", "architecture", "trainings", "audit", "shortcut", "subsets")
+PAGES = sorted([*ROOT.glob("notebooks/*.md"), *ROOT.glob("book/*.md")])
+ROLE = re.compile(r"\{result\}`([^`]+?)(?::[^`\]:]*)?`")
+CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(?::[^\n]*\n)*(.*?)^```", re.S | re.M)
 
 
-class Seen(dict):
-    """A tree that notes which of its leaves were read, however that was done."""
+def is_estimate(tree) -> bool:
+    """A number with its interval, which nobody shows without."""
+    parts = tree.values() if isinstance(tree, dict) else ()
+    return {"low", "high"} <= set(tree) and not any(isinstance(p, dict) for p in parts)
 
-    def __init__(self, tree: dict, read: set, path: tuple = ()):
-        self.read, self.path = read, path
-        super().__init__({key: seen(value, read, (*path, key)) for key, value in tree.items()})
 
-    def __iter__(self):  # with an __iter__ of its own, `|`, ** and dict() read by __getitem__
-        return super().__iter__()
+def are_names(tree: dict) -> bool:
+    """Whether the keys are names, say of models: below each stands the same."""
+    parts = [part for part in tree.values() if part != {}]
+    if not parts or not all(isinstance(part, dict) for part in parts):
+        return False
+    if any(map(is_estimate, parts)):
+        return all(map(is_estimate, parts))
+    return len({frozenset(part) for part in parts}) == 1 or all(map(are_names, parts))
+
+
+def families(tree, path=()) -> Iterator[tuple[str, ...]]:
+    """The kinds of leaves: their paths, with a star for a name; an estimate is one leaf."""
+    if not isinstance(tree, dict) or (path and is_estimate(tree)):
+        yield path
+        return
+    for key, part in tree.items():
+        if (*path, key) != ("provenance",):
+            yield from families(part, (*path, "*" if are_names(tree) else key))
+
+
+def family(tree, parts: list[str]) -> tuple[str, ...]:
+    """The kind of one leaf."""
+    path = ()
+    for part in parts:
+        if not isinstance(tree, dict) or (path and is_estimate(tree)):
+            break
+        path, tree = (*path, "*" if are_names(tree) else part), tree[part]
+    return path
+
+
+class Read(dict):
+    """A tree that notes which of its leaves are read."""
+
+    def __init__(self, tree: dict, log: list, path=()):
+        super().__init__(tree)
+        self.log, self.path = log, path
 
     def __getitem__(self, key):
-        value = super().__getitem__(key)
-        if not isinstance(value, dict | list):
-            self.read.add((*self.path, key))
+        value, path = super().__getitem__(key), (*self.path, key)
+        if isinstance(value, dict):
+            return Read(value, self.log, path)
+        self.log.append(path)
         return value
 
-    def get(self, key, default=None):
-        return self[key] if key in self else default
+    def get(self, key, other=None):
+        return self[key] if key in self else other
+
+    def __iter__(self):  # one of its own, so that a union or a copy asks for every value
+        return iter(super().keys())
 
     def values(self):
         return [self[key] for key in self]
@@ -48,86 +82,52 @@ class Seen(dict):
         return [(key, self[key]) for key in self]
 
 
-def seen(value, read: set, path: tuple):
-    if isinstance(value, list):
-        return [seen(one, read, (*path, str(n))) for n, one in enumerate(value)]
-    return Seen(value, read, path) if isinstance(value, dict) else value
+def quoted() -> Iterator[tuple[str, list[str]]]:
+    """(file, path) of every number that a page quotes."""
+    for page in PAGES:
+        for key in ROLE.findall(page.read_text(encoding="utf-8")):
+            name, parts = results._split(key)
+            yield name.removeprefix("mini/"), parts
 
 
-def leaves(tree, path: tuple = ()) -> Iterator[tuple]:
-    parts = tree.items() if isinstance(tree, dict) else enumerate(tree)
-    for key, value in parts:
-        here = (*path, str(key))
-        yield from leaves(value, here) if isinstance(value, dict | list) and value else [here]
+def read_by_code(trees: dict[str, dict], monkeypatch) -> Iterator[tuple[str, list[str]]]:
+    """(file, path) of what pages read when their cells run, and the command's report."""
+    logs = {name: [] for name in trees}
+    lent = {name: Read(tree, logs[name]) for name, tree in trees.items()}
+    load, plain = results.load, dict(trees)
+    monkeypatch.setattr(results, "load", lambda path: lent.get(path.stem) or load(path))
+    summaries.report({name: lent[name] for name in ("reliance", "faithfulness")})
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        space = {"__name__": "__main__", "print": lambda *words: None}
+        for cell in CELL.findall(text) if "results.load(" in text else ():
+            exec(compile(ast.parse(cell), page.name, "exec"), space)
+            plt.close("all")
+    assert plain == trees
+    for name, paths in logs.items():
+        yield from ((name, list(path)) for path in paths)
 
 
-def quoted(name: str) -> set[tuple]:
-    """What pages quote of a file."""
-    text = "".join(page.read_text() for page in (*PAGES, *(ROOT / "book").glob("*.md")))
-    keys = (re.sub(r":[^:\[\]]*$", "", key) for key in ROLE.findall(text))
-    parts = [results._split(key) for key in keys]
-    return {tuple(path) for file, path in parts if file.removeprefix("mini/") == name}
-
-
-def run(page: Path) -> None:
-    """A page's cells in one namespace, as a notebook has them."""
-    place: dict = {}
-    for code in CELL.findall(page.read_text()):
-        exec(compile(code, page.name, "exec"), place)
-        plt.close("all")
-
-
-def alike(path: tuple) -> set[tuple]:
-    """The path, and the path with one part but the last left open."""
-    return {path} | {(*path[:k], None, *path[k + 1 :]) for k in range(len(path) - 1)}
-
-
-def unused(tree: dict, read: set) -> list[str]:
-    every = {path for path in leaves(tree) if path[0] != "provenance"}
-    known = {pattern for path in read for pattern in alike(path)}
-    return sorted(".".join(path) for path in every if not alike(path) & known)
-
-
-def test_what_counts_as_read():
-    read: set = set()
-    tree = {"a": {"b": 1, "c": 2, "d": 3}, "e": [{"f": 4, "g": 5}, {"f": 6, "g": 7}], "h": {}}
-    one = Seen(tree, read)
-    assert one["a"].get("b") == 1 and one["a"].get("x") is None and one["e"][1]["f"] == 6
-    assert unused(tree, read) == ["a.c", "a.d", "e.0.g", "e.1.g", "h"]
-    assert (one["a"] | {"h": 6})["d"] == 3 and unused(tree, read) == ["e.0.g", "e.1.g", "h"]
-
-
-@pytest.fixture(scope="module")
-def read_by_pages():
-    """{file: paths of the leaves that some page's cells read}; a minute."""
-    found: dict[str, set] = {name: set() for name in FILES}
-    load = results.load
-
-    def noted(file: Path) -> dict:
-        tree = load(file)
-        return Seen(tree, found[file.stem]) if file.stem in found else tree
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "load", noted)
-        patch.chdir(ROOT)
-        for page in PAGES:
-            if re.search(rf"results/mini/({'|'.join(FILES)})\.json", page.read_text()):
-                run(page)
-    return found
+def test_families_by_hand():
+    whole = {"value": 1.0, "low": 0.5, "high": 2.0}
+    tree = {
+        "provenance": {"n": 1},
+        "models": {"a": {"gap": whole, "n": 3}, "b": {"gap": whole, "n": 4}},
+    }
+    assert set(families(tree)) == {("models", "*", "gap"), ("models", "*", "n")}
+    assert family(tree, ["models", "a", "gap", "low"]) == ("models", "*", "gap")
+    log = []
+    for part in Read(tree, log)["models"].values():
+        assert part["gap"] | {} == whole
+    assert {family(tree, path) for path in log} == {("models", "*", "gap")}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FILES)
-def test_every_number_is_used(read_by_pages, name):
-    tree = results.load(data_dir() / "results" / "mini" / f"{name}.json")
-    left = unused(tree, read_by_pages[name] | quoted(name))
-    assert not left, f"{len(left)} of {name}.json are used nowhere, first {left[:5]}"
-
-
-@pytest.mark.parametrize("name", ["reliance", "faithfulness"])
-def test_what_the_command_prints_and_pages_quote(name):
-    """The same numbers are there for every category, baseline and way of scoring."""
-    tree, read = results.load(data_dir() / "results" / "mini" / f"{name}.json"), set()
-    report({name: Seen(tree, read)})
-    used = {path[-1] for path in read | quoted(name)}
-    assert {path.rpartition(".")[2] for path in unused(tree, read)} <= used
+def test_every_number_is_used(monkeypatch):
+    folder = data_dir() / "results" / "mini"
+    files = {name: folder / f"{name}.json" for name in summaries.SUMMARIES}
+    trees = {n: json.loads(f.read_text(encoding="utf-8")) for n, f in files.items() if f.is_file()}
+    used = {(n, family(trees[n], parts)) for n, parts in quoted() if n in trees}
+    used |= {(n, family(trees[n], parts)) for n, parts in read_by_code(trees, monkeypatch)}
+    idle = {(n, kind) for n, tree in trees.items() for kind in families(tree)} - used
+    assert not idle, "\n".join(f"{name}: {'.'.join(kind)}" for name, kind in sorted(idle))
