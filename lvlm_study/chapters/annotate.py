@@ -37,9 +37,9 @@ from ..figures import overlay_image
 from ..heatmaps.names import CONTROLS, PAPER_METHOD, REFERENCE
 from ..metrics.localisation import stretched
 from ..metrics.statistics import ends, resample
+from ..paths import unwritable
 from ..sweep.provenance import now
 from ..sweep.stored import enlarged, scales, stored_maps
-from ..sweep.tables import unwritable
 from .compare import control_map
 
 QUESTIONS = {

@@ -9,6 +9,7 @@ models, and what are the labels of the sizes worth with models as units?
 import pandas as pd
 
 from ..errors import StudyError
+from ..figures import ENDS
 from ..metrics import mixed
 from ..metrics.statistics import paired_test
 from ..models.names import SIZES, member
@@ -16,6 +17,7 @@ from .compare import (
     RANK,
     as_numbers,
     comparable,
+    estimated,
     gap_table,
     interval,
     shared_part,
@@ -120,7 +122,7 @@ def differs(small: pd.Series, large: pd.Series) -> dict:
     test, same = paired_test(large, small), mixed.equivalence(large, small, MARGIN)
     return {
         "n": len(small),
-        "difference": test.estimate.json() | {"p": test.p},
+        "difference": estimated(test.estimate) | {"p": test.p},
         "equivalence": {"low": same.low, "high": same.high, "p": same.p},
         "verdict": size_verdict(test, same),
     }
@@ -144,7 +146,9 @@ def answers_by_size(reliance: pd.DataFrame) -> dict:
         for key, drop in sizes.items():
             means = right.get(family, {}).get(key)
             means = means and {name: means[name] for name in ("small", "large")}
-            sizes[key] = {"right": means, "drop": drop}
+            found = {name: drop[name] for name in ("n", "small", "large", "verdict")}
+            found["difference"] = {name: drop["difference"][name] for name in ENDS}
+            sizes[key] = {"right": means, "drop": found}
     return out
 
 

@@ -150,7 +150,8 @@ def trainings_summary(tables) -> dict:
     own = map_table(tables.maps, (PAPER_METHOD,))
     own = own[own.model.isin(part.model)]
     pairs = pair_table(own, answers_of(tables.reliance))
-    kinds = relations(pairs).set_index("relation")
+    kinds = relations(pairs).set_index("relation")[["value", "low", "high", "chance"]]
+    split = mixed_numbers(part)
     return {
         "provenance": tables.origin(tables.maps),
         "architectures": int(part.family.nunique()),
@@ -158,7 +159,7 @@ def trainings_summary(tables) -> dict:
         "gaps": by_model(part),
         "ranges": ranges(part),
         "scores": permutation(part),
-        "mixed": mixed_numbers(part),
+        "mixed": {k: split[k] for k in ("training_sd", "effects", "reference", "converged")},
         "relations": {kind: plain(row) for kind, row in kinds.iterrows()},
         "within": within(pairs),
         "apart": apart(pairs, OTHER_SEED, OTHER_ARCHITECTURE).json(),
@@ -205,8 +206,8 @@ def within(pairs: pd.DataFrame) -> dict:
     """{architecture: how alike the maps of its own trainings are}."""
     families = pairs.a.map(lambda name: member(name).family)
     same = pairs[families == pairs.b.map(lambda name: member(name).family)]
-    groups = same.groupby(families[same.index])
-    return {str(family): estimate(rows.value).json() for family, rows in groups}
+    means = same.groupby(families[same.index]).value.mean()
+    return {str(family): {"value": finite(value)} for family, value in means.items()}
 
 
 def likeness_test(pairs: pd.DataFrame) -> dict:

@@ -37,11 +37,12 @@ from ..metrics.localisation import evidence_boxes, max_box_acc, two_choice
 from ..metrics.statistics import Estimate, ends, estimate, finite, paired_test, resample
 from ..models import load_model
 from ..models.registry import find_folder
+from ..paths import replacing
 from ..scenes import scenes
 from ..sweep import provenance
 from ..sweep.runner import dealt, item_seed, stored_map
 from ..sweep.stored import enlarged, grid, stored_maps
-from ..sweep.tables import put, write
+from ..sweep.tables import write
 from .annotate import pair_task
 from .compare import control_map
 
@@ -489,4 +490,5 @@ PARTS = {
 
 def save(path: Path, frame: pd.DataFrame) -> None:
     """A table beside the results, whole or not at all."""
-    put(path, lambda part: frame.to_parquet(part, index=False))
+    with replacing(path) as part:
+        frame.to_parquet(part, index=False)

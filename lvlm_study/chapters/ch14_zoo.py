@@ -262,7 +262,7 @@ def of_prior(part: pd.DataFrame) -> dict:
     arms = {arm: right(some) for arm, some in whole}
     more = estimate(100 * (np.sign(table["P-"] - table["P+"]) + 1) / 2)  # a tie counts half
     conflict = {"percent": finite(more.value), "low": finite(more.low), "high": finite(more.high)}
-    return {"arms": arms, "conflict": conflict, "triples": len(table)}
+    return {"arms": arms, "conflict": conflict}
 
 
 # --- wrong answers: of the page, and of zoo.json

@@ -228,7 +228,8 @@ def of_model(mine: pd.DataFrame) -> dict:
         part = items[items.source == kind]
         mapped |= {kind: len(part), f"{kind}_{GLOBAL}": int((part.category == GLOBAL).sum())}
     found = {"methods": methods, "verdicts": verdicts(methods), "mapped": mapped}
-    return found | {"local": {"methods": local, "verdicts": verdicts(local)} if local else {}}
+    aucs = {m: {name: row[name] for name in ("auc", "low", "high")} for m, row in local.items()}
+    return found | {"local": {"methods": aucs, "verdicts": verdicts(aucs)} if aucs else {}}
 
 
 def told_apart(shares: pd.DataFrame, seed: int = 0) -> dict:

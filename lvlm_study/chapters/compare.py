@@ -629,12 +629,11 @@ def as_numbers(found: mixed.Mixed | None) -> dict | None:
     """A fitted mixed model as JSON; None stays None."""
     if found is None:
         return None
-    counts = {name: getattr(found, name) for name in ("n", "items", "trainings")}
     spreads = {k: finite(getattr(found, k)) for k in ("item_sd", "training_sd", "residual_sd")}
-    effects = found.effects.set_index("group")
+    effects = found.effects.set_index("group")[["estimate", "low", "high"]]
     about = {"converged": str(found.converged), "reference": str(found.reference)}
     about["effects"] = {str(group): plain(row) for group, row in effects.iterrows()}
-    return counts | spreads | about
+    return spreads | about
 
 
 def shared_part(tables) -> dict:

@@ -97,14 +97,13 @@ def way(units: str, fill: str) -> str:
 def of_method(frame: pd.DataFrame, errors: int = 0) -> dict:
     """Scores of one method over the items that could be scored, and the count of the others.
 
-    Constant maps are among the scored ones, with the gap of chance (`as_chance`); `silent` says how
-    many they are. An item is counted once, in `n` or in `skipped`.
+    Constant maps are among the scored ones, with the gap of chance (`as_chance`). An item is
+    counted once, in `n` or in `skipped`.
     """
     scored = as_chance(frame[frame.status.isin(["ok", "constant"])])
     skipped = frame.status[~frame.status.isin(["ok", "constant"])].value_counts().to_dict()
     return {
         "n": len(scored),
-        "silent": int((scored.status == "constant").sum()),
         "skipped": {str(why): int(count) for why, count in skipped.items()} | {"error": errors},
         **{name: interval(scored[name]) for name in SCORES},
         "seconds": finite(scored.seconds.mean()),
