@@ -8,11 +8,10 @@ claim to know without either.
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from ..figures import WIDTH, grid, when_run
 from ..heatmaps.names import CONTROLS, NOBODY, in_order, listed, title
-from ..metrics.counterfactual import LEAST_OBJECTS, LEAST_SPREAD
+from ..metrics.counterfactual import LEAST_OBJECTS, LEAST_SPREAD, ranked_as, top
 from ..metrics.ranks import rank_agreement, within_items, within_methods
 from ..metrics.statistics import estimate, finite
 from .compare import (
@@ -123,19 +122,9 @@ def _usable(mass, effect) -> bool:
 
 def _against(mass: np.ndarray, effect: np.ndarray, area: np.ndarray) -> tuple[float, ...]:
     """The columns `TRUE` of one map."""
-    ranks = [_ranks(x, effect) for x in (mass, mass / np.maximum(area, 1e-12), area)]
+    every = mass, mass / np.maximum(area, 1e-12), area
+    ranks = np.nan_to_num([ranked_as(x, effect) for x in every])  # what tells nothing is chance
     return (*ranks[:2], top(mass, effect), ranks[2], top(area, effect))
-
-
-def _ranks(one: np.ndarray, effect: np.ndarray) -> float:
-    """Spearman up to rounding; 0, chance, for a side that tells no object from another."""
-    a, b = rankdata(one.round(12)), rankdata(effect.round(6))
-    return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) and np.ptp(b) else 0.0
-
-
-def top(one: np.ndarray, effect: np.ndarray) -> float:
-    """Whether the object marked most has the greatest effect; ties count in part."""
-    return float((effect == effect.max())[one == one.max()].mean())
 
 
 def effect_scores(frame: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:

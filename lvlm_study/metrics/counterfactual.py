@@ -129,12 +129,16 @@ def _compared(effects: np.ndarray, mass: np.ndarray, area: np.ndarray) -> Counte
         status = "constant_map"
     if status != "ok":
         return Counterfactual(effects, mass, area, np.nan, np.nan, np.nan, status)
-    best = effects == effects.max()
-    top = float(best[mass == mass.max()].mean())
-    density = _spearman(mass / area, effects)
-    return Counterfactual(effects, mass, area, _spearman(mass, effects), density, top, status)
+    ranks = ranked_as(mass, effects), ranked_as(mass / area, effects)
+    return Counterfactual(effects, mass, area, *ranks, top(mass, effects), status)
 
 
-def _spearman(one: np.ndarray, other: np.ndarray) -> float:
-    a, b = rankdata(one.round(12)), rankdata(other.round(6))  # equal up to rounding is equal
+def ranked_as(one: np.ndarray, effects: np.ndarray) -> float:
+    """Spearman correlation of numbers of objects with their effects; NaN where one is constant."""
+    a, b = rankdata(one.round(12)), rankdata(effects.round(6))  # equal up to rounding is equal
     return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) and np.ptp(b) else np.nan
+
+
+def top(one: np.ndarray, effects: np.ndarray) -> float:
+    """Whether the object with the most has the greatest effect; ties count in part."""
+    return float((effects == effects.max())[one == one.max()].mean())
