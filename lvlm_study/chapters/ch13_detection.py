@@ -44,7 +44,7 @@ from ..sweep.runner import dealt, item_seed, stored_map
 from ..sweep.stored import enlarged, grid, stored_maps
 from ..sweep.tables import write
 from .annotate import pair_task
-from .compare import control_map
+from .compare import control_map, shown
 
 METHODS = ("ga", "grad_cam", "gae", "igos", "sobel", "center", "random")
 SCORES = ("energy_ratio", "auc", "gap")  # of a map: evidence found, and faithfulness
@@ -79,7 +79,8 @@ def kinds_table(tree: dict, paper: pd.DataFrame) -> pd.DataFrame:
             "squared error": f"{ours['error']:.3f}" if "error" in ours else None,
         }
         for name, label in KEPT.items():
-            cells[label] = _shown(ours.get(name), 0, times=100)
+            found = ours.get(name)
+            cells[label] = found and f"{100 * Estimate.of_json(found):.0f}"
         rows.append(cells | {"the authors' judge (1 to 10)": row.gpt4v_score})
     return pd.DataFrame(rows)
 
@@ -89,10 +90,10 @@ def methods_table(tree: dict) -> pd.DataFrame:
     rows = [
         {
             "method": title(name),
-            "energy ratio": _shown(row["energy_ratio"], 1),
-            "auc": _shown(row["auc"]),
-            "insertion - deletion": _shown(row["gap"]),
-            "MaxBoxAccV2": _shown(row["max_box_acc"]),
+            "energy ratio": shown(row["energy_ratio"], 1),
+            "auc": shown(row["auc"]),
+            "insertion - deletion": shown(row["gap"]),
+            "MaxBoxAccV2": shown(row["max_box_acc"]),
         }
         for name, row in by_evidence(tree)
     ]
@@ -104,11 +105,6 @@ def by_evidence(tree: dict) -> list[tuple[str, dict]]:
     return sorted(tree["methods"].items(), key=lambda m: -(m[1]["energy_ratio"]["value"] or 0))
 
 
-def _shown(found: dict | None, digits: int = 2, times: int = 1) -> str | None:
-    """An estimate for a table cell, "0.50 [0.40, 0.60]"; None where there is none."""
-    return found and f"{times * Estimate.of_json(found):.{digits}f}"
-
-
 def bias_table(tree: dict) -> pd.DataFrame:
     """Every change of both twins: of the number said, and of the expected one."""
     rows = []
@@ -118,7 +114,7 @@ def bias_table(tree: dict) -> pd.DataFrame:
             changes |= {f"step {size}": row for size, row in place["step"].items()}
             for change, row in changes.items():
                 cells = {"names": pair.replace("-", " / "), "twin": twin, "change": change}
-                cells |= {label: _shown(row[name]) for name, label in CHANGED.items()}
+                cells |= {label: shown(row[name]) for name, label in CHANGED.items()}
                 rows.append(cells | {"n": row["n"]})
     return pd.DataFrame(rows)
 

@@ -22,12 +22,12 @@ from pathlib import Path
 import pandas as pd
 
 from ..heatmaps.progress import each
-from ..metrics.statistics import Estimate, finite
+from ..metrics.statistics import finite
 from ..sweep.filter import kept_shares
 from ..sweep.results import beside
 from ..sweep.stored import Tables, with_fill
 from ..sweep.tables import write
-from .compare import DROPS, as_chance, correlation, interval, meant_to_compare
+from .compare import DROPS, as_chance, correlation, interval, meant_to_compare, shown
 
 SCORES = ("deletion", "insertion", "gap")
 
@@ -206,7 +206,7 @@ def _reliance_lines(models: dict) -> list[dict]:
             "model": model,
             "benchmark": benchmark,
             "n": rows["all"]["n"],
-            "accuracy": _shown(rows["all"]["accuracy"]),
+            "accuracy": shown(rows["all"]["accuracy"], 3),
             "undecided": rows["all"]["undecided"],
             "errors": rows["all"]["errors"],
         }
@@ -220,7 +220,7 @@ def _method_lines(models: dict) -> list[dict]:
     return [
         {"model": model, "benchmark": benchmark, "method": method, "scored": how, "n": row["n"]}
         | {"skipped": sum(row["skipped"].values())}
-        | {name: _shown(row[name]) for name in SCORES}
+        | {name: shown(row[name], 3) for name in SCORES}
         | {"seconds": row["seconds"]}
         for model, benchmarks in models.items()
         for benchmark, methods in benchmarks.items()
@@ -236,10 +236,6 @@ def _scored_ways(tree: dict, above: str = ""):
                 yield above + name + "]" * bool(above), key, row
             else:
                 yield from _scored_ways({key: row}, name + "[")
-
-
-def _shown(found: dict) -> str:
-    return f"{Estimate.of_json(found):.3f}"
 
 
 def _table(lines: list[dict]) -> str:

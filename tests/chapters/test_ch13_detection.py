@@ -32,7 +32,7 @@ def test_shares_are_pooled_and_their_interval_draws_captions():
 
 def test_plain_numbers():
     tree = {"a": Estimate(1.0, np.nan, 2.0, 3), 0.5: [np.int64(4), np.float64(np.inf)], "b": "x"}
-    want = {"value": 1.0, "low": None, "high": 2.0, "n": 3, "skipped": 0}
+    want = {"value": 1.0, "low": None, "high": 2.0, "n": 3}
     assert joint_study.plain(tree) == {"a": want, "0.5": [4, None], "b": "x"}
 
 
