@@ -562,8 +562,9 @@ def sanity(options) -> int:
     """Other seeds, other words, weights drawn anew; one results file, shown as a table."""
     import pandas as pd
 
-    from .chapters.ch05_cost import METHODS, shown, study
+    from .chapters.ch05_cost import shown
     from .heatmaps.progress import say
+    from .sweep.sanity import METHODS, study
 
     asked = {name: getattr(options, name) for name in ("benchmark", "items", "profile", "seed")}
     methods = options.methods or METHODS

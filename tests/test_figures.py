@@ -1,5 +1,7 @@
 """Figures: one scale for all maps, tables that the book can number, marks that need no colour."""
 
+from types import SimpleNamespace
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -90,3 +92,32 @@ def test_shades_of_tokens():
     assert "0.45)" in alone and "0.23)" in shared or "0.22)" in shared
     assert "0.00)" in figures.marked_tokens_html(["a"], [-1.0], [False])
     refuses("as many", figures.marked_tokens_html, ["a"], [1.0, 2.0], [True])
+
+
+TREE = {"value": 0.5, "low": 0.25, "high": 1.0}
+
+
+@pytest.mark.parametrize("one", [TREE, SimpleNamespace(**TREE), (0.5, 0.25, 1.0)])
+def test_dots_read_trees_estimates_and_columns(one):
+    ax = plt.subplots()[1]
+    figures.dots(ax, [one, None, {"value": 2.0, "low": None, "high": None}], ["a", "b", "c"])
+    across, first, alone = ax.lines
+    where = [line.get_xydata().tolist() for line in (across, first, alone)]
+    assert where == [[[0.25, 0], [1, 0]], [[0.5, 0]], [[2, 2]]]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b", "c"]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1], "the first on top"
+
+
+def test_dots_upright_hollow_and_once_in_the_legend():
+    ax = plt.subplots()[1]
+    figures.dots(ax, [TREE, TREE], (), [3, 4], ["r", "g"], hollow=[0, 1], upright=True, label="x")
+    assert ax.lines[0].get_xydata().tolist() == [[3, 0.25], [3, 1]]
+    assert [line.get_markerfacecolor() for line in ax.lines[1::2]] == ["r", "white"]
+    assert ax.get_legend_handles_labels()[1] == ["x"]
+
+
+def test_bars_are_stacked_from_the_left():
+    ax, shares = plt.subplots()[1], pd.DataFrame({"a": [25.0, 50], "b": [75.0, 10]}, ["u", "v"])
+    figures.stacked(ax, shares, {"a": ("r", ""), "b": ("g", "//")})
+    found = [(bar.get_x(), bar.get_width()) for bar in ax.patches]
+    assert found == [(0, 25), (0, 50), (25, 75), (50, 10)]

@@ -130,12 +130,16 @@ def _compared(effects: np.ndarray, mass: np.ndarray, area: np.ndarray) -> Counte
         status = "constant_map"
     if status != "ok":
         return Counterfactual(effects, mass, area, np.nan, np.nan, np.nan, status)
-    best = effects == effects.max()
-    top = float(best[mass == mass.max()].mean())
-    density = _spearman(mass / area, effects)
-    return Counterfactual(effects, mass, area, _spearman(mass, effects), density, top, status)
+    ranks = ranked_as(mass, effects), ranked_as(mass / area, effects)
+    return Counterfactual(effects, mass, area, *ranks, top(mass, effects), status)
 
 
-def _spearman(one: np.ndarray, other: np.ndarray) -> float:
-    one, other = one.round(12)[None], other.round(6)[None]  # equal up to rounding is equal
-    return rank_correlation(one, other, None)
+def ranked_as(one: np.ndarray, effects: np.ndarray) -> float:
+    """Spearman correlation of numbers of objects with their effects; NaN where one is constant."""
+    one, effects = one.round(12)[None], effects.round(6)[None]  # equal up to rounding is equal
+    return rank_correlation(one, effects, None)
+
+
+def top(one: np.ndarray, effects: np.ndarray) -> float:
+    """Whether the object with the most has the greatest effect; ties count in part."""
+    return float((effects == effects.max())[one == one.max()].mean())

@@ -337,19 +337,15 @@ def test_stored_maps_are_one_a_method_without_ablations(study):  # noqa: F811
     assert len(mean) == 2 and (mean.gap.to_numpy() != frame.gap.to_numpy()).all()
 
 
-def test_the_summary_has_fills_evidence_and_variants(study, reader, tmp_path):  # noqa: F811
+def test_the_summary_has_fills_and_variants(study, reader, tmp_path):  # noqa: F811
     folder = tmp_path / "results" / "mini"
     methods = ("center", "igos[iterations=1,l2=0.5]")
     study(
         [drawn(n) for n in range(3)], methods=methods, baselines=("blur",), results=folder, **USUAL
     )
     trees = summaries.write_summaries(folder, "mini", 0)
-    maps = shards.read_table(folder, "maps").drop_duplicates(["item", "method"])
-    top = f"faithfulness.models[{maps.model.iloc[0]}].toy"
-    auc = results.read(f"{top}.center.evidence.auc.value", tmp_path).value
-    assert auc == pytest.approx(maps[maps.method == "center"].auc.mean())
-    assert results.read(f"{top}.center.evidence.n", tmp_path).value == 3
     found = shards.read_table(folder, "maps").query("method == 'center'")
+    top = f"faithfulness.models[{found.model.iloc[0]}].toy"
     for units, fill in WAYS:
         rows = found[(found.units == units) & (found.fill == fill)]
         key = units if fill == "blur" else f"{units}+{fill}"

@@ -1,7 +1,5 @@
 """What goes wrong on a long run: named in one sentence, recorded, and nothing computed is lost."""
 
-import types
-
 import numpy as np
 import pytest
 from huggingface_hub import errors as hub
@@ -99,12 +97,14 @@ def test_a_full_disc_ends_with_one_sentence_and_keeps_the_rest(go, monkeypatch):
 def test_a_summary_that_cannot_be_written_says_so(go, monkeypatch, capsys, tmp_path):
     """The tables are there already; the sentence names the folder, and the exit code says no."""
 
-    def full(*paths):
-        raise OSError(28, "No space left on device")
+    replace = os.replace
 
-    monkeypatch.setattr(
-        "lvlm_study.chapters.summaries.os", types.SimpleNamespace(replace=full, getpid=int)
-    )
+    def full(part, path):
+        if str(path).endswith(".json"):
+            raise OSError(28, "No space left on device")
+        replace(part, path)
+
+    monkeypatch.setattr(os, "replace", full)
     monkeypatch.setattr(runner, "load_benchmark", lambda name: toy(2))
     call = ["run", "--models", "planted/object", "--benchmarks", "toy", "--methods", "center"]
     few = ["--units", "grid", "--fills", "blur"]

@@ -140,7 +140,7 @@ def test_a_cut_answer_is_in_the_table_and_counted(study):
     whole = shards.read_table(study.results / "whole", "reliance")
     assert whole.truncated.tolist() == [False] * 3
     both = pd.concat([cut, whole.assign(item=["a", "b", "c"])])
-    assert summaries.of_category(both)["truncated"] == 3
+    assert summaries.of_answers(both)["truncated"] == 3
     assert stored.stored_maps(study.results).truncated.tolist() == [True] * 6
 
 
@@ -153,13 +153,13 @@ def test_tables_from_before_cut_answers_were_recorded(study):
     rows = [{k: v for k, v in row.items() if k != "truncated"} for row in rows]
     shards.write_shard(path, rows, pa.schema(names), about)
     old = study.table("reliance")
-    assert "truncated" not in old and "truncated" not in summaries.of_category(old)
+    assert "truncated" not in old and "truncated" not in summaries.of_answers(old)
     assert stored.stored_maps(study.results).truncated.isna().all()
     failed, readers = study(toy(4), baselines=("blur",))
     assert failed == 0 and readers[0].answers == 2
     mixed = study.table("reliance")
     assert mixed.truncated.isna().sum() == 2 and mixed.truncated.dropna().tolist() == [False] * 2
-    assert summaries.of_category(mixed)["truncated"] == 0
+    assert summaries.of_answers(mixed)["truncated"] == 0
 
 
 def test_full_size_maps_are_stored_small_and_controls_not_at_all():
@@ -459,8 +459,7 @@ def test_reliance_summary_by_hand():
     assert whole["accuracy"]["low"] <= 0.75 <= whole["accuracy"]["high"]
     blur = whole["blur"]
     assert (blur["lt30"], blur["30_70"], blur["gt70"]) == (25, 50, 25)
-    assert blur["per_token"]["value"] == pytest.approx(0.25)
-    assert blur["crucial_share"]["value"] == 0.5 and blur["no_crucial"] == 25
+    assert blur["no_crucial"] == 25
     assert blur["drop_length_correlation"] == pytest.approx(1)
     assert blur["per_token_length_correlation"] == pytest.approx(-1)
     assert found["a"]["blur"]["n"] == 2 and set(found) == {"all", "a", "b"}
@@ -478,7 +477,7 @@ def test_faithfulness_summary_by_hand():
     frame = pd.DataFrame(rows | dict.fromkeys(summaries.RATED, score))
     found = summaries.faithfulness_summary(frame)["m"]["toy"]["igos"]["grid"]
     assert found["n"] == 3 and found["deletion"]["value"] == pytest.approx(0.3)
-    assert found["silent"] == 1 and found["n"] + sum(found["skipped"].values()) == len(frame)
+    assert found["n"] + sum(found["skipped"].values()) == len(frame)
     assert found["gap"]["value"] == pytest.approx(0.2)  # a constant map has the gap of chance
     assert found["skipped"]["no_gap"] == 1 and found["skipped"]["error"] == 1
     assert found["seconds"] == 2
