@@ -153,7 +153,8 @@ def test_ci_runs_every_step_and_stops_at_the_first_that_fails(tmp_path):
     for n, step in enumerate(steps):
         assert re.search(rf"^{step}:", rules, re.M), "make has it"
         code, asked = fake_ci(tmp_path / step, failing=step)
-        assert code != 0 and asked == steps[: n + 1]
+        optional = step == "vocabularies"  # without them a few tests skip
+        assert (code == 0) == optional and asked == (steps if optional else steps[: n + 1])
 
 
 def test_licences_citation_and_commands_are_named():
