@@ -271,23 +271,6 @@ def test_template_for_plain_text_content(checkpoints, adapters, tmp_path):
     assert load_model(folder).prompt("Q?") == "<s>USER: <image>\nQ? ASSISTANT:"
 
 
-@pytest.mark.parametrize(
-    "family,start",
-    [
-        ("llava", "USER: <image>\n"),
-        ("llava_next", "USER: <image>\n"),
-        ("llava_onevision", "<|im_start|>user <image>\n"),
-    ],
-)
-def test_a_missing_template_is_replaced_with_a_warning(checkpoints, tmp_path, family, start):
-    folder = copy(checkpoints(family), tmp_path)
-    (folder / "chat_template.jinja").unlink()
-    with pytest.warns(UserWarning, match="has no chat template; using the usual prompt"):
-        model = load_model(folder)
-    assert model.prompt("Q?").startswith(start + "Q?")
-    assert model.bind(SIZE, "Q?").image_span.sum() > 0
-
-
 def test_image_settings_in_processor_config(checkpoints, adapters, tmp_path):
     """Newer checkpoints nest the image settings in processor_config.json."""
     folder = copy(checkpoints("llava"), tmp_path)
