@@ -8,10 +8,11 @@ import pytest
 import tiny
 import torch
 import transformers as T
+import white_box
 from PIL import Image
 from refusals import refuses
 from safetensors.torch import load_file, save_file
-from white_box import FAMILIES, adapter_of
+from white_box import adapter_of
 
 import lvlm_study.models.registry as registry
 from lvlm_study.errors import StudyError
@@ -23,6 +24,7 @@ from lvlm_study.pixels.images import to_tensor
 QUESTION = "What is the red thing?"
 SIZE = (50, 40)
 TINY = list(tiny.FAMILIES)
+FAMILIES = [*white_box.FAMILIES, "joint"]
 MAIN = [f for f in TINY if f not in ("llava_pad", "onevision_shrunk", "onevision_rim")]
 
 
