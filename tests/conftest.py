@@ -1,6 +1,8 @@
 """Shared fixtures: no network, one thread, and tiny models loaded once per session."""
 
 import os
+import sys
+from functools import partial
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -9,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest  # noqa: E402
 import tiny  # noqa: E402
 import torch  # noqa: E402
+from tiny_joint import tiny_joint  # noqa: E402
 
 from lvlm_study.models import load_model  # noqa: E402
 
@@ -38,7 +41,8 @@ def checkpoints(tmp_path_factory):
 
     def find(family):
         if family not in written:
-            written[family] = tiny.tiny_checkpoint(family, tmp_path_factory.mktemp(family))
+            write = tiny_joint if family == "joint" else partial(tiny.tiny_checkpoint, family)
+            written[family] = write(tmp_path_factory.mktemp(family))
         return written[family]
 
     return find
@@ -58,16 +62,14 @@ def adapters(checkpoints):
 
 
 @pytest.fixture(scope="session")
-def joint_folder(tmp_path_factory):
+def joint_folder(checkpoints):
     """A tiny joint model on disc: a detector, a LLaVA, and W. Do not change it."""
-    from tiny_joint import tiny_joint
-
-    return tiny_joint(tmp_path_factory.mktemp("joint"))
+    return checkpoints("joint")
 
 
 @pytest.fixture(scope="session")
-def joint(joint_folder):
-    return load_model(joint_folder)
+def joint(adapters):
+    return adapters("joint")
 
 
 @pytest.fixture(scope="session")

@@ -137,6 +137,9 @@ def test_internvl_and_qwen_prompts_by_hand(adapters):
     "family,start",
     [
         ("qwen2_5_vl", "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>u"),
+        ("llava", "USER: <image>\nQ?"),
+        ("llava_next", "USER: <image>\nQ?"),
+        ("llava_onevision", "<|im_start|>user <image>\nQ?"),
         ("qwen3_vl", "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Q?"),
         ("internvl", "<|im_start|>user\n<IMG_CONTEXT>\nQ?"),
         ("gemma3", "<start_of_turn>user\n<start_of_image>Q?"),
@@ -146,7 +149,7 @@ def test_internvl_and_qwen_prompts_by_hand(adapters):
 def test_fallback_prompts(checkpoints, tmp_path, family, start):
     folder = shutil.copytree(checkpoints(family), tmp_path / "bare")
     (folder / "chat_template.jinja").unlink()
-    with pytest.warns(UserWarning, match="has no chat template"):
+    with pytest.warns(UserWarning, match="has no chat template; using the usual prompt"):
         model = load_model(folder)
     assert model.prompt("Q?").startswith(start)
     assert model.bind(SIZE, "Q?").image_span.sum() == len(model.bind(SIZE, "Q?").token_boxes)

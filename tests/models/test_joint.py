@@ -73,26 +73,11 @@ def test_the_language_model_reads_the_aligned_tokens(folder, joint, bound, pictu
         assert torch.allclose(bound.log_probs_from(tokens, IDS), other, atol=1e-5)
 
 
-def test_teacher_forcing_equals_generation(joint, bound, picture):
-    answer = joint.read(bound, picture, joint.generate(bound, picture, 8))
-    logits = bound.logits(picture, answer.token_ids)[0]
-    assert len(answer.token_ids) > 0
-    assert logits.argmax(-1).tolist() == answer.token_ids.tolist()
-    again = joint.generate_from(bound, joint.shared(bound, picture), 8)
-    assert again.tolist() == answer.token_ids.tolist()
-
-
-def test_the_picture_matters_and_batches_do_not(joint, bound, picture):
-    with torch.no_grad():
-        both = bound.log_probs(torch.cat([picture, 1 - picture]), IDS)
-        assert (both[0] - both[1]).abs().max() > 1e-2
-        assert torch.allclose(both[1], bound.log_probs(1 - picture, IDS)[0], atol=1e-5)
-
-
-def test_gradients_reach_every_pixel(bound, picture):
-    x = (0.4 + 0.2 * picture).requires_grad_()  # no overshoot, nothing is clipped
-    bound.log_probs(x, IDS).sum().backward()
-    assert (x.grad[0].abs().sum(0) > 0).all() and bound.seen().all()
+def test_shared_tokens_say_what_the_picture_says(joint, bound, picture):
+    said = joint.generate(bound, picture, 8)
+    assert len(said) > 0 and torch.equal(
+        joint.generate_from(bound, joint.shared(bound, picture), 8), said
+    )
 
 
 def test_every_token_looks_where_its_box_is(joint, bound, picture):

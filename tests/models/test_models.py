@@ -8,10 +8,11 @@ import pytest
 import tiny
 import torch
 import transformers as T
+import white_box
 from PIL import Image
 from refusals import refuses
 from safetensors.torch import load_file, save_file
-from white_box import FAMILIES, adapter_of
+from white_box import adapter_of
 
 import lvlm_study.models.registry as registry
 from lvlm_study.errors import StudyError
@@ -23,6 +24,7 @@ from lvlm_study.pixels.images import to_tensor
 QUESTION = "What is the red thing?"
 SIZE = (50, 40)
 TINY = list(tiny.FAMILIES)
+FAMILIES = [*white_box.FAMILIES, "joint"]
 MAIN = [f for f in TINY if f not in ("llava_pad", "onevision_shrunk", "onevision_rim")]
 
 
@@ -269,23 +271,6 @@ def test_template_for_plain_text_content(checkpoints, adapters, tmp_path):
     plain = "{{ bos_token }}USER: {{ messages[0]['content'] }} ASSISTANT:"
     (folder / "chat_template.jinja").write_text(plain)
     assert load_model(folder).prompt("Q?") == "<s>USER: <image>\nQ? ASSISTANT:"
-
-
-@pytest.mark.parametrize(
-    "family,start",
-    [
-        ("llava", "USER: <image>\n"),
-        ("llava_next", "USER: <image>\n"),
-        ("llava_onevision", "<|im_start|>user <image>\n"),
-    ],
-)
-def test_a_missing_template_is_replaced_with_a_warning(checkpoints, tmp_path, family, start):
-    folder = copy(checkpoints(family), tmp_path)
-    (folder / "chat_template.jinja").unlink()
-    with pytest.warns(UserWarning, match="has no chat template; using the usual prompt"):
-        model = load_model(folder)
-    assert model.prompt("Q?").startswith(start + "Q?")
-    assert model.bind(SIZE, "Q?").image_span.sum() > 0
 
 
 def test_image_settings_in_processor_config(checkpoints, adapters, tmp_path):

@@ -140,22 +140,16 @@ def compare(family, rgb, x):
     return off.max().item(), (off > 0.01).float().mean().item()
 
 
+REAL = [*tiny.REAL_LLAVAS, *(pytest.param(f, marks=pytest.mark.slow) for f in tiny.REAL_OTHERS)]
+
+
 @pytest.mark.parametrize("size", ODD_SIZES)
-@pytest.mark.parametrize("family", tiny.REAL_LLAVAS)
+@pytest.mark.parametrize("family", REAL)
 def test_parity_with_the_processors(family, size):
     for kind in ("noise", "waves"):
         rgb = picture(*size, kind)
         worst, share = compare(family, rgb, to_tensor(rgb))
         assert worst < 1.01 and share <= 0.001
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("size", ODD_SIZES)
-@pytest.mark.parametrize("family", tiny.REAL_OTHERS)
-def test_parity_with_the_other_processors(family, size):
-    rgb = picture(*size, "noise")
-    worst, share = compare(family, rgb, to_tensor(rgb))
-    assert worst < 1.01 and share <= 0.001
 
 
 @pytest.mark.parametrize("family", tiny.REAL_LLAVAS)
