@@ -22,6 +22,7 @@ from lvlm_study.sweep import engines, runner
 from lvlm_study.sweep import tables as shards
 from lvlm_study.sweep.runner import Sweep
 
+NODE = {"num_cpus": 1, "object_store_memory": engines.STORE}  # of Ray, with room for one worker
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="ray is an optional extra"
 )
@@ -312,16 +313,6 @@ def test_ray_survives_a_killed_worker(tmp_path, monkeypatch, pytestconfig):
     assert len(one) == 48
 
 
-def patient(start):
-    """Ray gives its processes 30 seconds to come up, which a busy machine may not keep."""
-    for last in (False, False, True):
-        try:
-            return start()
-        except Exception:  # Ray raises just that
-            if last:
-                raise
-
-
 @pytest.fixture
 def cluster(monkeypatch, pytestconfig):
     """Two Ray nodes on this machine, a worker's room on each; `cluster.second` is the other one."""
@@ -332,9 +323,8 @@ def cluster(monkeypatch, pytestconfig):
     monkeypatch.setenv("RAY_worker_niceness", "0")
     import ray
 
-    room = {"num_cpus": 1, "object_store_memory": engines.STORE}
-    made = patient(lambda: Cluster(True, head_node_args=room | {"include_dashboard": False}))
-    made.room, made.second = room, patient(lambda: made.add_node(**room))
+    made = Cluster(True, head_node_args=NODE | {"include_dashboard": False})
+    made.second = made.add_node(**NODE)
     ray.init(address=made.address, log_to_driver=False)
     yield made
     ray.shutdown()
@@ -366,7 +356,7 @@ def test_a_node_is_lost_and_another_one_joins(cluster, tmp_path):
         os.kill(halted, signal.SIGCONT)
         cluster.remove_node(cluster.second, allow_graceful=False)
         until(lambda: any("another takes over" in text for text in told))
-        cluster.add_node(**cluster.room)
+        cluster.add_node(**NODE)
         done.append(halted)
 
     threading.Thread(target=trouble, daemon=True).start()
