@@ -73,6 +73,12 @@ def colours_of(vmin: float, vmax: float) -> str:
     return SIGNED if around_zero(vmin, vmax) else CMAP
 
 
+def gradient(vmin: float, vmax: float) -> str:
+    """The colours of a scale, from its low to its high end, as CSS."""
+    stops = matplotlib.colormaps[colours_of(vmin, vmax)](np.linspace(0, 1, 9))
+    return f"linear-gradient(90deg,{','.join(map(matplotlib.colors.to_hex, stops))})"
+
+
 def own_scale(saliency: np.ndarray) -> tuple[float, float] | None:
     """(vmin, vmax) for a map that stands alone; None where it has the same value everywhere.
 

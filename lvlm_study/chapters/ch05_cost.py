@@ -38,7 +38,7 @@ from ..metrics.sanity import (
 )
 from ..metrics.statistics import estimate
 from ..sweep import profiles, provenance
-from ..sweep.runner import dealt, item_seed
+from ..sweep.runner import item_seed, shuffled
 from ..sweep.tables import write
 from .compare import (
     colour_of,
@@ -265,7 +265,8 @@ def explainable(model, items, count: int, seed: int = 0) -> list[tuple]:
         if not answer.tokens:
             continue
         own = item_seed(seed, item.id)
-        if make_target(model, item.rgb, item.question, answer=answer, seed=own)[0] is not None:
+        target = make_target(model, item.rgb, item.question, answer=answer, seed=own)
+        if target.status == "ok":
             found.append((item, answer))
         if len(found) == count:
             break
@@ -367,7 +368,7 @@ def study(
 
     methods = [canonical(method) for method in methods]
     model = load_model(name, setup=profiles.setup(profile))
-    asked = explainable(model, dealt(load_benchmark(benchmark), None), items, seed)
+    asked = explainable(model, shuffled(load_benchmark(benchmark), None), items, seed)
     if not asked:
         raise StudyError(f"{name} has no answer on {benchmark} that could be explained.")
     about = {"profile": profile, "model": [name], "n": len(asked), "seed": seed}

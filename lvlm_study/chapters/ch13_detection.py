@@ -19,7 +19,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,19 +32,17 @@ from ..detector.bias_study import HIGH, KINDS, LOW, SIZES
 from ..detector.hallucination import confidence_figure
 from ..errors import StudyError, unknown
 from ..figures import WIDTH
-from ..heatmaps import METHODS as HEATMAPS
 from ..heatmaps import explain
-from ..heatmaps.base import CONTROLS
-from ..heatmaps.names import title
+from ..heatmaps.controls import control_map
+from ..heatmaps.names import CONTROLS, title
 from ..heatmaps.progress import each
 from ..metrics.localisation import evidence_boxes, max_box_acc, two_choice
 from ..metrics.statistics import Estimate, estimate, paired_test
 from ..models import load_model
 from ..models.registry import find_folder
-from ..pixels.images import to_tensor
 from ..scenes import scenes
 from ..sweep import provenance
-from ..sweep.runner import dealt, item_seed, stored_map
+from ..sweep.runner import item_seed, shuffled, stored_map
 from ..sweep.stored import enlarged, grid, stored_maps
 from ..sweep.tables import unwritable
 
@@ -124,6 +121,8 @@ def study(
         if part not in PARTS:
             raise unknown("part", part, PARTS)
     mine = Study(name, Path(results), profile, seed, items, pope, say)
+    if not parts:
+        _ = mine.model  # one without a detector is told at once, in one sentence
     for part in parts or PARTS:
         try:
             PARTS[part](mine)
@@ -190,7 +189,7 @@ def share_estimate(hits, totals, seed: int = 0, draws: int = 2000) -> Estimate:
 def presence(mine: Study) -> None:
     """Ask what is there and what is not, and look how sure the detector was."""
     if mine.pope is None:
-        items = dealt(load_benchmark("sprites"), mine.count("presence"))
+        items = shuffled(load_benchmark("sprites"), mine.count("presence"))
         pictures = hallucination.sprite_presence(items, absent=ABSENT, seed=mine.seed)
         wording = hallucination.ZOO_QUESTION
     else:
@@ -212,7 +211,7 @@ def pairs(mine: Study) -> None:
     weights = provenance.weights_checksum(mine.model)
     frame = mine.kept("pairs", weights, ("pair", "method"))
     known = set(zip(frame.pair, frame.method, strict=True))
-    items = dealt(load_benchmark("sprites"), None)
+    items = shuffled(load_benchmark("sprites"), None)
     chosen = [(item, two) for item in items if (two := two_objects(item.extra["scene"]))]
     for item, two in each(chosen[: mine.count("pairs")], "pairs", "pair"):
         fresh = [m for m in METHODS if (item.id, m) not in known]
@@ -334,8 +333,7 @@ def _full(method: str, stored, item, seed: int) -> np.ndarray:
     """A map (H, W): the stored one enlarged, a control drawn again."""
     rgb = item.rgb
     if method in CONTROLS:
-        around = SimpleNamespace(image=to_tensor(rgb), size=rgb.shape[:2])
-        stored = HEATMAPS[method](around, seed=item_seed(seed, item.id)).numpy()
+        stored = control_map(method, rgb, item_seed(seed, item.id))
     return enlarged(stored, *rgb.shape[:2])
 
 

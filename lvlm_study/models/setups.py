@@ -50,7 +50,7 @@ PAPER = {  # by model_type; Cambrian and Mini-Gemini are asked as released anywa
 
 def check(setup: str | None) -> None:
     """Raise StudyError for a set-up that does not exist."""
-    if setup is not None and setup not in SETUPS:
+    if not (setup is None or isinstance(setup, str) and setup in SETUPS):
         raise unknown("setup", setup, SETUPS)
 
 

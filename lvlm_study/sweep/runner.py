@@ -6,7 +6,7 @@ several baselines (kind "reliance"); the objects of a drawn scene are taken away
 come with options, `igos[l2=1]` (see `variants`); whatever it explains then, its map is scored on
 the item's default target, so that all rows of an item answer the same question.
 
-Items are dealt in a fixed shuffled order, so that the first 100 of 500 are a fair sample and
+Items come in a fixed shuffled order, so that the first 100 of 500 are a fair sample and
 asking for more or fewer later keeps what is there. A chunk of `CHUNK` items is one unit of locking
 and one file a table; the file is renewed after every item. What a row was made from is part of it
 (see `identity`): rows with other options, or of an item that has changed, are never mixed.
@@ -27,14 +27,16 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ..answers import make_target, visual_reliance
-from ..benchmarks import benchmarks as known_benchmarks
+from ..answers import Target, make_target, visual_reliance
+from ..benchmarks import list_benchmarks as known_benchmarks
 from ..benchmarks import load_benchmark
 from ..errors import StudyError, unknown
-from ..heatmaps import METHODS, variants
-from ..heatmaps.base import CONTROLS, Explanation, explain_target
+from ..heatmaps import METHODS, explain_target, variants
+from ..heatmaps.base import Explanation, full_size
+from ..heatmaps.names import CONTROLS, draws_of
 from ..heatmaps.progress import bar
 from ..judging import judge
+from ..metrics.coalitions import subset_scores
 from ..metrics.counterfactual import object_effects, object_mass
 from ..metrics.faithfulness import UNITS, deletion_insertion
 from ..metrics.plausibility import plausibility
@@ -120,6 +122,17 @@ EFFECTS = pa.schema(
         *_MADE,
     ]
 )
+SUBSETS = pa.schema(
+    [
+        *_WHERE,
+        *_ABOUT,
+        ("objects", pa.list_(pa.string())),
+        ("area", _FLOATS),
+        ("score", _FLOATS),  # under every subset of the objects, see metrics.coalitions
+        ("probability", _FLOATS),
+        *_MADE,
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -152,6 +165,7 @@ class Sweep:
     device: str | None = None
     retry_failed: bool = False
     fresh: bool = False
+    subsets: bool = False
     folders: tuple[tuple[str, str], ...] = ()
 
     def check(self) -> None:
@@ -220,7 +234,7 @@ class Shard:
         write_shard(self.path, flat, self.schema, self.about)
 
 
-class Asked:
+class Case:
     """One item put to one model; answered when first needed, and only once."""
 
     def __init__(self, model, benchmark: str, item, sweep: Sweep):
@@ -239,14 +253,14 @@ class Asked:
         return self.model.answer(self.rgb, self.item.question, length)
 
     @cached_property
-    def default(self) -> tuple:
-        """(target or None, reliance): what every map is scored on, and plain methods explain."""
+    def default(self) -> Target:
+        """What every map is scored on, and plain methods explain."""
         return self.target()
 
     def reliance(self, baseline: str):
         """How much the answer rests on the image; under the default baseline measured once."""
         if baseline == BASELINE:
-            return self.default[1]
+            return self.default.reliance
         where = (self.model, self.rgb, self.item.question, self.answer)
         return visual_reliance(*where, baseline=baseline, seed=self.seed)
 
@@ -256,40 +270,37 @@ class Asked:
         scene = scene_of(self.item)
         return scene and [scenes.mask(scene, i) for i in range(len(scene.objects))]
 
-    def target(self, baseline: str = BASELINE, **choice) -> tuple:
-        """(target or None, reliance): tokens chosen under the default baseline, then another fill.
+    def target(self, baseline: str = BASELINE, **choice) -> Target:
+        """Tokens chosen under the default baseline, then another fill.
 
         So a variant's `baseline` changes the fill that the method works with and nothing else.
         """
         where = (self.model, self.rgb, self.item.question, BASELINE, self.answer)
-        target, reliance = make_target(*where, seed=self.seed, **choice)
-        if target is not None and baseline != BASELINE:
+        target = make_target(*where, seed=self.seed, **choice)
+        if baseline != BASELINE:
             target = replace(target, baseline=target.fill(baseline, self.seed))
-        return target, reliance
+        return target
 
     def explain(self, name: str) -> Explanation:
         """The map of a method or variant, ready to be scored on the default target.
 
-        Without a default target there is nothing to score on, so no map is made.
+        Without crucial tokens there is nothing to score on, so no map is made.
         """
         method, about, own = variants.split_options(name)
-        target, reliance = self.default
-        if about and target is not None:
-            target, reliance = self.target(**about)
-        found = explain_target(
-            METHODS[method],
-            target,
-            reliance,
-            name=method,
-            model=self.model.name,
-            question=self.item.question,
-            size=self.rgb.shape[:2],
-            seed=self.seed,
-            options=own,
-        )
-        if found.target is None:
-            return found
-        return replace(found, target=self.default[0], reliance=self.default[1])
+        target = self.default
+        if about and target.status == "ok":
+            target = self.target(**about)
+        found = explain_target(method, target, seed=self.seed, **own)
+        return replace(found, target=self.default)
+
+    def draws(self, name: str) -> list[Explanation]:
+        """The maps that the scores of a method's row are means of: one, unless drawn by lot."""
+        ex, (method, _, own) = self.explain(name), variants.split_options(name)
+        if ex.target.status != "ok":
+            return [ex]
+        seeds = range(self.seed + 1, self.seed + draws_of(name))
+        more = (METHODS[method](ex.target, seed=seed, **own) for seed in seeds)
+        return [ex, *(replace(ex, saliency=full_size(grid, self.rgb.shape[:2])) for grid in more)]
 
 
 def scene_of(item) -> scenes.Scene | None:
@@ -297,7 +308,7 @@ def scene_of(item) -> scenes.Scene | None:
     return item.extra.get("scene")
 
 
-def tell(words: str) -> None:
+def print_line(words: str) -> None:
     """`print`, as a function that can be sent to another process: Ray puts its own in its place."""
     print(words)
 
@@ -309,7 +320,7 @@ class Worker:
         self.sweep, self.name = sweep, name
         self.model = None
         self.tasks: dict[str, list] = {}
-        self.told: set[str] = set()
+        self.said: set[str] = set()
 
     def load(self) -> int:
         """Load the model; returns the number of this process. Raises StudyError."""
@@ -324,7 +335,7 @@ class Worker:
         benchmark: str,
         number: int,
         wait: bool = False,
-        say: Callable = tell,
+        say: Callable = print_line,
         step: Callable = lambda: None,
     ) -> int | None:
         """Compute the missing cells of a chunk, writing each as soon as it is known.
@@ -339,15 +350,15 @@ class Worker:
             if not mine:
                 return None
             shards = open_shards(self.sweep, *where, number, chunk, self.settings, say)
-            for text in check_additions(self.sweep, chunk[:count], shards) - self.told:
-                self.told.add(text)
+            for text in check_additions(self.sweep, chunk[:count], shards) - self.said:
+                self.said.add(text)
                 say(text)
             return fill_chunk(self.sweep, self.model, where[1], chunk[:count], shards, step)
 
     def _chunk(self, benchmark: str, number: int) -> tuple[list, int]:
         """All items of a chunk, and how many of them, from the first on, are asked for."""
         if benchmark not in self.tasks:
-            self.tasks[benchmark] = dealt(questions(self.sweep, benchmark), None)
+            self.tasks[benchmark] = shuffled(questions(self.sweep, benchmark), None)
         first, every = number * CHUNK, self.tasks[benchmark]
         return every[first : first + CHUNK], len(every[: self.sweep.items]) - first
 
@@ -401,7 +412,7 @@ def chunk_sizes(sweep: Sweep) -> dict[tuple[str, int], int]:
     """Every chunk of a sweep, (benchmark, number), with its number of items."""
     sizes = {}
     for name in sweep.benchmarks:
-        count = len(dealt(questions(sweep, name), sweep.items))
+        count = len(shuffled(questions(sweep, name), sweep.items))
         for number, first in enumerate(range(0, count, CHUNK)):
             sizes[name, number] = min(CHUNK, count - first)
     return sizes
@@ -416,10 +427,10 @@ def fill_chunk(sweep: Sweep, model, benchmark: str, items, shards: list[Shard], 
     """The missing cells of some items of a chunk; how many of these failed, now or before."""
     failed = 0
     for item in items:
-        asked, bad = Asked(model, benchmark, item, sweep), False
+        case, bad = Case(model, benchmark, item, sweep), False
         for shard in wanted(sweep, item, shards):
             if shard.lacks(item.id, sweep.retry_failed):
-                shard.add(item.id, attempt(asked, shard))
+                shard.add(item.id, attempt(case, shard))
             bad = bad or shard.failed(item.id)
         failed += bad
         step()
@@ -432,23 +443,23 @@ def wanted(sweep: Sweep, item, shards: list[Shard]) -> list[Shard]:
     return shards if mapped else [shard for shard in shards if shard.kind == "reliance"]
 
 
-def attempt(asked: Asked, shard: Shard) -> list[dict]:
+def attempt(case: Case, shard: Shard) -> list[dict]:
     """The rows of one cell; whatever goes wrong with this one item becomes a row that says so."""
-    item = asked.item
+    item = case.item
     known = {
-        "model": plain_name(asked.model.name),
-        "benchmark": asked.benchmark,
+        "model": plain_name(case.model.name),
+        "benchmark": case.benchmark,
         "item": item.id,
         "method": shard.method,
         "category": item.category,
         "question": item.question,
-        "item_seed": asked.seed,
+        "item_seed": case.seed,
         "item_hash": shard.hashes[item.id],
         "commit": provenance.commit(),
         "made": provenance.now(),
     }
     try:
-        found = ROWS[shard.kind](asked, shard.method)
+        found = ROWS[shard.kind](case, shard.method)
     except Exception as error:  # noqa: BLE001 - one unreadable image must not end a long run
         message = " ".join(str(error).split()) or type(error).__name__
         found = [{"status": "error", "message": f"{type(error).__name__}: {message}"}]
@@ -456,9 +467,9 @@ def attempt(asked: Asked, shard: Shard) -> list[dict]:
     return [{k: v for k, v in (known | row).items() if k in names} for row in found]
 
 
-def reliance_rows(asked: Asked, method: str = "") -> list[dict]:
+def reliance_rows(case: Case, method: str = "") -> list[dict]:
     """One row a baseline: the answer, its verdict, and what the image adds to each token."""
-    answer, item = asked.answer, asked.item
+    answer, item = case.answer, case.item
     said = {
         "answer": answer.text,
         "verdict": judge(answer.text, item),
@@ -468,10 +479,10 @@ def reliance_rows(asked: Asked, method: str = "") -> list[dict]:
         "log_probs": answer.log_probs.tolist(),
     }
     if not answer.tokens:
-        return [said | {"baseline": b, "status": "empty_answer"} for b in asked.sweep.baselines]
+        return [said | {"baseline": b, "status": "empty_answer"} for b in case.sweep.baselines]
     rows = []
-    for name in asked.sweep.baselines:
-        rel = asked.reliance(name)
+    for name in case.sweep.baselines:
+        rel = case.reliance(name)
         rows.append(
             said
             | {
@@ -490,29 +501,43 @@ def reliance_rows(asked: Asked, method: str = "") -> list[dict]:
     return rows
 
 
-def map_rows(asked: Asked, method: str) -> list[dict]:
+def map_rows(case: Case, method: str) -> list[dict]:
     """One row for every way to score: the map, its place beside the evidence, scores, cost.
 
     An ablation is scored in the first way alone.
     """
-    ways = [{"units": units, "fill": fill} for units, fill in asked.sweep.ways]
+    ways = [{"units": units, "fill": fill} for units, fill in case.sweep.ways]
     if variants.is_ablation(method):
         ways = ways[:1]  # there are many of them, and they are compared under one score
-    if not asked.answer.tokens:
+    if not case.answer.tokens:
         return [way | {"status": "empty_answer"} for way in ways]
-    ex = asked.explain(method)
+    maps = case.draws(method)
+    ex = maps[0]
     cost = {name: getattr(ex.cost, name) for name in ("forward", "backward", "seconds")}
-    row = cost | {"peak_bytes": ex.cost.peak_bytes} | stored_map(ex) | beside_evidence(asked, ex)
-    return [row | way | scored(asked, ex, **way) for way in ways]
+    row = cost | {"peak_bytes": ex.cost.peak_bytes} | stored_map(ex)
+    row |= mean_row([beside_evidence(case, one) for one in maps])
+    return [row | way | mean_row([scored(case, one, **way) for one in maps]) for way in ways]
 
 
-def scored(asked: Asked, ex: Explanation, units: str, fill: str) -> dict:
+def mean_row(rows: list[dict]) -> dict:
+    """The means of the numbers and lists of numbers of several rows; words are those of the first.
+
+    One row is itself. NaN in any is NaN.
+    """
+    first = rows[0]
+    if len(rows) == 1:
+        return first
+    numbers = [key for key, value in first.items() if not isinstance(value, str)]
+    return first | {key: np.mean([row[key] for row in rows], 0).tolist() for key in numbers}
+
+
+def scored(case: Case, ex: Explanation, units: str, fill: str) -> dict:
     """Deletion and insertion of a map on the default target; a map that says nothing has none."""
-    if not speaks(ex):
+    if not has_map(ex):
         return {"status": ex.status}
-    steps = STEPS if (units, fill) == asked.sweep.ways[0] else ROUGH_STEPS
-    how = {"steps": steps, "units": units, "fill": fill, "seed": asked.seed}
-    faith = deletion_insertion(asked.model, ex, **how)
+    steps = STEPS if (units, fill) == case.sweep.ways[0] else ROUGH_STEPS
+    how = {"steps": steps, "units": units, "fill": fill, "seed": case.seed}
+    faith = deletion_insertion(case.model, ex, **how)
     curves = {
         "area": faith.deletion_curve.fractions.tolist(),
         "deletion_curve": faith.deletion_curve.raw.tolist(),
@@ -521,45 +546,61 @@ def scored(asked: Asked, ex: Explanation, units: str, fill: str) -> dict:
     return {name: getattr(faith, name) for name in SCORES} | curves | {"status": faith.status}
 
 
-def speaks(ex: Explanation) -> bool:
+def has_map(ex: Explanation) -> bool:
     """False where there is no map, or one without an order."""
-    return ex.target is not None and ex.status not in ("diverged", "constant")
+    return ex.status not in ("no_crucial_tokens", "diverged", "constant")
 
 
-def beside_evidence(asked: Asked, ex: Explanation) -> dict:
+def beside_evidence(case: Case, ex: Explanation) -> dict:
     """Plausibility at full size where the evidence is known, and the map's mass on each object."""
     row = {}
-    if asked.item.evidence is not None:
-        row["evidence_area"] = float(asked.item.evidence.mean())
-    if not speaks(ex):
+    if case.item.evidence is not None:
+        row["evidence_area"] = float(case.item.evidence.mean())
+    if not has_map(ex):
         return row
-    if asked.item.evidence is not None:
-        found = plausibility(ex.saliency, asked.item.evidence)
+    if case.item.evidence is not None:
+        found = plausibility(ex.saliency, case.item.evidence)
         row |= {name: getattr(found, name) for name in EVIDENCE}
-    if asked.masks is not None:
-        row["mass"] = object_mass(ex.saliency, asked.masks).tolist()
+    if case.masks is not None:
+        row["mass"] = object_mass(ex.saliency, case.masks).tolist()
     return row
 
 
-def effect_rows(asked: Asked, method: str = "") -> list[dict]:
+def effect_rows(case: Case, method: str = "") -> list[dict]:
     """One row: how far the score falls when each object of the scene is drawn away."""
-    scene = scene_of(asked.item)
+    return object_row(case, lambda target: {"effect": object_effects(target, case.item)})
+
+
+def subset_rows(case: Case, method: str = "") -> list[dict]:
+    """One row: the score of the scene drawn again with every subset of its objects."""
+
+    def redrawn(target) -> dict:
+        return dict(zip(("score", "probability"), subset_scores(target, case.item), strict=True))
+
+    return object_row(case, redrawn)
+
+
+def object_row(case: Case, measured: Callable) -> list[dict]:
+    """One row about the objects of an item's scene, with what `measured(target)` finds of them."""
+    scene = scene_of(case.item)
     if scene is None:
         return [{"status": "no_scene"}]
     row = {
         "objects": [sprite.name for sprite in scene.objects],
-        "area": [float(mask.mean()) for mask in asked.masks],
+        "area": [float(mask.mean()) for mask in case.masks],
     }
-    if not asked.answer.tokens:
+    if not case.answer.tokens:
         return [row | {"status": "empty_answer"}]
-    target, reliance = asked.default
-    if target is None:
-        return [row | {"status": reliance.status}]
-    return [row | {"status": "ok", "effect": object_effects(target, asked.item).tolist()}]
+    target = case.default
+    if target.status != "ok":
+        return [row | {"status": target.status}]
+    found = {name: values.tolist() for name, values in measured(target).items()}
+    return [row | {"status": "ok"} | found]
 
 
-ROWS = {"reliance": reliance_rows, "effects": effect_rows, "maps": map_rows}
-SCHEMAS = {"reliance": RELIANCE, "effects": EFFECTS, "maps": MAPS}
+ROWS = {"reliance": reliance_rows, "effects": effect_rows, "maps": map_rows, "subsets": subset_rows}
+SCHEMAS = {"reliance": RELIANCE, "effects": EFFECTS, "maps": MAPS, "subsets": SUBSETS}
+DRAWN = ("effects", "subsets")  # kinds of table about the objects of drawn scenes
 
 
 def stored_map(ex) -> dict:
@@ -568,7 +609,7 @@ def stored_map(ex) -> dict:
     `heatmap` is float16 in [-1, 1] and `heatmap_scale` what it was divided by: some methods give
     numbers of 1e-9, which float16 alone would round to nothing.
     """
-    if ex.method in CONTROLS or ex.target is None:
+    if ex.method in CONTROLS or ex.status == "no_crucial_tokens":
         return {}
     shape = [min(n, MAP_CELLS) for n in ex.grid.shape]
     grid = torch.from_numpy(ex.grid)[None, None]
@@ -584,7 +625,7 @@ def open_shards(sweep, model: str, benchmark: str, number: int, chunk, settings,
     hashes = {item.id: identity.content_hashes(item) for item in chunk}
     pin = {key: value for key, value in source.items() if key == "revision" and value}
     for kind, method, schema, about in settings:
-        if kind == "effects" and not any(map(scene_of, chunk)):
+        if kind in DRAWN and not any(map(scene_of, chunk)):
             continue
         path = shard_path(sweep, kind, model, benchmark, method, number)
         about = about | {"source": source, "settings": about["settings"] | pin}
@@ -592,12 +633,12 @@ def open_shards(sweep, model: str, benchmark: str, number: int, chunk, settings,
         shard = Shard(kind, method, path, schema, about, own)
         for part in path.parent.glob(f".{path.name}.*.tmp"):
             part.unlink(missing_ok=True)  # left by a run that was killed while it wrote
-        shard.rows = kept_rows(shard, chunk, sweep, say)
+        shard.rows = valid_rows(shard, chunk, sweep, say)
         shards.append(shard)
     return shards
 
 
-def kept_rows(shard: Shard, chunk, sweep: Sweep, say) -> dict[str, list[dict]]:
+def valid_rows(shard: Shard, chunk, sweep: Sweep, say) -> dict[str, list[dict]]:
     """Rows by item, without those of items that have changed.
 
     Raises StudyError for rows that were made otherwise, unless they are to be made `fresh`.
@@ -681,8 +722,9 @@ def name_old_rows(sweep: Sweep, plan, say) -> None:
 def tables(sweep: Sweep) -> list[tuple[str, str]]:
     """(kind, method) of every table of a sweep."""
     methods = dict.fromkeys(map(variants.canonical, sweep.methods))
-    effects = [("effects", "")] if methods else []
-    return [("reliance", ""), *effects, *[("maps", method) for method in methods]]
+    drawn = [("effects", "")] if methods else []
+    drawn += [("subsets", "")] if sweep.subsets else []
+    return [("reliance", ""), *drawn, *[("maps", method) for method in methods]]
 
 
 def shard_path(
@@ -740,11 +782,13 @@ def fingerprint(sweep: Sweep, model) -> list[tuple]:
         common["setup"] = model.setup
     scoring = {"units": list(sweep.units), "fills": list(sweep.fills)}
     scoring |= {"steps": [STEPS, ROUGH_STEPS], "baseline": BASELINE}
-    own = {"reliance": {"baselines": list(sweep.baselines)}, "effects": {"baseline": BASELINE}}
+    own = {kind: {"baseline": BASELINE} for kind in DRAWN}
+    own |= {"reliance": {"baselines": list(sweep.baselines)}}
     made = {"model": model.name, "profile": sweep.profile, "versions": provenance.versions()}
     found = []
     for kind, method in tables(sweep):
         more = own.get(kind) or scoring | {"options": identity.method_options(method)}
+        more = more | ({"draws": draws_of(method)} if draws_of(method) > 1 else {})
         found.append((kind, method, SCHEMAS[kind], made | {"settings": common | more}))
     return found
 
@@ -771,10 +815,17 @@ def source_of(chunk) -> dict:
     return dict(chunk[0].extra.get("provenance") or {}) if chunk else {}
 
 
-def dealt(items, count: int | None) -> list:
-    """The first `count` items in a fixed shuffled order; fewer is always a part of more."""
-    order = np.random.default_rng(0).permutation(len(items))
-    return [items[int(i)] for i in order[:count]]
+def shuffled(items, count: int | None) -> list:
+    """The first `count` items in a fixed shuffled order; fewer is always a part of more.
+
+    Questions about one picture stay together, in their own order.
+    """
+    together: dict[str, list] = {}
+    for place, item in enumerate(items):
+        together.setdefault(item.extra.get("picture", place), []).append(item)
+    groups = list(together.values())
+    order = np.random.default_rng(0).permutation(len(groups))
+    return [item for place in order for item in groups[int(place)]][:count]
 
 
 def item_seed(seed: int, item: str) -> int:

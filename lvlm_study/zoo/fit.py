@@ -6,9 +6,10 @@ so a run that was killed at any moment continues as if nothing had happened.
 
 import json
 import math
-import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from torch import nn
 
 from ..errors import StudyError
 from ..heatmaps.progress import each
+from ..paths import replacing
 
 SAVE_SECONDS = 120
 
@@ -34,6 +36,17 @@ def schedule(step: int, steps: int, warmup: int = 100, floor: float = 0.05) -> f
     if step < start:
         return 1.0
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (step - start) / (steps - start)))
+
+
+@contextmanager
+def renewed(folder: Path) -> Iterator[Path]:
+    """A folder beside that takes the place of `folder` at the end: no checkpoint is seen half."""
+    beside = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    yield beside
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside.rename(folder)
 
 
 def half() -> torch.autocast:
@@ -102,8 +115,9 @@ def _save(net: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, step: 
     for i, moments in optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
     state = {k: v.detach().clone().contiguous() for k, v in state.items()}
-    save_file(state, folder / "resume.tmp", metadata={"step": str(step)})
-    os.replace(folder / "resume.tmp", folder / "resume.safetensors")
+    about = {"step": str(step)}
+    with replacing(folder / "resume.safetensors") as part:
+        save_file(state, part, metadata=about)
 
 
 def _restore(net: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> int:

@@ -3,7 +3,6 @@
 Almost everything is tested without a screen; the last test clicks and types in a real JupyterLab.
 """
 
-import importlib.util
 import json
 import os
 import socket
@@ -423,13 +422,6 @@ def lab(tmp_path):
     server.wait(30)
 
 
-def browser_tool():
-    spec = importlib.util.spec_from_file_location("study_browser", ROOT / "tools" / "browser.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def listening(address: str, seconds: float = 60) -> None:
     port, until = int(address.split(":")[2].split("/")[0]), time.monotonic() + seconds
     while time.monotonic() < until:
@@ -441,36 +433,29 @@ def listening(address: str, seconds: float = 60) -> None:
 
 
 @pytest.mark.slow
-def test_a_person_can_click_and_type_in_jupyterlab(lab, tmp_path):
-    tool = browser_tool()
-    binary = tool.find()
-    if not binary:
-        pytest.skip("no chromium on this machine")
+def test_a_person_can_click_and_type_in_jupyterlab(lab, tmp_path, tab):
     listening(lab)
-    with tool.Browser(binary) as browser:
-        browser.view(1200, 1000)
-        browser.goto(lab)
-        browser.wait_for("window.jupyterapp?.shell.currentWidget?.context?.isReady")
-        browser.wait_for("jupyterapp.shell.currentWidget.sessionContext.session?.kernel")
-        browser.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
-        button = "[...document.querySelectorAll('button')].find(b => b.textContent == '{}')"
-        browser.wait_for(button.format("yes (1)"), 90)
-        browser.click(button.format("yes (1)"))
-        browser.wait_for("document.querySelector('.mod-success')?.textContent == 'yes (1)'")
-        browser.click("document.querySelector('input[placeholder^=type]')")
-        browser.press("2")
-        browser.wait_for("document.body.textContent.includes('1 of 3 done')")
-        for key in "13":
-            browser.press(key)
-        browser.wait_for("document.body.textContent.includes('2 of 3 done')")
-        assert browser.evaluate("document.activeElement.placeholder").startswith("type"), "focus"
-        browser.press("Backspace", 8)
-        browser.wait_for("document.body.textContent.includes('1 of 3 done')")
-        alt = browser.evaluate(
-            "[...document.querySelectorAll('.jp-OutputArea img')].map(i => i.alt)"
-        )
-        if "LVLM_STUDY_SHOT" in os.environ:
-            browser.screenshot(os.environ["LVLM_STUDY_SHOT"])
+    tab.set_default_timeout(90_000)
+    tab.set_viewport_size({"width": 1200, "height": 1000})
+    tab.goto(lab)
+    tab.wait_for_function("window.jupyterapp?.shell.currentWidget?.context?.isReady")
+    tab.wait_for_function("jupyterapp.shell.currentWidget.sessionContext.session?.kernel")
+    tab.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
+    tab.get_by_role("button", name="yes (1)").first.click()
+    tab.locator(".mod-success", has_text="yes (1)").wait_for()
+    tab.get_by_placeholder("type 1, 2").click()
+    tab.keyboard.press("2")
+    tab.get_by_text("1 of 3 done").wait_for()
+    tab.keyboard.press("1")
+    tab.keyboard.press("3")
+    tab.get_by_text("2 of 3 done").wait_for()
+    assert tab.evaluate("document.activeElement.placeholder").startswith("type"), "focus"
+    tab.keyboard.press("Backspace")
+    tab.get_by_text("1 of 3 done").wait_for()
+    pictures = tab.locator(".jp-OutputArea img")
+    alt = pictures.evaluate_all("found => found.map(i => i.alt)")
+    if "LVLM_STUDY_SHOT" in os.environ:
+        tab.screenshot(path=os.environ["LVLM_STUDY_SHOT"])
     assert alt == ["the picture", "the picture under the map"]
     rows = annotate.read(tmp_path / "annotations.csv")
     assert rows.choice.tolist() == ["yes", "no", "yes", "unsure", "undone"]

@@ -89,7 +89,7 @@ def test_pairs_of_a_tiny_model_are_kept_and_not_made_again(folder, tmp_path, mon
 
 
 def test_pairs_become_tasks_for_people(tmp_path):
-    item = joint_study.dealt(joint_study.load_benchmark("sprites"), 1)[0]
+    item = joint_study.shuffled(joint_study.load_benchmark("sprites"), 1)[0]
     maps = {"map_a": np.arange(4.0), "shape_a": [2, 2], "map_b": np.ones(4), "shape_b": [2, 2]}
     row = {"pair": item.id, "method": "ga", "a": "Cat? Red.", "b": "Bus? Blue."} | maps
     path = tmp_path / "detection" / "pairs.parquet"
@@ -138,6 +138,14 @@ def test_what_is_missing_or_wrong(folder, tmp_path, capsys):
     assert cli.main(["detect", "--items", "1", *results]) == 2
     assert cli.main(["detect", "--parts", "joint", "--model", str(folder), *results]) == 2
     assert "alignment.json is missing" in capsys.readouterr().err
+
+
+def test_a_model_without_a_detector_is_one_sentence(checkpoints, tmp_path, capsys):
+    folder = checkpoints("llava")
+    capsys.readouterr()  # making it may have shown a bar
+    assert cli.main(["detect", "--model", str(folder), "--results", str(tmp_path)]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.count("\n") == 1 and "has no detector" in told.err
 
 
 def test_a_joint_model_is_not_spread(folder):

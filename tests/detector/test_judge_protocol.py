@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import numpy as np
 import pytest
 from PIL import Image
+from refusals import refuses
 
 from lvlm_study.detector import judge_protocol as jp
 from lvlm_study.errors import StudyError
@@ -80,8 +81,7 @@ def test_a_local_model_reads_what_the_picture_shows():
     assert found.scores.tolist() == [4]
     assert "score this caption for the image: A cat." in prompts[0]
     assert prompts[0].rstrip().endswith("What the image truly shows: a red bus by day")
-    with pytest.raises(StudyError, match="sees no pictures"):
-        jp.judge_captions(judge, ["A cat."], images=[RGB])
+    refuses("sees no pictures", jp.judge_captions, judge, ["A cat."], images=[RGB])
 
 
 def test_what_cannot_be_judged():
@@ -100,18 +100,15 @@ def test_a_server_that_refuses_or_speaks_otherwise(server):
     ]
     for reply, message in cases:
         server.replies.append(reply)
-        with pytest.raises(StudyError, match=message):
-            jp.judge_captions(judge, ["A cat."], images=[RGB])
+        refuses(message, jp.judge_captions, judge, ["A cat."], images=[RGB])
     assert all(key is None for _, _, key in server.seen)
 
 
 def test_addresses_and_keys(monkeypatch):
     for address in ("localhost:8000", "file:///etc/passwd", ""):
-        with pytest.raises(StudyError, match="no address of a server"):
-            jp.endpoint_judge(address, "m")
+        refuses("no address of a server", jp.endpoint_judge, address, "m")
     monkeypatch.delenv("A_KEY", raising=False)
-    with pytest.raises(StudyError, match="A_KEY holds no key"):
-        jp.endpoint_judge("https://example.org/v1", "m", "A_KEY")
+    refuses("A_KEY holds no key", jp.endpoint_judge, "https://example.org/v1", "m", "A_KEY")
     monkeypatch.setenv("A_KEY", "secret")
     with pytest.raises(StudyError, match="not sent to example.org without https"):
         jp.endpoint_judge("http://example.org/v1", "m", "A_KEY")

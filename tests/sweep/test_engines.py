@@ -12,8 +12,10 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import runner_speed
 import tiny
 import torch
+from refusals import refuses
 from test_runner import MOMENT, Counting, toy
 
 from lvlm_study import cli
@@ -187,15 +189,14 @@ def test_a_sentence_of_a_worker_is_the_drivers(sweep, monkeypatch):
 
     with_ray(monkeypatch, FakeRay())
     monkeypatch.setattr(runner, "load_model", missing)
-    with pytest.raises(StudyError, match="There is no model here"):
-        engines.run(sweep, "ray", say=lambda text: None)
+    refuses("There is no model here", engines.run, sweep, "ray", say=lambda text: None)
 
 
 def test_workers_that_start_elsewhere_find_the_folders(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     folders = (("mmvp", "mine"), ("cv_bench", "owner/name"))
-    found = engines.at_home(Sweep(("m",), ("mmvp",), (), Path("out"), folders=folders))
+    found = engines.with_whole_paths(Sweep(("m",), ("mmvp",), (), Path("out"), folders=folders))
     assert found.results == tmp_path / "out"
     assert found.folders == (("mmvp", str(tmp_path / "mine")), ("cv_bench", "owner/name"))
 
@@ -204,7 +205,7 @@ def test_workers_asked_for_less_keep_the_rest(sweep, monkeypatch):
     """toy/3 was broken and is tried again, with as few questions as reach it."""
     with_ray(monkeypatch, FakeRay())
     engines.run(sweep, "ray", 2, say=lambda text: None)
-    whole = [item.id for item in runner.dealt(toy(12), None)]
+    whole = [item.id for item in runner.shuffled(toy(12), None)]
     monkeypatch.setattr(runner, "load_benchmark", lambda name: toy(12))
     few = {"items": whole.index("toy/3") + 1, "retry_failed": True}
     assert engines.run(Sweep(**vars(sweep) | few), "ray", 2, say=lambda text: None) == 0
@@ -229,14 +230,10 @@ def test_shares_of_a_cluster(there, asked, found):
 
 
 def test_what_cannot_be_asked_for(sweep, monkeypatch, capsys):
-    with pytest.raises(StudyError, match="no engine named 'rai'.*mean ray"):
-        engines.run(sweep, "rai")
-    with pytest.raises(StudyError, match="start the same command twice"):
-        engines.run(sweep, "local", 2)
-    with pytest.raises(StudyError, match="cannot have 2 GPUs: the cluster has 1"):
-        engines._shares({"GPU": 1}, 1, None, 2)
-    with pytest.raises(StudyError, match="at least 1, not 0"):
-        engines.run(sweep, "ray", 0)
+    refuses("no engine named 'rai'.*mean ray", engines.run, sweep, "rai")
+    refuses("start the same command twice", engines.run, sweep, "local", 2)
+    refuses("cannot have 2 GPUs: the cluster has 1", engines._shares, {"GPU": 1}, 1, None, 2)
+    refuses("at least 1, not 0", engines.run, sweep, "ray", 0)
     monkeypatch.setitem(sys.modules, "ray", None)
     call = ["run", "--models", "planted/object", "--benchmarks", "toy", "--engine", "ray"]
     assert cli.main([*call, "--results", str(sweep.results)]) == 2
@@ -244,18 +241,12 @@ def test_what_cannot_be_asked_for(sweep, monkeypatch, capsys):
 
 
 # --- the tool that times workers -------------------------------------------------------------
-
-
 @pytest.fixture
-def speed(monkeypatch, pytestconfig):
+def speed(monkeypatch):
     """tools/runner_speed.py on planted readers and four questions."""
-    path = pytestconfig.rootpath / "tools" / "runner_speed.py"
-    spec = importlib.util.spec_from_file_location("runner_speed", path)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     monkeypatch.setattr(runner, "load_benchmark", lambda name: toy(4))
     monkeypatch.setattr(runner, "load_model", lambda name, **o: Counting("object"))
-    return tool
+    return runner_speed
 
 
 def test_the_timed_crew_starts_together(speed, tmp_path):
@@ -278,8 +269,6 @@ def test_a_bare_worker_does_what_its_input_names(speed, tmp_path, monkeypatch, c
 
 
 # --- the real thing --------------------------------------------------------------------------
-
-
 @needs_ray
 @pytest.mark.slow
 def test_ray_survives_a_killed_worker(tmp_path, monkeypatch, pytestconfig):

@@ -17,10 +17,7 @@ RESULTS = ROOT / "data" / "results" / "mini"
 CONTROLS = ["random", "center", "sobel"]
 KINDS = {"igos": ["igos[preset=paper]"], "tam": ["tam"], "controls": CONTROLS, "none": []}
 METHODS = ["igos[preset=paper]", "igos[l2=1,preset=paper]", "tam", "gae", *CONTROLS]
-MODELS = {
-    "one": ["mini/llava-1.5"],
-    "two": ["mini/llava-1.5-s", "mini/llava-ov-s"],
-}
+MODELS = {"one": ["mini/llava-1.5"], "two": ["mini/llava-1.5-s", "mini/llava-ov-s"]}
 
 
 def cut(source: Path, target: Path, keep) -> None:

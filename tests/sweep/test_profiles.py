@@ -1,14 +1,16 @@
 """Profiles: the same notebook on the mini models and, one day, on the paper's."""
 
+import re
 from dataclasses import replace
 
+import pandas as pd
 import pytest
+from refusals import refuses
 
 from lvlm_study import cli
-from lvlm_study.benchmarks import benchmarks, load_benchmark
-from lvlm_study.errors import StudyError
+from lvlm_study.benchmarks import list_benchmarks, load_benchmark
 from lvlm_study.models import Adapter, registry
-from lvlm_study.sweep import profiles, runner
+from lvlm_study.sweep import profiles, results, runner
 from lvlm_study.sweep import tables as shards
 
 SOURCE = """---
@@ -85,10 +87,26 @@ def test_profile_belongs_to_rerun(tool, capsys):
     assert "--profile goes with rerun" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("number", [1, 4])
+def test_a_tables_models_are_printed_in_that_table(number):
+    """Family and size of every repository stand in a row of the paper's."""
+    rows = pd.read_csv(results.data_dir() / "paper" / f"table{number}.csv")
+    printed = {family(name) for name in rows.get("lvlm", rows.get("model"))}
+    held = [family(name) for name in profiles.TABLES[f"table{number}"]]
+    assert set(held) <= printed and len(set(held)) == len(held)
+
+
+def family(name: str) -> tuple[str, str]:
+    """("cambrian", "8b") of a printed name or a repository; "-hd" stays with the size."""
+    text = name.lower().rpartition("/")[2].replace("mini-gemini", "mgm")
+    size = re.search(r"[\d.]+b(-hd)?(?!\w)", text)[0]
+    return text.split("-")[0] + ("-ov" if "-o" in text else ""), size
+
+
 def test_what_the_profiles_hold():
-    assert profiles.models("mini") == registry.models()
+    assert profiles.models("mini") == registry.list_models()
     assert profiles.model("mini") == "mini/llava-1.5"
-    assert set(profiles.benchmarks("mini") + profiles.benchmarks("paper")) <= set(benchmarks())
+    assert set(profiles.benchmarks("mini") + profiles.benchmarks("paper")) <= set(list_benchmarks())
     paper = profiles.expand(["table1", "table4", "mini/llava-1.5", "table1"])
     assert len(paper) == 10 and paper[:3] == profiles.models("paper")
     assert paper[0] == profiles.model("paper") and paper[-1] == "mini/llava-1.5"
@@ -98,8 +116,7 @@ def test_what_the_profiles_hold():
     assert [profiles.setup(name) for name in profiles.PROFILES] == [None, "paper", None]
     assert profiles.expand(list(profiles.SPREAD)) == list(profiles.SPREAD)
     assert all(registry.HUB_ID.fullmatch(name) for name in (*paper, *profiles.SPREAD))
-    with pytest.raises(StudyError, match="no profile named 'papre'; did you mean paper"):
-        profiles.models("papre")
+    refuses("no profile named 'papre'; did you mean paper", profiles.models, "papre")
 
 
 @pytest.mark.parametrize(

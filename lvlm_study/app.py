@@ -1,0 +1,245 @@
+"""`lvlm-study app`: ask a model about your own picture in a browser, choose a word, see its map.
+
+A page made with Gradio (extra `app`) around the same calls as `lvlm-study explain`. What one person
+asks is kept in that person's own `Sitting`; people who use one model at once take turns, pass by
+pass of their maps. The page is served to this machine alone unless another host is named, takes
+pictures up to a limit, and hands out no file but those that it made for its visitor.
+"""
+
+import os
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from torch import Tensor
+
+from .answers import token_spans
+from .errors import StudyError
+from .heatmaps import METHODS, explain
+from .heatmaps.names import title
+from .heatmaps.progress import expected, watched
+from .heatmaps.sentences import word_masks
+from .heatmaps.show import show
+from .heatmaps.variants import parse
+from .metrics.faithfulness import controls, deletion_insertion
+from .models import Answer, list_models, opened
+from .pixels.arguments import check_question
+from .pixels.images import load_image
+from .sweep.explain_files import FILES, describe, score_summary, staged, write_files
+
+FIRST = "igos[preset=fast]"  # 40 passes, and no worse than the others
+VISUAL = -1  # the choice of all words that depend on the picture
+STEPS, CONTROL = 20, {"draws": 2, "steps": 8}  # of the curves: somebody waits
+HEAD = """# Where does the model look?
+Give a picture, ask, and choose a word of the answer: the map shows which places of the picture it
+rests on. Bright is important. Believe a map only beside the controls, which never saw the model.
+"""
+
+
+class Stopped(Exception):
+    """The visitor pressed Stop."""
+
+
+class Sitting:
+    """What one visitor asked, and the maps made of it so far.
+
+    `words` holds the tokens (A,) bool of every word of the answer, `made` explanation and scores
+    by (word, method); the files in `folder` go with the visitor.
+    """
+
+    def __init__(self, file: str = "", question: str = "", model: str = ""):
+        self.file, self.question, self.model = file, question, model
+        self.answer: Answer | None = None
+        self.words: list[Tensor] = []
+        self.made: dict[tuple[int, str], tuple] = {}
+        self.stop = threading.Event()
+        self.folder = TemporaryDirectory(prefix="lvlm-study-app-")
+
+    def __deepcopy__(self, memo):
+        return Sitting()  # Gradio copies the first value for every visitor; an event has no copy
+
+
+def ask(file: str | None, question: str, model: str, limit: int, sitting: Sitting, tell=None):
+    """A new sitting with the model's answer to `question` about the picture in `file`."""
+    if not file:
+        raise StudyError("Choose a picture first.")
+    check_question(question)
+    new, asked = Sitting(file, question, model), opened(model)
+    with stoppable(asked, sitting.stop, tell, "answer", int(limit)):
+        new.answer = asked.answer(load_image(file), question, int(limit))
+    new.words = word_masks(new.answer)
+    return new
+
+
+def choices(sitting: Sitting) -> list[tuple[str, int]]:
+    """What can be chosen of an answer: all that depends on the picture, or one word."""
+    text, spans = sitting.answer.text, token_spans(sitting.answer)
+    found = [("all words that depend on the picture", VISUAL)]
+    for number, mask in enumerate(sitting.words):
+        own = [span for span, hot in zip(spans, mask.tolist(), strict=True) if hot]
+        found.append((text[own[0][0] : own[-1][1]], number))
+    return found
+
+
+def look(sitting: Sitting, word: int | None, method: str, tell=None):
+    """(explanation, scores) of a word of the answer; what was made before is not made again."""
+    if sitting.answer is None:
+        raise StudyError("Ask a question first.")
+    key = (VISUAL if word is None else word, method)
+    if key not in sitting.made:
+        sitting.made[key] = _made(sitting, *key, tell)
+    return sitting.made[key]
+
+
+def _made(sitting: Sitting, word: int, method: str, tell):
+    model, (name, options) = opened(sitting.model), parse(method)
+    tokens = "llr" if word == VISUAL else sitting.words[word].nonzero()[:, 0].tolist()
+    about = {"answer": sitting.answer, "tokens": tokens, **options}
+    total = expected(name, METHODS[name], options)
+    with stoppable(model, sitting.stop, tell, title(method), total):
+        ex = explain(model, load_image(sitting.file), sitting.question, method=name, **about)
+    with stoppable(model, sitting.stop, tell, "scores", 2 * STEPS):
+        own = deletion_insertion(model, ex, steps=STEPS)
+        others = controls(model, ex, **CONTROL) if own.status == "ok" else {}
+    return ex, score_summary(own, others)
+
+
+@contextmanager
+def stoppable(model, stop: threading.Event, tell, what: str, total: int | None):
+    """Tells how far the model's passes are, and ends the block with `Stopped` when asked to.
+
+    Only passes of this thread count: other visitors may use the model meanwhile.
+    """
+    stop.clear()
+    here, done = threading.get_ident(), [0]
+
+    def count(images: int) -> None:
+        if threading.get_ident() != here:
+            return
+        if stop.is_set():
+            raise Stopped
+        done[0] += images
+        if tell is not None:
+            tell((min(done[0], total), total) if total else None, desc=what, unit="passes")
+
+    with watched(model, count):
+        yield
+
+
+def table(scores: dict) -> list[list]:
+    """Deletion, insertion and their difference, of the map and of the controls."""
+    rows = [(name, row) for name, row in scores.items() if isinstance(row, dict)]
+    return [
+        [title(name) if name != "map" else "this map"]
+        + [round(row[key], 3) for key in ("deletion", "insertion", "gap")]
+        for name, row in rows
+        if row.get("gap") is not None
+    ]
+
+
+def files(sitting: Sitting, explanation, scores: dict) -> list[str]:
+    """The picture, the raw map and the record, as `lvlm-study explain --out` writes them."""
+    model, folder = opened(sitting.model), Path(sitting.folder.name)
+    call = {"command": "lvlm-study app", "baseline": "blur"}
+    with staged(folder) as stage:
+        about = describe(explanation, model, Path(sitting.file), scores, call)
+        about["image"] = Path(sitting.file).name  # where an upload lies is the server's own matter
+        write_files(stage, load_image(sitting.file), explanation, about)
+    return [str(folder / name) for name in FILES]
+
+
+# --- the page
+
+
+def page(models: list[str], first: str):
+    """The Gradio page. Raises StudyError where Gradio is not installed."""
+    gr = _gradio()
+    names = [FIRST, *METHODS]
+    with gr.Blocks(title="Where does the model look?") as blocks:
+        gr.Markdown(HEAD)
+        sitting = gr.State(Sitting())
+        with gr.Row():
+            with gr.Column():
+                picture = gr.Image(type="filepath", label="Picture", height=360)
+                question = gr.Textbox(label="Question", placeholder="What is in the picture?")
+                model = gr.Dropdown(models, value=first, label="Model")
+                method = gr.Dropdown([(title(n), n) for n in names], value=FIRST, label="Method")
+                limit = gr.Slider(1, 256, 64, step=1, label="Longest answer, tokens")
+                with gr.Row():
+                    go, stop = gr.Button("Ask", variant="primary"), gr.Button("Stop")
+            with gr.Column():
+                word = gr.Radio([], label="Answer: choose a word", visible=False)
+                seen = gr.HTML()
+                scores = gr.Dataframe(
+                    headers=["map", "deletion", "insertion", "insertion − deletion"],
+                    label="Scores beside maps that never saw the model",
+                    interactive=False,
+                )
+                found = gr.File(label="Overlay, raw map, record", file_count="multiple")
+        outputs = [seen, scores, found]
+        asked = gr.on(
+            [go.click, question.submit],
+            _shown(gr, _asking),
+            [picture, question, model, limit, sitting],
+            [sitting, word],
+        )
+        asked.success(_shown(gr, _looking), [sitting, word, method], outputs)
+        for change in (word.input, method.input):
+            change(_shown(gr, _looking), [sitting, word, method], outputs)
+        stop.click(lambda now: now.stop.set(), [sitting], None, queue=False)
+    return blocks
+
+
+def _asking(gr, tell, *inputs):
+    new = ask(*inputs, tell)
+    return new, gr.Radio(choices=choices(new), value=VISUAL, visible=True)
+
+
+def _looking(gr, tell, sitting: Sitting, word, method):
+    if sitting.answer is None:
+        return "", [], []
+    ex, scores = look(sitting, word, method, tell)
+    return str(show(ex)), table(scores), files(sitting, ex, scores)
+
+
+def _shown(gr, act):
+    """`act` as a handler: its progress is drawn, its errors are shown as one sentence."""
+
+    def handler(*inputs, progress=gr.Progress()):  # noqa: B008 (how Gradio finds it)
+        try:
+            return act(gr, progress, *inputs)
+        except StudyError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        except Stopped:
+            raise gr.Error("Stopped.", print_exception=False) from None
+
+    return handler
+
+
+def serve(model: str, host: str = "127.0.0.1", port: int = 7860, limit: str = "20mb", block=True):
+    """Open the page; returns the running Gradio app when `block` is False.
+
+    `host` "0.0.0.0" lets other machines in. `limit` is the largest upload.
+    """
+    known = list_models()
+    models = known if model in known else [model, *known]
+    opened(model)  # a wrong name is told here, not in the browser
+    blocks = page(models, model)
+    blocks.queue(default_concurrency_limit=4).launch(
+        server_name=host,
+        server_port=port,
+        max_file_size=limit,
+        prevent_thread_lock=not block,
+        quiet=not block,
+    )
+    return blocks
+
+
+def _gradio():
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is sent anywhere
+    try:
+        import gradio
+    except ImportError:
+        raise StudyError("The app needs Gradio; run pip install 'lvlm-study[app]'.") from None
+    return gradio

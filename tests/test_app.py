@@ -1,0 +1,112 @@
+"""The app: what one visitor asks stays with that visitor, can be stopped, and leaks no file."""
+
+import socket
+import threading
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lvlm_study import app
+from lvlm_study.errors import StudyError
+from lvlm_study.models.planted import planted, planted_scene
+
+SCENE = planted_scene((64, 96))
+
+
+@pytest.fixture
+def scene(tmp_path, monkeypatch):
+    """A picture's file; every name is the planted reader's."""
+    reader = planted("object")
+    monkeypatch.setattr(app, "opened", lambda name: reader)
+    Image.fromarray(SCENE).save(tmp_path / "scene.png")
+    return str(tmp_path / "scene.png")
+
+
+def asked(scene) -> app.Sitting:
+    return app.ask(scene, "What is it?", "planted", 8, app.Sitting())
+
+
+def test_the_words_of_an_answer_can_be_chosen(scene):
+    names = [name for name, _ in app.choices(asked(scene))]
+    assert names[1:] == ["The", "shape", "is", "red"]
+
+
+def test_a_map_is_made_once(scene):
+    sitting, counted = asked(scene), []
+    first, scores = app.look(sitting, 3, "occlusion", lambda done, **_: counted.append(done))
+    assert first.reliance.words == ("red",) and counted[-1][0] > 0
+    rows = {row[0]: row[3] for row in app.table(scores)}
+    assert rows["this map"] > rows["Random map"]
+    before = len(counted)
+    assert app.look(sitting, 3, "occlusion", counted.append)[0] is first and len(counted) == before
+
+
+def test_stop_ends_a_map_and_the_next_one_works(scene):
+    sitting = asked(scene)
+    with pytest.raises(app.Stopped):
+        app.look(sitting, 3, "occlusion", lambda *a, **k: sitting.stop.set())
+    assert app.look(sitting, 3, "occlusion")[0].status == "ok"
+
+
+def test_one_visitor_does_not_stop_or_see_another(scene):
+    mine, yours, found = asked(scene), asked(scene), {}
+    yours.stop.set()
+    yours.answer = None
+
+    def other():
+        found["mine"] = app.look(mine, 3, "occlusion")[0]
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with pytest.raises(StudyError, match="Ask a question first"):
+        app.look(yours, 3, "occlusion")
+    thread.join()
+    assert found["mine"].status == "ok" and not yours.made
+
+
+def test_the_files_are_those_of_the_command(scene):
+    sitting = asked(scene)
+    ex, scores = app.look(sitting, app.VISUAL, "occlusion")
+    paths = app.files(sitting, ex, scores)
+    assert [Path(p).name for p in paths] == ["overlay.png", "saliency.npz", "explanation.json"]
+    assert np.array_equal(np.load(paths[1])["saliency"], ex.saliency)
+    assert str(Path(scene).parent) not in Path(paths[2]).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("file", "question", "said"), [(None, "What?", "picture first"), ("x.png", " ", "question")]
+)
+def test_what_is_missing_is_told(scene, file, question, said):
+    with pytest.raises(StudyError, match=said):
+        app.ask(file, question, "planted", 8, app.Sitting())
+
+
+@pytest.mark.slow
+def test_the_page_serves_nobody_elses_files(scene):
+    """A real server on this machine: no file outside its own, no upload over the limit."""
+    pytest.importorskip("gradio", reason="the app's tests need the extra app")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    blocks = app.serve("planted", port=port, limit="10kb", block=False)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        assert b"gradio" in urlopen(url, timeout=60).read()
+        for path in ("/etc/passwd", scene, __file__):
+            with pytest.raises(HTTPError, match="403|404"):
+                urlopen(f"{url}/gradio_api/file={path}", timeout=60)
+        with pytest.raises(HTTPError, match="413"):
+            body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+            urlopen(_upload(f"{url}/gradio_api/upload", body + b"0" * 20_000 + b"\r\n--x--\r\n"))
+    finally:
+        blocks.close()
+
+
+def _upload(url: str, body: bytes):
+    from urllib.request import Request
+
+    return Request(url, body, {"Content-Type": "multipart/form-data; boundary=x"}, method="POST")

@@ -1,0 +1,121 @@
+"""Make the pictures that open the book: three answers to click, and one picture a finding.
+
+Runs the study's own calls on items of the test set and writes book/_static/hero-*.html and
+finding-*.webp. Run it again when the models, the methods or the items named here change.
+"""
+
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+import lvlm_study as ls  # noqa: E402
+from lvlm_study import figures  # noqa: E402
+from lvlm_study.paths import data_dir  # noqa: E402
+from lvlm_study.pixels.baselines import make_baseline  # noqa: E402
+from lvlm_study.pixels.images import to_tensor  # noqa: E402
+
+STATIC = Path(__file__).resolve().parents[1] / "book" / "_static"
+MODEL = "mini/llava-1.5"
+HEROES = {
+    "right": (
+        "sprites/spatial-087",
+        "A hammer at the right edge, an apple above, a sailboat below.",
+    ),
+    "wrong": ("sprites/reasoning-060", "A drawn scene with a bicycle and fruit."),
+    "reason": ("sprites/reasoning-035", "A small car on a meadow among umbrellas."),
+}
+INCHES, DPI = (3.6, 1.9), 150
+
+
+def heroes(model, items: dict) -> None:
+    """One answer a file, every word with its map."""
+    for name, (item, alt) in HEROES.items():
+        words = ls.explain_tokens(model, items[item], method="igos", preset="fast")
+        (STATIC / f"hero-{name}.html").write_text(str(ls.show(words, alt=alt)), encoding="utf-8")
+
+
+def blurred(model, items: dict) -> list:
+    """Finding 1: a blurred beach is still sand."""
+    rgb = items["sprites/global-014"].rgb
+    empty = make_baseline(to_tensor(rgb), "blur")[0].permute(1, 2, 0).numpy()
+    return [("picture", rgb), ("blurred", (empty * 255).astype(np.uint8))]
+
+
+def unmapped(model, items: dict) -> list:
+    """Finding 2: an answer that its first token decides."""
+    item = items["sprites/existence-004"]
+    ex = ls.explain(model, item, method="igos", preset="fast")
+    assert ex.status == "no_crucial_tokens", f"{item.id} has a map now; choose another item"
+    question = item.question.replace(" in the", "\nin the")
+    return [(question, item.rgb), (f"{ex.answer.text}\n(no map)", np.full_like(item.rgb, 235))]
+
+
+def beside(model, items: dict, methods: dict, item: str = "sprites/spatial-087") -> list:
+    """The maps of two methods over one picture, each on its own scale."""
+    item, found = items[item], []
+    for name, (method, options) in methods.items():
+        saliency = ls.explain(model, item, method=method, **options).saliency
+        rgb = figures.overlay_image(item.rgb, saliency, *figures.own_scale(saliency))
+        found.append((name, outlined(rgb, item.evidence)))
+    return found
+
+
+def outlined(rgb: np.ndarray, evidence) -> np.ndarray:
+    """A white line around the evidence."""
+    from scipy.ndimage import binary_dilation
+
+    line = binary_dilation(evidence, iterations=3) & ~evidence
+    return np.where(line[..., None], 255, rgb).astype(np.uint8)
+
+
+def save(name: str, panels: list) -> None:
+    """Two pictures beside each other, a word above each."""
+    figure, axes = plt.subplots(1, len(panels), figsize=INCHES, layout="constrained")
+    for ax, (title, rgb) in zip(axes, panels, strict=True):
+        ax.imshow(rgb)
+        ax.set_title(title, fontsize=8)
+        ax.set_axis_off()
+    figure.savefig(STATIC / f"finding-{name}.webp", dpi=DPI, pil_kwargs={"quality": 85})
+    plt.close(figure)
+
+
+def inverted() -> None:
+    """Finding 5: T-MM's printed scores are IIA's with deletion and insertion swapped."""
+    table = pd.read_csv(data_dir() / "paper" / "table1.csv")
+    rows = table[table.lvlm.str.startswith("LLaVA-1.5")].set_index("method")
+    figure, ax = plt.subplots(figsize=INCHES, layout="constrained")
+    for kind, other, mark in (("del", "ins", "o"), ("ins", "del", "s")):
+        ours = rows.loc["T-MM", [c for c in rows.columns if c.endswith(kind)]].astype(float)
+        theirs = rows.loc["IIA", [c for c in rows.columns if c.endswith(other)]].astype(float)
+        ax.plot(theirs.to_numpy(), ours.to_numpy(), mark, label=f"T-MM {kind}. / IIA {other}.")
+    ax.axline((0.3, 0.3), slope=1, color="0.4", linestyle=":")
+    ax.set_xlabel("IIA, as printed", fontsize=9)
+    ax.set_ylabel("T-MM, as printed", fontsize=9)
+    ax.tick_params(labelsize=8)
+    ax.legend(fontsize=8)
+    figure.savefig(STATIC / "finding-claims.webp", dpi=DPI, pil_kwargs={"quality": 85})
+    plt.close(figure)
+
+
+def main() -> int:
+    figures.use_style()
+    model, items = ls.load_model(MODEL), {item.id: item for item in ls.load_benchmark("sprites")}
+    heroes(model, items)
+    fast = ("igos", {"preset": "fast"})
+    save("blur", blurred(model, items))
+    save("rule", unmapped(model, items))
+    save("control", beside(model, items, {"iGOS": fast, "|image − blur|": ("difference", {})}))
+    maps = {"EAGLE": ("eagle", {"regions": 32}), "RISE": ("rise", {})}
+    save("evidence", beside(model, items, maps, "sprites/reasoning-035"))
+    inverted()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
