@@ -12,8 +12,8 @@ import seaborn as sns
 
 from ..figures import WIDTH, chance_line, dots, when_run
 from ..heatmaps.names import CONTROLS, REFERENCE, in_order, title
-from ..metrics.ranks import means
-from ..metrics.statistics import ends, finite
+from ..metrics.flags import BAD, FLAGS, flag_scores, flagged, flags_by_method, luck, rates
+from ..metrics.statistics import finite
 from ..sweep.sanity import summarise
 from .compare import (
     OTHERS,
@@ -38,18 +38,8 @@ from .compare import (
 
 MIB = 2**20
 PAUSE = 600  # seconds without a new row: nothing was running
-QUANTILE = 0.95  # of the random maps' gaps: what luck reaches once in twenty items
-FLAGS = {  # a sign that needs no truth -> how readers call it
-    "not_positive": "insertion − deletion at most 0",
-    "like_random": "does not beat 95 % of random maps",
-    "below_sobel": "worse than the picture's edges",
-}
 RATES = ("flagged", "base", "precision", "recall", "lift", "lift_low", "lift_high")
 RATES += ("within", "within_low", "within_high")
-BAD = {  # what makes a map bad, where the truth is known -> how readers call it
-    "off_evidence": "less on the evidence than chance",
-    "missed": "peak outside the evidence",
-}
 
 
 # --- cost
@@ -121,84 +111,6 @@ def statuses(frame: pd.DataFrame) -> pd.DataFrame:
     table = frame.groupby(["method", "status"]).size().unstack(fill_value=0)
     table = table.loc[in_order(table.index)].rename(index=title)
     return or_not_yet(table.rename_axis(index="method", columns=None).reset_index())
-
-
-# --- flags
-
-
-def flagged(frame: pd.DataFrame) -> pd.DataFrame:
-    """Maps of real methods with known evidence: every flag and every fault as a column of booleans.
-
-    One model's rows. A flag reads the item's scores and those of its controls only.
-    """
-    good = with_evidence(frame)
-    edges = good[good.method == "sobel"].drop_duplicates("item").set_index("item").gap
-    own = good[~good.method.isin(CONTROLS)]
-    return own.assign(
-        not_positive=own.gap <= 0,
-        like_random=own.gap <= luck(good),
-        below_sobel=own.gap.to_numpy() < own.item.map(edges).to_numpy(float),
-        off_evidence=own.energy_ratio < 1,
-        missed=own.pointing_near < 0.5,
-    )
-
-
-def luck(good: pd.DataFrame) -> float:
-    """What a random map reaches once in twenty items: the level of the flag `like_random`."""
-    random = good[good.method == "random"].gap
-    return random.quantile(QUANTILE) if len(random) else np.nan
-
-
-def flag_scores(frame: pd.DataFrame, fault: str = "off_evidence") -> pd.DataFrame:
-    """How often each flag is right, over all methods' maps of one model.
-
-    Columns: flag, title, n (maps), flagged (share), base (share of bad maps), precision, recall,
-    lift (precision - base: above 0 the flag knows something) with `lift_low` and `lift_high`;
-    whole items are resampled, since the maps of one picture fail together.
-    """
-    maps = flagged(frame)
-    rows = [{"flag": f, "title": t} | _rates(maps, f, fault) for f, t in FLAGS.items() if len(maps)]
-    return pd.DataFrame(rows, columns=None if rows else ["flag", "title", "n"])
-
-
-def _rates(maps: pd.DataFrame, flag: str, fault: str) -> dict:
-    """Counts an item, then ratios of sums: of the data, and of resamples of the items.
-
-    `lift` and `within` are estimates; `within` is the lift against the share of bad maps of the
-    *same method*: what a flag knows about a map beyond which method made it.
-    """
-    usual = maps.groupby("method")[fault].transform("mean")
-    table = pd.DataFrame(
-        {
-            "item": maps.item,
-            "all": 1,
-            "bad": maps[fault],
-            "flag": maps[flag],
-            "both": maps[fault] & maps[flag],
-            "rest": (maps[fault] - usual) * maps[flag],
-        }
-    )
-    sums = table.groupby("item").sum()
-    every, bad, flags, both, rest = means(sums).T
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision, recall, base = both / flags, both / bad, bad / every
-        told = {"lift": precision - base, "within": rest / flags}
-    found = {"n": len(maps), "items": len(sums), "flagged": flags[0] / every[0], "base": base[0]}
-    found |= {"precision": precision[0], "recall": recall[0]}
-    for name, values in told.items():
-        low, high = ends(values) if flags[0] else (np.nan, np.nan)
-        found |= {name: values[0], f"{name}_low": low, f"{name}_high": high}
-    return found
-
-
-def flags_by_method(frame: pd.DataFrame, flag: str = "like_random", fault: str = "off_evidence"):
-    """One row a method: title, n, flagged, base, precision, recall."""
-    rows = [
-        {"method": method, "title": title(method)} | _rates(part, flag, fault)
-        for method, part in flagged(frame).groupby("method")
-    ]
-    table = pd.DataFrame(rows, columns=None if rows else ["method", "title", "n", "base"])
-    return table.sort_values("base", ignore_index=True)
 
 
 # --- does a map change with the model, and with nothing else?
@@ -290,7 +202,7 @@ def cost_figure(maps: pd.DataFrame, model: str, benchmark: str):
 @when_run
 def flag_figure(maps: pd.DataFrame, model: str, benchmark: str, fault: str = "off_evidence"):
     """Share of bad maps among all, among those that a flag picks out, and how many it finds."""
-    table = flag_scores(one_model(maps, model, benchmark), fault)
+    table = flag_scores(with_evidence(one_model(maps, model, benchmark)), fault)
     if table.empty:
         return None
     figure, ax = plt.subplots(figsize=(0.85 * WIDTH, 0.36 * WIDTH), layout="constrained")
@@ -313,7 +225,7 @@ def flag_figure(maps: pd.DataFrame, model: str, benchmark: str, fault: str = "of
 @when_run
 def flag_by_method_figure(maps: pd.DataFrame, model: str, benchmark: str):
     """Per method: the share of bad maps, and of those the share that the flag finds."""
-    table = flags_by_method(one_model(maps, model, benchmark))
+    table = flags_by_method(with_evidence(one_model(maps, model, benchmark)))
     if table.empty:
         return None
     table = table.assign(none=np.nan)
@@ -380,15 +292,15 @@ def of_model(part: pd.DataFrame) -> dict:
             for row in costs(part).itertuples()
         },
         "worth_it": {"titles": ", ".join(map(title, front)), "n": int(same.item.nunique())},
-        "flags": {fault: flags_told(part, fault) for fault in BAD if len(flagged(part))},
+        "flags": {fault: flags_told(good, fault) for fault in BAD if len(flagged(good))},
         "luck": finite(luck(good)),
-        "reference_flag": reference_flag(part),
+        "reference_flag": reference_flag(good),
     }
 
 
-def flags_told(part: pd.DataFrame, fault: str) -> dict:
+def flags_told(good: pd.DataFrame, fault: str) -> dict:
     """Rates of every flag in per cent."""
-    return {row["flag"]: _percent(row) for row in flag_scores(part, fault).to_dict("records")}
+    return {row["flag"]: _percent(row) for row in flag_scores(good, fault).to_dict("records")}
 
 
 def _percent(rates: dict) -> dict:
@@ -396,12 +308,12 @@ def _percent(rates: dict) -> dict:
     return counts | {name: finite(100 * rates[name]) for name in RATES}
 
 
-def reference_flag(part: pd.DataFrame) -> dict:
+def reference_flag(good: pd.DataFrame) -> dict:
     """The flag of the random maps for iGOS alone, and its gap on the evidence."""
-    maps = flagged(part)
+    maps = flagged(good)
     maps = maps[maps.method == REFERENCE]
     if maps.empty:
         return {}
-    rates = _rates(maps, "like_random", "off_evidence")
-    told = {"n": len(maps)} | {k: finite(100 * rates[k]) for k in ("base", "flagged")}
+    found = rates(maps, "like_random", "off_evidence")
+    told = {"n": len(maps)} | {k: finite(100 * found[k]) for k in ("base", "flagged")}
     return told | {"good_gap": counted(maps[~maps.off_evidence].gap)}

@@ -20,6 +20,7 @@ from .compare import (
     estimated,
     gap_table,
     interval,
+    permutation,
     shared_part,
     shown,
     spanned,
@@ -43,12 +44,16 @@ def size_rows(tree: dict) -> pd.DataFrame:
             "smaller": shown(one["small"]) if "small" in one else "–",
             "larger": shown(one["large"]) if "large" in one else "–",
             "difference": shown(one["difference"]),
-            "90 % interval": f"[{one['equivalence']['low']:.2f}, {one['equivalence']['high']:.2f}]",
+            "90 % interval": _ends(one["equivalence"]),
             "verdict": one["verdict"],
         }
         for name, key, one in by_sizes(tree)
     ]
     return pd.DataFrame(rows or [{"architecture": "none with maps from two sizes yet"}])
+
+
+def _ends(found: dict) -> str:
+    return f"[{found['low']:.2f}, {found['high']:.2f}]".replace("-", "−")
 
 
 def answer_rows(tree: dict) -> pd.DataFrame:
@@ -79,7 +84,7 @@ def scale_summary(tables) -> dict:
     gaps = gap_table(tables.maps)
     if gaps.empty:
         return {}
-    shared = shared_part(tables)
+    shared, two = shared_part(tables), two_sizes(gaps)
     families = of_families(gaps, "gap")
     return {
         "provenance": tables.origin(tables.maps),
@@ -87,9 +92,9 @@ def scale_summary(tables) -> dict:
         "families_with_sizes": len(families),
         "margin": MARGIN,
         "families": families,
-        "together": together(gaps),
-        "permutation": labels(gaps),
-        "mixed": as_numbers(split(gaps)),
+        "together": together(*two) if two else None,
+        "permutation": permutation(two[2], "size", within="family") if two else None,
+        "mixed": as_numbers(split(two[0], two[2])) if two else None,
         "answers": answers_by_size(tables.reliance),
         "relations": shared["relations"],
         "ceiling": shared["ceiling"],
@@ -190,52 +195,26 @@ def two_sizes(rows: pd.DataFrame) -> tuple[str, str, pd.DataFrame] | None:
     return small, large, kept
 
 
-def together(rows: pd.DataFrame) -> dict | None:
-    """The difference of two sizes averaged over architectures.
+def together(small: str, large: str, kept: pd.DataFrame) -> dict | None:
+    """The difference of two sizes averaged over architectures, from `two_sizes`.
 
     An item counts once, with the mean over the architectures that have it in both sizes. None
-    without two architectures in two sizes, or with fewer than two items.
+    for a single architecture, or with fewer than two items.
     """
-    found = two_sizes(rows)
-    if found is None or found[2].family.nunique() < 2:
-        return None
-    small, large, kept = found
     wide = kept.pivot_table(index=["item", "family"], columns="size", values="gap").dropna()
     apart = (wide[large] - wide[small]).groupby("item").mean()
-    if len(apart) < 2:
+    if len(apart) < 2 or kept.family.nunique() < 2:
         return None
     about = {"sizes": f"{small} to {large}", "architectures": int(kept.family.nunique())}
     return about | differs(0 * apart, apart)
 
 
-def labels(rows: pd.DataFrame) -> dict | None:
-    """Permutation test with models as units, sizes dealt anew within each architecture.
-
-    On items that all of these models have a number for. None where there is nothing to deal.
-    """
-    found = two_sizes(rows)
-    if found is None:
-        return None
-    wide = found[2].pivot_table(index="item", columns="model", values="gap").dropna()
-    if not len(wide) or wide.shape[1] != found[2].model.nunique():
-        return None
-    about = [member(name) for name in wide.columns]
-    p, smallest = mixed.exact_p(
-        wide.mean().to_numpy(), [m.size for m in about], [m.family for m in about]
-    )
-    return {"models": len(about), "n": len(wide), "p": p, "smallest": smallest}
-
-
-def split(rows: pd.DataFrame) -> mixed.Mixed | None:
+def split(small: str, kept: pd.DataFrame) -> mixed.Mixed | None:
     """Mixed model: size fixed, architecture allowed for, items and models as random effects.
 
-    Effects are against the smaller size. None where no architecture has two sizes; models vary
-    at random only where each size has several.
+    From `two_sizes`; effects are against the smaller size. None with fewer than two items; models
+    vary at random only where each size has several.
     """
-    found = two_sizes(rows)
-    if found is None:
-        return None
-    small, _, kept = found
     kept = kept.assign(first=kept["size"] != small)
     kept = kept.sort_values(["first", "family", "model", "item"])
     try:

@@ -136,7 +136,7 @@ def over_sizes(gaps: pd.DataFrame) -> dict | None:
     return {
         "sizes": ", ".join(sorted(part["size"].unique(), key=lambda s: RANK.get(s, 9))),
         "models": int(part.model.nunique()),
-        "permutation": permutation(part, within_sizes=True),
+        "permutation": permutation(part, within="size"),
         "mixed": mixed_numbers(part),
     }
 

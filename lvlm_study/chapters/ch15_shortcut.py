@@ -229,7 +229,11 @@ def of_model(mine: pd.DataFrame) -> dict:
         mapped |= {kind: len(part), f"{kind}_{GLOBAL}": int((part.category == GLOBAL).sum())}
     found = {"methods": methods, "verdicts": verdicts(methods), "mapped": mapped}
     aucs = {m: {name: row[name] for name in ("auc", "low", "high")} for m, row in local.items()}
-    return found | {"local": {"methods": aucs, "verdicts": verdicts(aucs)} if aucs else {}}
+    if not aucs:
+        return found | {"local": {}}
+    told = verdicts(aucs)
+    told = {name: told[name] for name in ("best", "best_auc", "clear")}
+    return found | {"local": {"methods": aucs, "verdicts": told}}
 
 
 def told_apart(shares: pd.DataFrame, seed: int = 0) -> dict:

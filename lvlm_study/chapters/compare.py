@@ -598,17 +598,18 @@ def gap_table(maps: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([rows, pd.DataFrame(about, index=rows.index)], axis=1)
 
 
-def permutation(part: pd.DataFrame, within_sizes: bool = False) -> dict:
-    """Models as units, architecture as label, on items that all models have a map of.
+def permutation(part: pd.DataFrame, label: str = "family", within: str | None = None) -> dict:
+    """Models as units, `label` ("family" or "size") dealt anew, on items that all have a map of.
 
-    `within_sizes`: labels change hands only among models of one size.
+    `within`: labels change hands only among models of one size, or of one family.
     """
     wide = part.pivot(index="item", columns="model", values="gap").dropna()
-    means, labels = wide.mean(), [member(name).family for name in wide.columns]
+    means, about = wide.mean(), [member(name) for name in wide.columns]
     if len(means) < 2 or not len(wide):
         return {"models": len(means), "n": len(wide), "p": None, "smallest": None}
-    sizes = [member(name).size for name in wide.columns] if within_sizes else None
-    p, smallest = mixed.exact_p(means.to_numpy(), labels, sizes)
+    blocks = [getattr(one, within) for one in about] if within else None
+    labels = [getattr(one, label) for one in about]
+    p, smallest = mixed.exact_p(means.to_numpy(), labels, blocks)
     return {"models": len(means), "n": len(wide), "p": p, "smallest": smallest}
 
 

@@ -11,18 +11,20 @@ import pytest
 
 from lvlm_study.chapters import summaries
 from lvlm_study.paths import data_dir
+from lvlm_study.scenes.questions import CATEGORIES
 from lvlm_study.sweep import results
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("notebooks/*.md"), *ROOT.glob("book/*.md")])
 ROLE = re.compile(r"\{result\}`([^`]+?)(?::[^`\]:]*)?`")
 CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(?::[^\n]*\n)*(.*?)^```", re.S | re.M)
+NAMES = {"all", *CATEGORIES, "blur", "black", "mean", "noise"}  # told in one way, quoted at will
 
 
-def is_estimate(tree) -> bool:
-    """A number with its interval, which nobody shows without."""
-    parts = tree.values() if isinstance(tree, dict) else ()
-    return {"low", "high"} <= set(tree) and not any(isinstance(p, dict) for p in parts)
+def is_estimate(tree: dict) -> bool:
+    """A number with its interval, or a test with all that it says: one thing to show."""
+    one = {"low", "high"} <= set(tree) or {"p", "smallest"} <= set(tree)
+    return one and not any(isinstance(part, dict) for part in tree.values())
 
 
 def are_names(tree: dict) -> bool:
@@ -37,14 +39,21 @@ def are_names(tree: dict) -> bool:
     return len({frozenset(part) for part in parts}) == 1 or all(map(are_names, parts))
 
 
+def step(tree: dict, key: str) -> str:
+    return "*" if key in NAMES or are_names(tree) else key
+
+
 def families(tree, path=()) -> Iterator[tuple[str, ...]]:
-    """The kinds of leaves: their paths, with a star for a name; an estimate is one leaf."""
+    """The kinds of leaves: their paths, with a star for a name; an estimate is one leaf.
+
+    Lists are tables, used as a whole, and no leaves.
+    """
     if not isinstance(tree, dict) or (path and is_estimate(tree)):
-        yield path
+        yield from () if isinstance(tree, list) else (path,)
         return
     for key, part in tree.items():
         if (*path, key) != ("provenance",):
-            yield from families(part, (*path, "*" if are_names(tree) else key))
+            yield from families(part, (*path, step(tree, key)))
 
 
 def family(tree, parts: list[str]) -> tuple[str, ...]:
@@ -53,7 +62,7 @@ def family(tree, parts: list[str]) -> tuple[str, ...]:
     for part in parts:
         if not isinstance(tree, dict) or (path and is_estimate(tree)):
             break
-        path, tree = (*path, "*" if are_names(tree) else part), tree[part]
+        path, tree = (*path, step(tree, part)), tree[part]
     return path
 
 
