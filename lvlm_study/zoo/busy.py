@@ -38,7 +38,7 @@ GIVERS = {  # the committed member from which a tower starts
     "dino": "cambrian-l",
     "convnext": "cambrian-l",
 }
-TOWER_STEPS = {"clip": 2000, "siglip": 1800, "dino": 1500, "convnext": 1800}
+TOWER_STEPS = {"clip": 6000, "siglip": 5000, "dino": 4500, "convnext": 5000}
 TOWER_RATE, CONNECTOR_RATE, COURSE_RATE = 5e-4, 1e-3, 5e-4
 CLEARED = 4096  # scenes that are also drawn cleared, for the connector
 SIDES = VIEWS | HIGH  # drawn together, since drawing takes longer than shrinking
