@@ -5,6 +5,7 @@ A method is one function in one file, `name(target, *, seed=0, **options) -> Ten
 
 from ..models import with_model
 from .attention import attention, rollout
+from .attn_lrp import attnlrp
 from .base import Cost, Explanation, run
 from .controls import center, random, sobel
 from .eagle import eagle, eagle_lazy
@@ -28,6 +29,7 @@ METHODS = {
     "gae": gae,
     "attention": attention,
     "rollout": rollout,
+    "attnlrp": attnlrp,
     "llava_cam": llava_cam,
     "rise": rise,
     "occlusion": occlusion,

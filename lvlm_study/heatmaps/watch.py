@@ -77,6 +77,9 @@ class Listener:
         self.modules = list(modules)
         self.lengths = dict.fromkeys(self.modules, 0)
 
+    def inputs(self, query: Tensor, key: Tensor, value: Tensor) -> None:
+        """What a watched layer is about to attend with; gradients may be hooked here."""
+
     def forward(self, call: Call) -> None:
         """A watched layer was run, in the order of the network."""
 
@@ -202,6 +205,7 @@ def _attention(module, query, key, value, attention_mask, scaling=None, is_causa
     call = Call(module, *parts)
     listener.lengths[module] += query.shape[2]
     listener.forward(call)
+    listener.inputs(query, key, value)
     if module in listener.held:
         query, key = call.query, call.key  # cut off from the graph
     out = _Attend.apply(query, key, value, call, listener)

@@ -131,11 +131,15 @@ class Bound:
             return score(x)
         return in_parts(self.adapter, "forward", score, x)
 
-    def log_probs_from(self, features: Tensor, answer_ids: Tensor) -> Tensor:
-        """The same from visual features (B, N, D) of `Adapter.encode`, skipping the encoder."""
+    def logits_from(self, features: Tensor, answer_ids: Tensor) -> Tensor:
+        """`logits` from visual features (B, N, D) of `Adapter.encode`, skipping the encoder."""
         inputs = {"mm_encoder_outputs": self.adapter.wrap(features)}
-        logits = self._forward(inputs, len(features), answer_ids, {}).logits
-        return gather_log_probs(logits.float(), answer_ids).to(features.device)
+        return self._forward(inputs, len(features), answer_ids, {}).logits.float()
+
+    def log_probs_from(self, features: Tensor, answer_ids: Tensor) -> Tensor:
+        """`log_probs` from the same."""
+        logits = self.logits_from(features, answer_ids)
+        return gather_log_probs(logits, answer_ids).to(features.device)
 
     def seen(self) -> Tensor:
         """Image pixels (H, W) bool that can influence the model; a centre crop drops the rest."""

@@ -22,6 +22,7 @@ from lvlm_study.models.planted import planted, planted_scene
 
 OURS = ["grad_cam", "gae", "attention", "rollout", "llava_cam"]
 FEW = {"llava_cam": {"samples": 3}}
+LINEAR = ["gae", "rollout", "attention", "attnlrp"]  # in memory
 
 
 def run(method, target, **options):
@@ -561,7 +562,7 @@ class Largest(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("method", ["gae", "rollout", "attention"])
+@pytest.mark.parametrize("method", LINEAR)
 def test_no_matrix_of_all_weights_is_ever_made(adapters, method, monkeypatch):
     """A layer has 4 heads x length² weights; nothing of that size is allocated."""
     target = target_for(adapters, "llava_next", size=(56, 56))
@@ -572,7 +573,7 @@ def test_no_matrix_of_all_weights_is_ever_made(adapters, method, monkeypatch):
     assert largest.elements < 4 * S * S
 
 
-@pytest.mark.parametrize("method", ["gae", "rollout", "attention"])
+@pytest.mark.parametrize("method", LINEAR)
 def test_memory_grows_with_the_length_and_not_with_its_square(adapters, method, monkeypatch):
     """A longer answer, every layer one row at a time: not even one length² matrix is made."""
     found = []

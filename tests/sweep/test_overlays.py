@@ -83,7 +83,7 @@ def check(ex, rgb, path, monkeypatch):
     vmin, vmax = figures.own_scale(ex.saliency)
     grey = np.full((*ex.saliency.shape, 3), 128, np.uint8)
     alone = np.abs(figures.overlay_image(grey, ex.saliency, vmin, vmax).astype(float) - 128)
-    shown = np.clip(np.abs(ex.saliency), 0, vmax)
+    shown = np.round(np.clip(np.abs(ex.saliency), 0, vmax) / vmax * 255)  # as colours can tell
     assert spearmanr(alone.sum(2).ravel(), shown.ravel())[0] > 0.6, "stronger where it is higher"
     assert f"{vmax:.3g}" in words and "99 % quantile" in words and UNITS[ex.method] in words
     assert (vmin < 0) == ("blue against it" in words)
