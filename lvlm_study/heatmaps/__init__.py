@@ -18,7 +18,9 @@ from .iia import iia
 from .integrated_gradients import integrated_gradients
 from .llava_cam import llava_cam
 from .occlusion import occlusion
+from .relative_attention import relative_attention
 from .rise import rise, rise_with_error
+from .shapley import shapley, shapley_with_error
 from .smoothgrad import smoothgrad
 from .tam import tam
 
@@ -29,10 +31,12 @@ METHODS = {
     "gae": gae,
     "attention": attention,
     "rollout": rollout,
+    "relative_attention": relative_attention,
     "attnlrp": attnlrp,
     "llava_cam": llava_cam,
     "rise": rise,
     "occlusion": occlusion,
+    "shapley": shapley,
     "integrated_gradients": integrated_gradients,
     "smoothgrad": smoothgrad,
     "iia": iia,
@@ -53,6 +57,7 @@ __all__ = [
     "list_methods",
     "methods",
     "rise_with_error",
+    "shapley_with_error",
 ]
 
 

@@ -32,6 +32,7 @@ FEW = {  # the same maps, rougher
     "iia": {"steps": 2},
     "eagle": {"regions": 8},
     "eagle_lazy": {"regions": 8},
+    "shapley": {"regions": 8, "orders": 4},
 }
 
 
