@@ -10,6 +10,7 @@ from .base import Cost, Explanation, run
 from .controls import center, random, sobel
 from .eagle import eagle, eagle_lazy
 from .gae import gae
+from .glimpse import glimpse
 from .grad_cam import grad_cam
 from .gradient_alignment import ga
 from .igos import igos
@@ -17,6 +18,7 @@ from .igos_pp import igos_pp
 from .iia import iia
 from .integrated_gradients import integrated_gradients
 from .llava_cam import llava_cam
+from .logit_lens import logit_lens
 from .occlusion import occlusion
 from .relative_attention import relative_attention
 from .rise import rise, rise_with_error
@@ -29,6 +31,7 @@ METHODS = {
     "igos++": igos_pp,
     "grad_cam": grad_cam,
     "gae": gae,
+    "glimpse": glimpse,
     "attention": attention,
     "rollout": rollout,
     "relative_attention": relative_attention,
@@ -40,6 +43,7 @@ METHODS = {
     "integrated_gradients": integrated_gradients,
     "smoothgrad": smoothgrad,
     "iia": iia,
+    "logit_lens": logit_lens,
     "tam": tam,
     "eagle": eagle,
     "eagle_lazy": eagle_lazy,

@@ -22,7 +22,7 @@ from lvlm_study.models.planted import planted, planted_scene
 
 OURS = ["grad_cam", "gae", "attention", "rollout", "llava_cam"]
 FEW = {"llava_cam": {"samples": 3}}
-LINEAR = ["gae", "rollout", "attention", "attnlrp", "relative_attention"]  # in memory
+LINEAR = ["gae", "rollout", "attention", "attnlrp", "relative_attention", "glimpse"]  # in memory
 
 
 def run(method, target, **options):
