@@ -138,6 +138,12 @@ class Target:
         """f of Eq. 7: the sum of the crucial tokens' log-probabilities, (B,), differentiable."""
         return self.log_probs(images, **options).sum(-1)  # (B,)
 
+    def score_from(self, features: Tensor) -> Tensor:
+        """f from visual features (B, N, D) of `Adapter.encode`, the encoder left out, (B,)."""
+        crucial = self.crucial.nonzero()[:, 0]
+        ids = self.answer.token_ids[: int(crucial[-1]) + 1]
+        return self.bound.log_probs_from(features, ids)[:, crucial].sum(-1)
+
     def probability(self, images: Tensor) -> Tensor:
         """Mean probability of the crucial tokens, (B,): what deletion and insertion plot."""
         return self.log_probs(images).exp().mean(-1)  # (B,)

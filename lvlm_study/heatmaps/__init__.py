@@ -17,6 +17,7 @@ from .igos import igos
 from .igos_pp import igos_pp
 from .iia import iia
 from .integrated_gradients import integrated_gradients
+from .knockout import knockout
 from .llava_cam import llava_cam
 from .logit_lens import logit_lens
 from .occlusion import occlusion
@@ -40,6 +41,7 @@ METHODS = {
     "rise": rise,
     "occlusion": occlusion,
     "shapley": shapley,
+    "knockout": knockout,
     "integrated_gradients": integrated_gradients,
     "smoothgrad": smoothgrad,
     "iia": iia,

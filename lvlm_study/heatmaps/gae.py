@@ -124,10 +124,4 @@ def decoder_pass(target: Target, listener: Listener) -> None:
     bound = target.bound
     with watched(bound.adapter, listener):
         start = bound.adapter.encode(bound, target.image).detach().requires_grad_()
-        torch.autograd.grad(_score_from(target, start).sum(), start)
-
-
-def _score_from(target: Target, features: Tensor) -> Tensor:
-    crucial = target.crucial.nonzero()[:, 0]
-    ids = target.answer.token_ids[: int(crucial[-1]) + 1]
-    return target.bound.log_probs_from(features, ids)[:, crucial].sum(-1)
+        torch.autograd.grad(target.score_from(start).sum(), start)

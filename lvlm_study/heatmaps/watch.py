@@ -83,6 +83,10 @@ class Listener:
     def forward(self, call: Call) -> None:
         """A watched layer was run, in the order of the network."""
 
+    def attend(self, call: Call, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """What a watched layer gives, (B, H, S, d): ordinary attention, seen on the way back."""
+        return _Attend.apply(query, key, value, call, self)
+
     def backward(self, call: Call, start: int, weights: Tensor, gradient: Tensor) -> None:
         """Rows from `start` of the weights and of the score's gradient by them, top layer first."""
 
@@ -208,7 +212,7 @@ def _attention(module, query, key, value, attention_mask, scaling=None, is_causa
     listener.inputs(query, key, value)
     if module in listener.held:
         query, key = call.query, call.key  # cut off from the graph
-    out = _Attend.apply(query, key, value, call, listener)
+    out = listener.attend(call, query, key, value)
     return out.transpose(1, 2).contiguous(), None
 
 
