@@ -53,6 +53,9 @@ class Reliance:
     threshold: float = THRESHOLD
     words: tuple[str, ...] = field(default=())  # the crucial tokens, readable
 
+    def __post_init__(self):
+        object.__setattr__(self, "crucial", ordinary(self.crucial))
+
     @property
     def total_drop(self) -> float:
         """1 - P(a | baseline) / P(a | image): the drop behind Table 2, negative if it rises.
@@ -86,19 +89,35 @@ class Reliance:
 class Target:
     """What every method explains and every metric scores: one model, image, answer and token set.
 
-    Images given to `score` and `probability` are (B, 3, h, w) in [0, 1], of the size of `image`.
+    There always is one: where no token depends on the image, `crucial` marks none, `status` says
+    "no_crucial_tokens", and asking for a score is an error. Images given to `score` and
+    `probability` are (B, 3, h, w) in [0, 1], of the size of `image`.
     """
 
     bound: object
     image: Tensor = field(repr=False)  # (1, 3, h, w)
     baseline: Tensor = field(repr=False)  # (1, 3, h, w)
-    answer: Answer
-    crucial: Tensor  # (A,) bool
+    reliance: Reliance  # the answer, its tokens' ratios and which are crucial
     original: np.ndarray | None = field(default=None, repr=False)  # (H, W, 3) where it was reduced
 
     def __post_init__(self):
-        for name in ("image", "baseline", "crucial"):
+        for name in ("image", "baseline"):
             object.__setattr__(self, name, ordinary(getattr(self, name)))
+
+    @property
+    def answer(self) -> Answer:
+        """The answer that is explained."""
+        return self.reliance.answer
+
+    @property
+    def crucial(self) -> Tensor:
+        """The set K of its tokens, bool (A,)."""
+        return self.reliance.crucial
+
+    @property
+    def status(self) -> str:
+        """ "ok", or "no_crucial_tokens": there is nothing to explain or to score."""
+        return self.reliance.status
 
     def fill(self, kind: str | Tensor, seed: int = 0) -> Tensor:
         """Another baseline (1, 3, h, w) of the same picture, as `make_baseline`.
@@ -131,6 +150,8 @@ class Target:
         Tokens after the last crucial one cannot change it (the decoder is causal) and are not run.
         """
         crucial = self.crucial.nonzero()[:, 0]
+        if len(crucial) == 0:
+            raise StudyError(f"No token of {self.answer.text!r} is chosen, so it has no score.")
         ids = self.answer.token_ids[: int(crucial[-1]) + 1]
         return self.bound.log_probs(images, ids, **options)[:, crucial]  # (B, K)
 
@@ -186,8 +207,8 @@ def make_target(
     word: str | None = None,
     exclude: frozenset[str] | None = DEFAULT_STOP,
     seed: int = 0,
-) -> tuple[Target | None, Reliance]:
-    """Choose what is to be explained: `(target, reliance)`, target None when no token is chosen.
+) -> Target:
+    """Choose what is to be explained; the target has the `reliance` that it was chosen by.
 
     `tokens`: "llr" (crucial tokens, Eq. 6), "all" (joint probability of the whole answer),
     "keywords" (every token of every YAKE keyword, see `keywords`), "word" (the tokens of the first
@@ -198,21 +219,20 @@ def make_target(
     in `visual_reliance`.
     """
     tokens, rule = _check_choice(tokens, word), _rule(threshold, exclude)
+    image, question = asked(image, question)
     parts = _prepare(model, image, question, answer, baseline, seed)
     bound, picture, empty, answer = parts
     exact = tuple(picture.shape[-2:]) == tuple(bound.size)
     chosen = _named_tokens(answer, tokens, word)
     reliance = _reliance(*parts, **rule, chosen=chosen)
-    if reliance.status != "ok":
-        return None, reliance
-    original = None if exact else asked(image, question)[0]
-    return Target(bound, picture, empty, answer, reliance.crucial, original), reliance
+    original = None if exact else image
+    return Target(bound, picture, empty, reliance, original)
 
 
-def retarget(target: Target, reliance: Reliance, crucial: Tensor) -> tuple[Target, Reliance]:
+def retarget(target: Target, crucial: Tensor) -> Target:
     """The same picture, baseline and answer with other tokens, (A,) bool, at no further pass."""
-    chosen = replace(reliance, crucial=crucial, words=_words(reliance.answer, crucial), status="ok")
-    return replace(target, crucial=crucial), chosen
+    chosen = {"crucial": crucial, "words": _words(target.answer, crucial)}
+    return replace(target, reliance=replace(target.reliance, **chosen, status=_status(crucial)))
 
 
 def crucial_tokens(
@@ -315,9 +335,12 @@ def _reliance(bound, picture, empty, answer, threshold, exclude, chosen=None) ->
     special = getattr(bound.adapter.tokenizer, "all_special_ids", ())
     if chosen is None:
         chosen = crucial_tokens(answer, on - off, threshold, exclude, special)
-    status = "ok" if bool(chosen.any()) else "no_crucial_tokens"
-    words = _words(answer, chosen)
+    words, status = _words(answer, chosen), _status(chosen)
     return Reliance(answer, on - off, chosen, on, off, status, threshold, words)
+
+
+def _status(chosen: Tensor) -> str:
+    return "ok" if bool(chosen.any()) else "no_crucial_tokens"
 
 
 def _words(answer: Answer, chosen: Tensor) -> tuple[str, ...]:

@@ -171,7 +171,7 @@ def _explain(options, rgb, stage: Path | None) -> str:
     with passes(model, "deletion and insertion", 2 * STEPS):
         own = deletion_insertion(model, ex, steps=STEPS, seed=options.seed)
     few = {"draws": CONTROL_DRAWS, "steps": CONTROL_STEPS, "seed": options.seed}
-    with passes(model, "random and centre maps", 2 * (CONTROL_DRAWS + 1) * CONTROL_STEPS):
+    with passes(model, "control maps", 2 * (CONTROL_DRAWS + 2) * CONTROL_STEPS):
         scores = score_summary(own, controls(model, ex, **few) if own.status == "ok" else {})
     if stage is not None:
         call = {"command": shlex.join(map(str, options.command)), "baseline": options.baseline}
@@ -200,7 +200,7 @@ def report(ex, scores: dict, options) -> str:
         *_score_lines(scores),
         _cost_line(ex),
     ]
-    if ex.target is not None and not ex.target.exact:
+    if not ex.target.exact:
         lines.append("The image is very large and was worked on reduced by a whole factor.")
     return "\n".join(lines)
 
@@ -231,11 +231,12 @@ def _score_lines(scores: dict) -> list[str]:
         return []
     lines = ["          deletion  insertion  gap      (deletion low, insertion high is good)"]
     rows = [("Scores", "map"), ("random", "random"), ("centre", "center")]
+    rows += [("difference", "difference")]
     for title, name in rows:
         row = scores[name]
         draws = f"   mean of {row['draws']} random maps" if name == "random" else ""
         lines.append(
-            f"{title:<10}{row['deletion']:8.3f}{row['insertion']:11.3f}{row['gap']:+8.3f}{draws}"
+            f"{title:<11}{row['deletion']:8.3f}{row['insertion']:11.3f}{row['gap']:+8.3f}{draws}"
         )
     return lines
 
@@ -314,7 +315,7 @@ def _run_parser(commands) -> None:
     _data_option(p)
     p.add_argument(
         "--methods",
-        default="igos,random,center,sobel",
+        default="igos,random,center,sobel,difference",
         help="names, also with options as in 'igos[l2=1,gamma=0.5]'; 'ablations', or one of their "
         "tables as in 'ablations/tokens'; 'none' measures reliance alone",
     )

@@ -222,9 +222,9 @@ def test_whole_numbers_of_any_kind(model, answer, seed):
 
 
 def test_tokens_by_array(model, answer):
-    want = make_target(model, photo(SIZE), QUESTION, answer=answer, tokens=[0, 2])[0].crucial
+    want = make_target(model, photo(SIZE), QUESTION, answer=answer, tokens=[0, 2]).crucial
     for numbers in (np.array([0, 2]), torch.tensor([0, 2]), (np.int64(0), 2)):
-        found = make_target(model, photo(SIZE), QUESTION, answer=answer, tokens=numbers)[0]
+        found = make_target(model, photo(SIZE), QUESTION, answer=answer, tokens=numbers)
         assert torch.equal(found.crucial, want)
 
 
@@ -372,7 +372,7 @@ def test_a_map_is_scored_under_the_model_that_is_given(adapters, model, answer, 
     """As if that model had been asked for the same tokens of the same answer."""
     other = adapters("llava_next")
     found = ls.deletion_insertion(other, ex, steps=4)
-    own = make_target(other, photo(SIZE), QUESTION, answer=answer, tokens="all")[0]
+    own = make_target(other, photo(SIZE), QUESTION, answer=answer, tokens="all")
     wanted = ls.deletion_insertion(None, dataclasses.replace(ex, target=own), steps=4)
     assert np.array_equal(found.deletion_curve.raw, wanted.deletion_curve.raw)
     assert found.image_score == pytest.approx(float(own.probability(own.image)), abs=1e-6)

@@ -21,7 +21,7 @@ from lvlm_study.sweep.stored import enlarged, scales, stored_maps
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "data" / "results" / "mini"
 BIB = (ROOT / "book" / "references.bib").read_text(encoding="utf-8")
-CONTROLS = {"random", "center", "sobel"}
+CONTROLS = {"random", "center", "sobel", "difference"}
 
 PAPERS = {  # method: its paper in references.bib
     "igos": "qi2020igos",

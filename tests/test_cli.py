@@ -85,7 +85,7 @@ def test_explain_prints_and_writes(reader, scene, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "The shape is [red]." in told and "\033" not in told
     assert "Status    ok" in told and "100 forward and 100 backward passes" in told
-    assert "mean of 2 random maps" in told and "centre" in told
+    assert "mean of 2 random maps" in told and "centre" in told and "difference" in told
     assert sorted(p.name for p in out.iterdir()) == sorted(explain_files.FILES)
     found = json.loads((out / "explanation.json").read_text())
     assert found["crucial"] == [False, False, False, True, False]

@@ -13,6 +13,8 @@ import transformers as T
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as token_models
 
+from lvlm_study.answers import Reliance, Target
+
 SIDE, PATCH = 28, 7  # the encoder reads 28x28 pixels as 4x4 patches
 PINPOINTS = [[28, 56], [56, 28], [56, 56], [84, 28], [28, 84]]
 WIDE_PINPOINTS = [[28 * i, 28 * j] for i in range(1, 4) for j in range(1, 4)]
@@ -26,6 +28,12 @@ SPECIALS += [f"<row_{r}_col_{c}>" for r in range(1, 5) for c in range(1, 5)]
 IDS = {token: 256 + len(MERGES) + i for i, token in enumerate(SPECIALS)}
 VOCAB = 256 + len(MERGES) + len(SPECIALS)
 PAD, BOS, EOS, IMAGE, VIDEO = (IDS[token] for token in SPECIALS[:5])
+
+
+def target_by_hand(bound, image, baseline, answer, crucial) -> Target:
+    """A target whose tokens are named and not chosen by their ratios, which are left at 0."""
+    zero, said = torch.zeros(len(crucial)), answer.log_probs
+    return Target(bound, image, baseline, Reliance(answer, zero, crucial, said, said, "ok"))
 
 
 def template(image: str = "<image>\n") -> str:

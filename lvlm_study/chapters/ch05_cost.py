@@ -265,7 +265,8 @@ def explainable(model, items, count: int, seed: int = 0) -> list[tuple]:
         if not answer.tokens:
             continue
         own = item_seed(seed, item.id)
-        if make_target(model, item.rgb, item.question, answer=answer, seed=own)[0] is not None:
+        target = make_target(model, item.rgb, item.question, answer=answer, seed=own)
+        if target.status == "ok":
             found.append((item, answer))
         if len(found) == count:
             break

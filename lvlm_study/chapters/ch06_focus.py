@@ -34,8 +34,8 @@ from scipy.ndimage import label
 from ..answers import make_target, retarget, tokens_within
 from ..benchmarks.base import Item
 from ..figures import WIDTH, overlay, overlay_image, scale_bar
-from ..heatmaps import METHODS, explain
-from ..heatmaps.base import Explanation, explain_target
+from ..heatmaps import explain, explain_target
+from ..heatmaps.base import Explanation
 from ..heatmaps.names import PAPER_METHOD
 from ..metrics.counterfactual import object_mass
 from ..metrics.faithfulness import Faithfulness, deletion_insertion
@@ -322,22 +322,11 @@ def name_maps(
     Answer and picture are shared; only the explained word differs. Objects that the answer does
     not name, or that share their name with another, are left out.
     """
-    target, reliance = make_target(model, item.rgb, item.question, tokens="all", seed=seed)
-    about = {"name": method, "model": model.name, "question": item.question}
-    about["size"] = item.rgb.shape[:2]
-    return [
-        (
-            number,
-            explain_target(
-                METHODS[method],
-                *retarget(target, reliance, tokens_within(reliance.answer, [span])),
-                seed=seed,
-                options={},
-                **about,
-            ),
-        )
-        for number, span in named_objects(reliance.answer.text, item.extra["scene"])
-    ]
+    target = make_target(model, item.rgb, item.question, tokens="all", seed=seed)
+    named = named_objects(target.answer.text, item.extra["scene"])
+    targets = (retarget(target, tokens_within(target.answer, [span])) for _, span in named)
+    maps = [explain_target(method, target, seed=seed) for target in targets]
+    return [(number, ex) for (number, _), ex in zip(named, maps, strict=True)]
 
 
 def name_table(item: Item, maps: list[tuple[int, Explanation]]) -> pd.DataFrame:

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,16 +32,14 @@ from ..detector.bias_study import HIGH, KINDS, LOW, SIZES
 from ..detector.hallucination import confidence_figure
 from ..errors import StudyError, unknown
 from ..figures import WIDTH
-from ..heatmaps import METHODS as HEATMAPS
 from ..heatmaps import explain
-from ..heatmaps.base import CONTROLS
-from ..heatmaps.names import title
+from ..heatmaps.controls import control_map
+from ..heatmaps.names import CONTROLS, title
 from ..heatmaps.progress import each
 from ..metrics.localisation import evidence_boxes, max_box_acc, two_choice
 from ..metrics.statistics import Estimate, estimate, paired_test
 from ..models import load_model
 from ..models.registry import find_folder
-from ..pixels.images import to_tensor
 from ..scenes import scenes
 from ..sweep import provenance
 from ..sweep.runner import dealt, item_seed, stored_map
@@ -334,8 +331,7 @@ def _full(method: str, stored, item, seed: int) -> np.ndarray:
     """A map (H, W): the stored one enlarged, a control drawn again."""
     rgb = item.rgb
     if method in CONTROLS:
-        around = SimpleNamespace(image=to_tensor(rgb), size=rgb.shape[:2])
-        stored = HEATMAPS[method](around, seed=item_seed(seed, item.id)).numpy()
+        stored = control_map(method, rgb, item_seed(seed, item.id))
     return enlarged(stored, *rgb.shape[:2])
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -30,7 +29,6 @@ from ..metrics import mixed
 from ..metrics.mixed import exact_p
 from ..metrics.plausibility import GRAIN, rank_correlation, soft_iou
 from ..metrics.statistics import Estimate, compare, estimate, holm, paired_test
-from ..pixels.images import to_tensor
 from ..sweep.results import NOT_YET
 from ..sweep.stored import grids, one_way, stored_maps, with_fill
 from ..sweep.tables import made_with, read_table
@@ -317,9 +315,7 @@ def with_evidence(frame: pd.DataFrame) -> pd.DataFrame:
 
 def control_map(name: str, item: Item, seed: int) -> np.ndarray:
     """A map that knows nothing of the model, the one that the runner scores (h, w)."""
-    rgb = item.rgb
-    seen = SimpleNamespace(size=rgb.shape[:2], image=to_tensor(rgb))  # all that a control looks at
-    return getattr(controls, name)(seen, seed=seed).numpy()
+    return controls.control_map(name, item.rgb, seed)
 
 
 # --- who is better

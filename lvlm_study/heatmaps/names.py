@@ -28,6 +28,7 @@ TITLES = {
     "eagle": "EAGLE",
     "eagle_lazy": "EAGLE, lazy",
     "ga": "Gradient alignment",
+    "difference": "Difference picture",
     "sobel": "Sobel edges",
     "center": "Centre blob",
     "random": "Random map",
@@ -55,11 +56,12 @@ UNITS = {  # what a map's values are, written beside its colours; other methods:
     "eagle": "probability",
     "eagle_lazy": "probability",
     "ga": "cosine with the detector's gradients",
+    "difference": "distance from the baseline, 0 to 1",
     "sobel": "edge strength",
     "center": "nearness to the centre",
     "random": "drawn by lot",
 }
-CONTROLS = ("random", "center", "sobel")  # they never look at the model
+CONTROLS = ("random", "center", "sobel", "difference")  # they never look at the model
 REFERENCE = "igos"  # our setting of it, which the others are compared with
 PAPER_METHOD = "igos[preset=paper]"  # the paper's setting: its ablations, its claims
 NOBODY = "none"

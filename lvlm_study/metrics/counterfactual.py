@@ -66,9 +66,10 @@ def counterfactual(
         )
     masks = [scenes.mask(scene, i) for i in range(len(scene.objects))]
     area = np.array([mask.mean() for mask in masks])
-    if explanation.target is None or explanation.status == "diverged":
+    status = explanation.target.status
+    if status != "ok" or explanation.status == "diverged":
         nothing = np.full(len(masks), np.nan)
-        status = "diverged" if explanation.target else "no_crucial_tokens"
+        status = "diverged" if status == "ok" else status
         return Counterfactual(nothing, nothing, area, np.nan, np.nan, np.nan, status)
     if effects is None:
         effects = object_effects(explanation.target, scene, batch)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ..answers import Target, make_target, visual_reliance
+from ..answers import Target, make_target, retarget, visual_reliance
 from ..benchmarks import load_benchmark
 from ..errors import StudyError
 from ..heatmaps import METHODS, explain
@@ -28,7 +28,7 @@ from ..metrics.faithfulness import deletion_insertion
 from ..models import load_model, models
 from ..models.planted import planted, planted_scene
 from . import costs, provenance
-from .runner import ROUGH_STEPS, STEPS, Sweep, dealt
+from .runner import ROUGH_STEPS, STEPS, Sweep, dealt, draws_of
 from .tables import write
 
 USUAL = "mini/llava-1.5"  # whose numbers the book and the changelog give
@@ -68,8 +68,9 @@ class Race:
 def target_of(model, item) -> Target:
     """What is explained: the item's crucial tokens, or all of them for a model that has none."""
     answer = model.answer(item.rgb, item.question)
-    target, _ = make_target(model, item.rgb, item.question, answer=answer)
-    return target or make_target(model, item.rgb, item.question, answer=answer, tokens="all")[0]
+    target = make_target(model, item.rgb, item.question, answer=answer)
+    every = torch.ones_like(target.crucial)
+    return target if target.status == "ok" else retarget(target, every)
 
 
 def race_igos(target: Target, rounds: int = 3, whole: bool = True) -> Race:
@@ -261,10 +262,11 @@ def estimate_table(model, item, methods: list[str], items: int) -> str:
         except StudyError as refusal:  # a method that this model cannot have
             lines.append(f"{name:<23} not counted: {refusal}")
             continue
-        seconds = back * both + max(there - back, 0) * forward + scoring * forward
+        scores = scoring * draws_of(name)
+        seconds = back * both + max(there - back, 0) * forward + scores * forward
         total += seconds
         hours = seconds * items / 3600
-        passes_made = f"{name:<23} {there:>13} {back:>9} {scoring:>16}"
+        passes_made = f"{name:<23} {there:>13} {back:>9} {scores:>16}"
         lines.append(f"{passes_made} {seconds:>10.1f} {hours:>13.2f}")
     lines.append(f"{'together':<24}{total:>52.1f}{total * items / 3600:>14.2f}")
     return "\n".join(lines)

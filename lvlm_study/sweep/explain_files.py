@@ -119,7 +119,7 @@ def describe(explanation, model, image: Path, scores: dict, call: dict) -> dict:
         "method": explanation.method,
         "options": explanation.options,
         "seed": explanation.seed,
-        "exact": explanation.target.exact if explanation.target else None,
+        "exact": explanation.target.exact,
         "status": explanation.status,
         "scores": scores,
         "cost": vars(explanation.cost),
@@ -279,7 +279,8 @@ def _map_title(explanation) -> str:
 
 def _score_line(explanation, scores: dict) -> str:
     parts = []
-    for name, title in (("map", "this map"), ("random", "random"), ("center", "centre")):
+    titles = {"map": "this map", "random": "random", "center": "centre", "difference": "difference"}
+    for name, title in titles.items():
         row = scores.get(name, {})
         if row.get("deletion") is not None:
             parts.append(f"{title} {row['deletion']:.2f} / {row['insertion']:.2f}")

@@ -21,7 +21,7 @@ PARTS = {  # what the rows of a table depend on, beside the pixels
     "effects": ("question", "category", "scene", "style", "strip"),
     "maps": ("question", "category", "evidence", "scene"),
 }
-RECORDED = ("target", "options")  # of a shard's settings: those of old identity lack them
+RECORDED = ("target", "options", "draws")  # of a shard's settings: those of old identity lack them
 
 
 def content_hashes(item) -> dict[str, str | None]:

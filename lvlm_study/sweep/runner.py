@@ -27,12 +27,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ..answers import make_target, visual_reliance
+from ..answers import Target, make_target, visual_reliance
 from ..benchmarks import benchmarks as known_benchmarks
 from ..benchmarks import load_benchmark
 from ..errors import StudyError, unknown
-from ..heatmaps import METHODS, variants
-from ..heatmaps.base import CONTROLS, Explanation, explain_target
+from ..heatmaps import METHODS, explain_target, variants
+from ..heatmaps.base import Explanation, full_size
+from ..heatmaps.names import CONTROLS
 from ..heatmaps.progress import bar
 from ..judging import judge
 from ..metrics.counterfactual import object_effects, object_mass
@@ -48,6 +49,7 @@ CHUNK = 32
 MAP_CELLS = 32  # a stored map has at most this many cells a side; the scores saw the full one
 STEPS = 25  # half of the usual 50, because every map is scored in several ways,
 ROUGH_STEPS = 10  # of which only the first is quoted to two digits
+DRAWS = 20  # of the random control: its scores are their means, for one draw says little
 BASELINE = "blur"  # of the default target, which every map is scored on
 
 _WHERE = [("model", pa.string()), ("benchmark", pa.string()), ("item", pa.string())]
@@ -236,14 +238,14 @@ class Asked:
         return self.model.answer(self.rgb, self.item.question, self.sweep.max_new_tokens)
 
     @cached_property
-    def default(self) -> tuple:
-        """(target or None, reliance): what every map is scored on, and plain methods explain."""
+    def default(self) -> Target:
+        """What every map is scored on, and plain methods explain."""
         return self.target()
 
     def reliance(self, baseline: str):
         """How much the answer rests on the image; under the default baseline measured once."""
         if baseline == BASELINE:
-            return self.default[1]
+            return self.default.reliance
         where = (self.model, self.rgb, self.item.question, self.answer)
         return visual_reliance(*where, baseline=baseline, seed=self.seed)
 
@@ -253,40 +255,37 @@ class Asked:
         scene = scene_of(self.item)
         return scene and [scenes.mask(scene, i) for i in range(len(scene.objects))]
 
-    def target(self, baseline: str = BASELINE, **choice) -> tuple:
-        """(target or None, reliance): tokens chosen under the default baseline, then another fill.
+    def target(self, baseline: str = BASELINE, **choice) -> Target:
+        """Tokens chosen under the default baseline, then another fill.
 
         So a variant's `baseline` changes the fill that the method works with and nothing else.
         """
         where = (self.model, self.rgb, self.item.question, BASELINE, self.answer)
-        target, reliance = make_target(*where, seed=self.seed, **choice)
-        if target is not None and baseline != BASELINE:
+        target = make_target(*where, seed=self.seed, **choice)
+        if baseline != BASELINE:
             target = replace(target, baseline=target.fill(baseline, self.seed))
-        return target, reliance
+        return target
 
     def explain(self, name: str) -> Explanation:
         """The map of a method or variant, ready to be scored on the default target.
 
-        Without a default target there is nothing to score on, so no map is made.
+        Without crucial tokens there is nothing to score on, so no map is made.
         """
         method, about, own = variants.split_options(name)
-        target, reliance = self.default
-        if about and target is not None:
-            target, reliance = self.target(**about)
-        found = explain_target(
-            METHODS[method],
-            target,
-            reliance,
-            name=method,
-            model=self.model.name,
-            question=self.item.question,
-            size=self.rgb.shape[:2],
-            seed=self.seed,
-            options=own,
-        )
-        if found.target is None:
-            return found
-        return replace(found, target=self.default[0], reliance=self.default[1])
+        target = self.default
+        if about and target.status == "ok":
+            target = self.target(**about)
+        found = explain_target(method, target, seed=self.seed, **own)
+        return replace(found, target=self.default)
+
+    def draws(self, name: str) -> list[Explanation]:
+        """The maps that the scores of a method's row are means of: one, unless drawn by lot."""
+        ex, (method, _, own) = self.explain(name), variants.split_options(name)
+        if ex.target.status != "ok":
+            return [ex]
+        seeds = range(self.seed + 1, self.seed + draws_of(name))
+        more = (METHODS[method](ex.target, seed=seed, **own) for seed in seeds)
+        return [ex, *(replace(ex, saliency=full_size(grid, self.rgb.shape[:2])) for grid in more)]
 
 
 def scene_of(item) -> scenes.Scene | None:
@@ -496,10 +495,29 @@ def map_rows(asked: Asked, method: str) -> list[dict]:
         ways = ways[:1]  # there are many of them, and they are compared under one score
     if not asked.answer.tokens:
         return [way | {"status": "empty_answer"} for way in ways]
-    ex = asked.explain(method)
+    maps = asked.draws(method)
+    ex = maps[0]
     cost = {name: getattr(ex.cost, name) for name in ("forward", "backward", "seconds")}
-    row = cost | {"peak_bytes": ex.cost.peak_bytes} | stored_map(ex) | beside_evidence(asked, ex)
-    return [row | way | scored(asked, ex, **way) for way in ways]
+    row = cost | {"peak_bytes": ex.cost.peak_bytes} | stored_map(ex)
+    row |= mean_row([beside_evidence(asked, one) for one in maps])
+    return [row | way | mean_row([scored(asked, one, **way) for one in maps]) for way in ways]
+
+
+def draws_of(method: str) -> int:
+    """How many maps of a method the scores of its row are means of."""
+    return DRAWS if method.partition("[")[0] == "random" else 1
+
+
+def mean_row(rows: list[dict]) -> dict:
+    """The means of the numbers and lists of numbers of several rows; words are those of the first.
+
+    One row is itself. NaN in any is NaN.
+    """
+    first = rows[0]
+    if len(rows) == 1:
+        return first
+    numbers = [key for key, value in first.items() if not isinstance(value, str)]
+    return first | {key: np.mean([row[key] for row in rows], 0).tolist() for key in numbers}
 
 
 def scored(asked: Asked, ex: Explanation, units: str, fill: str) -> dict:
@@ -519,7 +537,7 @@ def scored(asked: Asked, ex: Explanation, units: str, fill: str) -> dict:
 
 def speaks(ex: Explanation) -> bool:
     """False where there is no map, or one without an order."""
-    return ex.target is not None and ex.status not in ("diverged", "constant")
+    return ex.status not in ("no_crucial_tokens", "diverged", "constant")
 
 
 def beside_evidence(asked: Asked, ex: Explanation) -> dict:
@@ -548,9 +566,9 @@ def effect_rows(asked: Asked, method: str = "") -> list[dict]:
     }
     if not asked.answer.tokens:
         return [row | {"status": "empty_answer"}]
-    target, reliance = asked.default
-    if target is None:
-        return [row | {"status": reliance.status}]
+    target = asked.default
+    if target.status != "ok":
+        return [row | {"status": target.status}]
     return [row | {"status": "ok", "effect": object_effects(target, asked.item).tolist()}]
 
 
@@ -564,7 +582,7 @@ def stored_map(ex) -> dict:
     `heatmap` is float16 in [-1, 1] and `heatmap_scale` what it was divided by: some methods give
     numbers of 1e-9, which float16 alone would round to nothing.
     """
-    if ex.method in CONTROLS or ex.target is None:
+    if ex.method in CONTROLS or ex.status == "no_crucial_tokens":
         return {}
     shape = [min(n, MAP_CELLS) for n in ex.grid.shape]
     grid = torch.from_numpy(ex.grid)[None, None]
@@ -738,6 +756,7 @@ def fingerprint(sweep: Sweep, model) -> list[tuple]:
     found = []
     for kind, method in tables(sweep):
         more = own.get(kind) or scoring | {"options": identity.method_options(method)}
+        more = more | ({"draws": draws_of(method)} if draws_of(method) > 1 else {})
         found.append((kind, method, SCHEMAS[kind], made | {"settings": common | more}))
     return found
 

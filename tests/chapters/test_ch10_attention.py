@@ -94,7 +94,7 @@ def test_rows_of_models_controls_and_bounds():
         ]
     )
     rows = ha.attention_rows(maps, items)
-    assert set(rows.item) == {"a"} and len(rows) == 2 * (2 + 3 + 2)
+    assert set(rows.item) == {"a"} and len(rows) == 2 * (2 + 4 + 2)
     table = rows.set_index(["who", "orientation"]).correlation
     assert table["one", "high is important"] == pytest.approx(1)
     assert table["one", "turned over"] == pytest.approx(-1)

@@ -68,7 +68,7 @@ class Additive(PlantedBound):
 
 
 def additive_target():
-    target, _ = make_target(planted("object"), SCENE, "?", baseline="black")
+    target = make_target(planted("object"), SCENE, "?", baseline="black")
     bound = target.bound
     return replace(target, bound=Additive(bound.adapter, bound.size, bound.question))
 
@@ -128,7 +128,7 @@ class And(Game):
 
 
 def game_target(kind):
-    target, _ = make_target(planted("object"), SCENE, "?")
+    target = make_target(planted("object"), SCENE, "?")
     white = torch.ones_like(target.image)
     bound = kind(target.bound.adapter, target.bound.size, "?")
     return replace(target, bound=bound, image=white, baseline=torch.zeros_like(white))
@@ -185,7 +185,7 @@ def test_a_score_that_never_changes_puts_no_region_first():
 @pytest.mark.parametrize("batch", [1, 7, 32])
 @pytest.mark.parametrize("name", ["object", "conjunctive", "disjunctive", "multi_crop"])
 def test_order_is_that_of_the_plain_loop(name, batch):
-    target, _ = make_target(planted(name), SCENE, "?")
+    target = make_target(planted(name), SCENE, "?")
     labels = slic_zero(target, 16)
     order, values = plain_search(target, labels)
     found, its = greedy(Search(target, labels, batch))
@@ -207,7 +207,7 @@ def test_order_is_that_of_the_plain_loop_on_networks(adapters, family):
 @torch.no_grad()
 def test_order_survives_any_score(seed):
     """p a random number of every set, many of them equal: the bounds must not drop a winner."""
-    target, _ = make_target(planted("object"), SCENE, "?")
+    target = make_target(planted("object"), SCENE, "?")
     labels = division((48, 64), 2, 4)
     corners = [(labels == j).nonzero() for j in range(8)]
     draw = np.random.default_rng(seed)
@@ -240,7 +240,7 @@ def test_lazy_search_is_the_plain_one_where_nothing_grows():
 
 @torch.no_grad()
 def test_lazy_search_needs_fewer_passes_and_finds_the_evidence():
-    target, _ = make_target(planted("object"), SCENE, "?", baseline="black")
+    target = make_target(planted("object"), SCENE, "?", baseline="black")
     search = Search(target, slic_zero(target, 64), 32)
     lazy(search)
     assert len(search.known) < 64 * 65 / 3
@@ -270,7 +270,7 @@ def test_same_bytes_twice_and_batch_size_changes_nothing():
 
 
 def test_memory_follows_the_batch(monkeypatch):
-    target, _ = make_target(planted("object"), SCENE, "?")
+    target = make_target(planted("object"), SCENE, "?")
     sizes, honest = [], PlantedBound.log_probs
 
     def log_probs(self, x, answer_ids):
@@ -339,7 +339,7 @@ def test_odd_sizes(size):
 
 
 def test_regions_keep_to_the_picture():
-    target, _ = make_target(planted("object"), SCENE, "?")
+    target = make_target(planted("object"), SCENE, "?")
     labels = slic_zero(target, 64)
     assert 40 <= labels.max() + 1 <= 90
     inside = planted("object").evidence((48, 64))

@@ -6,11 +6,11 @@ import pytest
 import torch
 from tiny_joint import tiny_joint
 
-from lvlm_study.answers import make_target
+from lvlm_study.answers import make_target, retarget
 from lvlm_study.detector.detection import box_picture, detect
 from lvlm_study.errors import StudyError
+from lvlm_study.heatmaps import explain_target
 from lvlm_study.heatmaps import gradient_alignment as g
-from lvlm_study.heatmaps.base import explain_target
 from lvlm_study.heatmaps.detector_gradients import cosines, gradient_lengths, loop, outputs, race
 from lvlm_study.models import load_model
 from lvlm_study.models.planted import planted, planted_scene
@@ -26,7 +26,7 @@ def joint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def target(joint):
-    return make_target(joint, IMAGE, "What?", baseline="black", tokens="all")[0]
+    return make_target(joint, IMAGE, "What?", baseline="black", tokens="all")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_gradient_of_several_tokens_is_the_sum_of_theirs(joint, target, parts):
     for i in range(len(target.crucial)):
         only = torch.zeros_like(target.crucial)
         only[i] = True
-        alone.append(g.answer_gradient(type(target)(**vars(target) | {"crucial": only}), shared))
+        alone.append(g.answer_gradient(retarget(target, only), shared))
     assert len(alone) > 1
     assert torch.allclose(whole, sum(alone), atol=1e-5)
     assert (whole[0] == 0).all() and whole[1:].abs().max() > 1e-3  # LLaVA reads no class token
@@ -121,19 +121,7 @@ def test_weights_by_hand():
 
 
 def test_as_a_method(joint, target):
-    class Reliance:
-        status, gap, answer = "ok", 1.0, target.answer
-
-    found = explain_target(
-        g.ga,
-        target,
-        Reliance,
-        name="ga",
-        model="tiny",
-        question="What?",
-        size=(40, 60),
-        options={"queries": NAMES, "weight": "any"},
-    )
+    found = explain_target("ga", target, queries=NAMES, weight="any")
     assert found.saliency.shape == (40, 60) and found.saliency.dtype == np.float32
     cosines_of = g.alignments(target, NAMES).weights("any", "cosine")
     assert 0 <= found.saliency.min() and found.saliency.max() <= cosines_of.max() < 1
@@ -158,7 +146,7 @@ def test_bad_options(joint, target):
         g.ga(target, scale="max")
     with pytest.raises(StudyError, match="at least one query"):
         g.ga(target, queries=[])
-    other, _ = make_target(planted("object"), planted_scene((32, 48)), "?", baseline="black")
+    other = make_target(planted("object"), planted_scene((32, 48)), "?", baseline="black")
     with pytest.raises(StudyError, match="shares its sight with a detector"):
         g.ga(other)
 

@@ -20,7 +20,7 @@ SEEING = ["object", "watermark", "conjunctive", "disjunctive", "multi_crop"]
 
 
 def target_of(name="object", **options):
-    return make_target(planted(name), SCENE, "What colour?", **options)[0]
+    return make_target(planted(name), SCENE, "What colour?", **options)
 
 
 @pytest.mark.parametrize("name", SEEING)
@@ -41,7 +41,7 @@ def test_planted_evidence_is_found(name):
 def test_one_backward_a_step_equals_the_retained_graph(adapters, family):
     model, steps = adapters(family) if family else planted("object"), 4
     words = {"tokens": "all", "answer": model.answer(SCENE, "What colour?", max_new_tokens=4)}
-    target, _ = make_target(model, SCENE, "What colour?", **words)
+    target = make_target(model, SCENE, "What colour?", **words)
     mask = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
     keep = F.interpolate(mask, target.size, mode="bilinear", align_corners=False)
     loss = 0
@@ -238,7 +238,7 @@ def test_divergence_is_a_status_not_a_crash():
 
 def test_no_crucial_tokens_gives_zeros_and_a_status():
     found = explain(planted("blind"), SCENE, "?", method="igos")
-    assert found.status == "no_crucial_tokens" and found.target is None
+    assert found.status == found.target.status == "no_crucial_tokens"
     assert found.saliency.shape == SCENE.shape[:2] and np.all(found.saliency == 0)
 
 

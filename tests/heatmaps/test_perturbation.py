@@ -34,7 +34,7 @@ class Linear(PlantedBound):
 
 
 def linear_target():
-    target, _ = make_target(planted("object"), SCENE, "?")
+    target = make_target(planted("object"), SCENE, "?")
     bound = target.bound
     return replace(target, bound=Linear(bound.adapter, bound.size, bound.question))
 
@@ -59,7 +59,7 @@ def test_planted_evidence_is_found(method, name):
 
 
 def test_integrated_gradients_are_complete():
-    target, _ = make_target(planted("conjunctive"), SCENE, "?", baseline="black")
+    target = make_target(planted("conjunctive"), SCENE, "?", baseline="black")
     total = (target.score(target.image) - target.score(target.baseline)).item()
     assert integrated_gradients(target, steps=100).sum().item() == pytest.approx(total, abs=1e-2)
 
@@ -119,7 +119,7 @@ class OnePixel(PlantedBound):
 @pytest.mark.parametrize("at", [(0, 0), (24, 32), (47, 63), (0, 40)])
 def test_rise_of_one_pixel_is_exact_everywhere(at):
     """With the variance of a hard mask, 1/4, in the place of what varied it was off by half."""
-    target, _ = make_target(planted("object"), SCENE, "?", baseline="black")
+    target = make_target(planted("object"), SCENE, "?", baseline="black")
     bound = OnePixel(target.bound.adapter, target.bound.size, target.bound.question)
     bound.at = at
     target = replace(target, bound=bound)
@@ -173,7 +173,7 @@ def test_a_linear_score_is_foretold_nearly_whole():
 
 def seeds_of(count: int, **options):
     """Maps and errors (count, h, w) of a reader that needs two objects at once."""
-    target, _ = make_target(planted("conjunctive"), SCENE, "?", baseline="black")
+    target = make_target(planted("conjunctive"), SCENE, "?", baseline="black")
     found = [rise_with_error(target, seed=s, **options) for s in range(count)]
     return torch.stack([m for m, _ in found]), torch.stack([e for _, e in found])
 
@@ -201,8 +201,8 @@ def test_two_seeds_with_control_give_one_order():
 
 
 def test_masks_are_of_seed_and_model():
-    target, _ = make_target(planted("object"), SCENE, "?")
-    other, _ = make_target(planted("watermark"), SCENE, "?")
+    target = make_target(planted("object"), SCENE, "?")
+    other = make_target(planted("watermark"), SCENE, "?")
     assert target.bound.adapter.name != other.bound.adapter.name
     same, again, model, seed = (
         drawn(t, s, 50, 4) for t, s in ((target, 0), (target, 0), (other, 0), (target, 1))

@@ -10,7 +10,7 @@ import torch
 from planted_network import red_corner, target_on
 
 from lvlm_study.heatmaps import METHODS
-from lvlm_study.heatmaps.base import CONTROLS
+from lvlm_study.heatmaps.names import CONTROLS
 from lvlm_study.metrics.plausibility import auc
 from lvlm_study.pixels.masks import render
 

@@ -20,9 +20,9 @@ from white_box import photo
 
 import lvlm_study as ls
 from lvlm_study.answers import make_target, visual_reliance
-from lvlm_study.heatmaps import METHODS
-from lvlm_study.heatmaps.base import explain_target
+from lvlm_study.heatmaps import METHODS, explain_target
 from lvlm_study.heatmaps.igos import jitter
+from lvlm_study.heatmaps.names import CONTROLS
 from lvlm_study.metrics.sanity import infidelity, random_logit, seed_stability
 from lvlm_study.models.alone import alone
 
@@ -44,7 +44,7 @@ MODES = {
     "no_grad": torch.no_grad,
     "inference_mode": torch.inference_mode,
 }
-RUNNING = [name for name in METHODS if name not in ("random", "center", "sobel")]
+RUNNING = [name for name in METHODS if name not in CONTROLS]
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_threads_that_share_a_model_get_the_maps_of_one(model, answer, threads):
 
 def test_noise_of_one_thread_does_not_reach_the_passes_of_another(model, answer):
     """iGOS hangs a hook on the model that adds noise; a plain pass beside it must not see it."""
-    target, reliance = make_target(model, photo(SIZE), QUESTION, answer=answer, tokens="all")
+    target = make_target(model, photo(SIZE), QUESTION, answer=answer, tokens="all")
     wanted, asked = target.log_probs(target.image), []
 
     def noisy(target, *, seed=0):
@@ -126,8 +126,7 @@ def test_noise_of_one_thread_does_not_reach_the_passes_of_another(model, answer)
             return torch.eye(4)
 
     with ThreadPoolExecutor(1) as pool:
-        how = {"name": "noisy", "model": "", "question": QUESTION, "size": SIZE}
-        explain_target(noisy, target, reliance, **how)
+        explain_target(noisy, target)
         assert torch.equal(asked[0].result(), wanted)
 
 
@@ -263,12 +262,10 @@ def test_a_model_first_used_in_a_mode_is_none_the_worse(folder, model, answer, m
         fresh = ls.load_model(folder)
         made = fresh.answer(photo(SIZE), QUESTION, max_new_tokens=3)
         own = replace(made, token_ids=made.token_ids + 0)
-        target, reliance = make_target(fresh, photo(SIZE), QUESTION, answer=own, tokens="all")
+        target = make_target(fresh, photo(SIZE), QUESTION, answer=own, tokens="all")
         target = replace(target, image=target.image + 0.0, baseline=target.baseline + 0.0)
     for method in RUNNING:
-        how = {"name": method, "model": "", "question": QUESTION, "size": SIZE}
-        how["options"] = FEW.get(method)
-        found = explain_target(METHODS[method], target, reliance, **how)
+        found = explain_target(method, target, **FEW.get(method, {}))
         assert told(found) == told(heatmap(model, answer, method)), method
 
 

@@ -13,8 +13,7 @@ from lvlm_study.answers import make_target
 from lvlm_study.benchmarks.base import Item
 from lvlm_study.chapters import summaries
 from lvlm_study.errors import StudyError
-from lvlm_study.heatmaps import METHODS, explain, variants
-from lvlm_study.heatmaps.base import explain_target
+from lvlm_study.heatmaps import METHODS, explain, explain_target, variants
 from lvlm_study.metrics.counterfactual import object_effects, object_mass
 from lvlm_study.metrics.faithfulness import deletion_insertion
 from lvlm_study.metrics.plausibility import plausibility
@@ -183,7 +182,7 @@ def test_a_variant_explains_its_own_target_and_is_scored_on_the_default():
     asked = asked_of()
     rows = runner.map_rows(asked, "igos[tokens=all]")
     own = explain(asked.model, ITEM.rgb, ITEM.question, seed=asked.seed, tokens="all")
-    target, _ = make_target(asked.model, ITEM.rgb, ITEM.question, seed=asked.seed)
+    target = make_target(asked.model, ITEM.rgb, ITEM.question, seed=asked.seed)
     assert own.target.crucial.sum() == 5 and target.crucial.sum() == 1
     kept = (own.grid.astype(float) / own.grid.max()).astype(np.float16)
     assert np.array_equal(rows[0]["heatmap"], kept.ravel())
@@ -195,12 +194,12 @@ def test_a_variant_explains_its_own_target_and_is_scored_on_the_default():
 
 def test_the_optimisers_fill_changes_neither_tokens_nor_score():
     asked = asked_of()
-    target, reliance = asked.default
+    target = asked.default
     black = replace(target, baseline=make_baseline(target.image, "black"))
     ex = asked.explain("igos[baseline=black]")
     assert np.array_equal(ex.grid, METHODS["igos"](black, seed=asked.seed).numpy())
     assert not np.array_equal(ex.grid, METHODS["igos"](target, seed=asked.seed).numpy())
-    assert ex.target is target and ex.reliance is reliance
+    assert ex.target is target and ex.reliance is target.reliance
 
 
 def test_the_default_target_is_measured_once(monkeypatch):
@@ -242,9 +241,8 @@ def test_a_constant_map_is_a_status_and_is_not_scored(monkeypatch):
         rows = runner.map_rows(asked_of(item), name)
         assert [row["status"] for row in rows] == ["constant"] * ways
         assert "gap" not in rows[0] and "auc" not in rows[0] and "mass" not in rows[0]
-    target, reliance = asked_of().default
-    about = dict(model="m", question="q", size=(32, 48))
-    named = {n: explain_target(flat, target, reliance, name=n, **about) for n in ("flat", "center")}
+    monkeypatch.setitem(METHODS, "center", lambda target, *, seed=0: torch.ones(8, 8))
+    named = {n: explain_target(n, asked_of().default) for n in ("flat", "center")}
     assert named["flat"].status == "constant" and named["center"].status == "ok"
     zero = deletion_insertion(None, named["flat"], steps=5, units="superpixels")
     assert zero.status == "ok" and np.isfinite(zero.gap)  # asked for, ties are drawn
@@ -252,10 +250,9 @@ def test_a_constant_map_is_a_status_and_is_not_scored(monkeypatch):
 
 def test_a_diverged_map_is_not_called_constant(monkeypatch):
     monkeypatch.setitem(METHODS, "flat", flat)
-    target, reliance = asked_of().default
-    about = dict(name="flat", model="m", question="q", size=(32, 48))
-    found = explain_target(flat, target, reliance, options={"value": torch.nan}, **about)
-    assert found.status == "diverged"
+    found = explain_target(flat, asked_of().default, value=torch.nan)
+    assert found.status == "diverged" and found.method == "flat"
+    assert explain_target(METHODS["igos++"], asked_of().default, iterations=1).method == "igos++"
 
 
 # --- evidence and effects ------------------------------------------------------------------
@@ -306,7 +303,7 @@ def test_objects_are_taken_away_one_by_one(reader):
     asked = asked_of(drawn(), reader)
     (row,) = runner.effect_rows(asked)
     assert row["objects"] == ["apple", "apple", "bell"] and row["status"] == "ok"
-    assert row["effect"] == object_effects(asked.default[0], SCENE).tolist()
+    assert row["effect"] == object_effects(asked.default, SCENE).tolist()
     assert row["effect"][0] > 0.1 and row["effect"][1:] == pytest.approx([0, 0], abs=1e-6)
     assert row["area"] == [float(scenes.mask(SCENE, i).mean()) for i in range(3)]
 
@@ -331,7 +328,7 @@ def test_no_effects_without_scenes_or_methods(study, tmp_path):  # noqa: F811
 
 def test_effects_of_another_style_are_drawn_in_it():
     item = next(iter(runner.load_benchmark("sprites_flat")))
-    target, _ = make_target(planted("object"), item.rgb, item.question, tokens="all")
+    target = make_target(planted("object"), item.rgb, item.question, tokens="all")
     own = object_effects(target, item)
     assert len(own) == len(item.extra["scene"].objects)
     with pytest.raises(StudyError, match="does not draw the explained picture"):

@@ -536,7 +536,7 @@ def test_gae_and_attention_find_the_evidence():
     for item in load_benchmark("sprites"):
         if item.extra["kind"] not in ("color", "name") or len(area) == 10:
             continue
-        made, _ = make_target(model, item.rgb, item.question)
+        made = make_target(model, item.rgb, item.question)
         if made is None or made.answer.text != item.reference:
             continue
         area.append(item.evidence.mean())

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
-from lvlm_study.answers import Target
+from lvlm_study.answers import retarget
 from lvlm_study.benchmarks.base import Item
 from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import explain
@@ -39,7 +40,9 @@ class SceneBound:
 def target_of(scene):
     image = torch.from_numpy(scenes.draw(scene)).permute(2, 0, 1)[None] / 255
     said = Answer("blue", ("blue",), torch.tensor([2]), torch.zeros(1))
-    return Target(SceneBound(image.shape[-2:]), image, image * 0, said, torch.ones(1).bool())
+    return tiny.target_by_hand(
+        SceneBound(image.shape[-2:]), image, image * 0, said, torch.ones(1).bool()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +111,8 @@ def test_statuses(blank):
     assert same.status == "constant_effects"
     zero = counterfactual(replace(blank, saliency=blank.saliency * 0), SCENE)
     assert zero.status == "constant_map" and zero.mass.tolist() == [0] * 4
-    none = counterfactual(replace(blank, target=None), SCENE)
+    nothing = retarget(blank.target, torch.zeros(1).bool())
+    none = counterfactual(replace(blank, target=nothing), SCENE)
     assert none.status == "no_crucial_tokens" and np.isnan(none.effects).all()
     assert counterfactual(replace(blank, status="diverged"), SCENE).status == "diverged"
 

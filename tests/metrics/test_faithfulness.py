@@ -138,6 +138,7 @@ def test_igos_beats_its_controls_in_the_right_direction(found):
     assert len(beside["random"]) == 3 and len(beside["center"]) == 1
     assert all(score.gap > other.gap + 0.5 for other in beside["random"] + beside["center"])
     assert len({other.gap for other in beside["random"]}) == 3
+    assert len(beside["difference"]) == 1
 
 
 def test_batch_size_and_seed_change_nothing(found):
@@ -177,11 +178,11 @@ def test_a_fill_of_a_large_picture_is_made_at_full_size(adapters):
     """By name it is the target's own baseline; a blur of the reduced picture would be weaker."""
     model = adapters("llava")
     picture = np.random.default_rng(0).integers(0, 256, (1200, 1600, 3), dtype=np.uint8)
-    target, _ = make_target(model, picture, "Which?", tokens="all")
+    target = make_target(model, picture, "Which?", tokens="all")
     assert not target.exact and target.original.shape == picture.shape
     assert torch.equal(target.fill("blur"), target.baseline)
     assert (make_baseline(target.image, "blur") - target.baseline).abs().max() > 1 / 255
-    small, _ = make_target(model, picture[:60, :80], "Which?", tokens="all")
+    small = make_target(model, picture[:60, :80], "Which?", tokens="all")
     assert small.original is None and torch.equal(small.fill("blur"), small.baseline)
 
 
@@ -195,7 +196,7 @@ def test_no_gap_is_a_status_with_raw_scores_left(found):
 def test_no_target_and_nan_maps_are_statuses(found):
     blind = explain(planted("blind"), SCENE, "?", method="random")
     assert deletion_insertion(None, blind).status == "no_crucial_tokens"
-    assert controls(None, blind) == {"random": [], "center": []}
+    assert controls(None, blind) == {"random": [], "center": [], "difference": []}
     broken = replace(found, saliency=np.full(SCENE.shape[:2], np.nan, np.float32))
     score = deletion_insertion(None, broken)
     assert score.status == "diverged" and np.isnan(score.insertion)

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from scipy import stats
 from tiny_joint import tiny_joint
 from torch import nn
 
-from lvlm_study.answers import Target
+from lvlm_study.answers import retarget
 from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import explain
 from lvlm_study.metrics.sanity import (
@@ -278,7 +279,9 @@ def linear_target(size):
     reader = LinearReader("linear", sentence=("{}",))
     said = Answer(" red", (" red",), torch.tensor([2]), torch.zeros(1))
     image = torch.full((1, 3, *size), 128 / 255)
-    return Target(reader.bind(size, "?"), image, image * 0, said, torch.ones(1).bool()), reader
+    return tiny.target_by_hand(
+        reader.bind(size, "?"), image, image * 0, said, torch.ones(1).bool()
+    ), reader
 
 
 def linear_explanation(scale=1.0):
@@ -339,7 +342,8 @@ def test_no_single_square_harms_a_reader_that_needs_one_of_two():
 
 def test_infidelity_has_statuses():
     ex = linear_explanation()
-    assert infidelity(replace(ex, target=None)).status == "no_crucial_tokens"
+    nothing = retarget(ex.target, torch.zeros(1).bool())
+    assert infidelity(replace(ex, target=nothing)).status == "no_crucial_tokens"
     assert infidelity(replace(ex, saliency=ex.saliency * np.nan)).status == "diverged"
     zero = infidelity(replace(ex, saliency=ex.saliency * 0), draws=10)
     assert zero.status == "constant" and zero.relative == 1

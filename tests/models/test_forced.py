@@ -109,7 +109,7 @@ def test_a_given_text_on_a_reader_that_is_known():
     said = ls.explain(planted("object"), SCENE, "?", "occlusion", answer="The shape is blue.")
     assert said.answer.text == "The shape is blue." and said.status == "no_crucial_tokens"
     assert said.reliance.llr[3] < -3
-    own, _ = make_target(planted("object"), SCENE, "?", answer="The shape is red.")
+    own = make_target(planted("object"), SCENE, "?", answer="The shape is red.")
     alike(own.answer, planted("object").answer(SCENE, "?"))
     words = ls.explain_tokens(planted("object"), SCENE, "?", "center", answer="red shape")
     assert [ex.reliance.words for ex in words] == [("red",), ("shape",)]

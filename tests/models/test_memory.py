@@ -29,7 +29,7 @@ def make(model, ids=(65, 66, 67)):
     image, empty = torch.rand(2, 1, 3, *SIZE, generator=draw)
     answer = Answer("abc", ("a", "b", "c"), torch.tensor(ids), torch.zeros(3))
     crucial = torch.tensor([False, True, True])
-    return Target(model.bind(SIZE, QUESTION), image, 0.5 * empty, answer, crucial)
+    return tiny.target_by_hand(model.bind(SIZE, QUESTION), image, 0.5 * empty, answer, crucial)
 
 
 @pytest.fixture

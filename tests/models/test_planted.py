@@ -59,7 +59,7 @@ def test_the_answer_changes_with_the_evidence():
 @pytest.mark.parametrize("name", SEEING)
 def test_expected_map_lies_on_the_evidence(name):
     reader = planted(name)
-    target, _ = make_target(reader, planted_scene((64, 96)), "?", baseline="black")
+    target = make_target(reader, planted_scene((64, 96)), "?", baseline="black")
     expected = reader.expected(target).numpy()
     truth = reader.evidence((64, 96))
     assert expected.max() == pytest.approx(1)
@@ -70,7 +70,7 @@ def test_expected_map_lies_on_the_evidence(name):
 
 def test_expected_is_the_exact_effect_of_one_pixel():
     reader = planted("object")
-    target, _ = make_target(reader, planted_scene((64, 96)), "?", baseline="blur")
+    target = make_target(reader, planted_scene((64, 96)), "?", baseline="blur")
     share = reader.expected(target)
     values = target.bound.pixels
     read = lambda x: reader.model.readouts(values(x)["pixel_values"])[0, 0].item()  # noqa: E731
@@ -84,7 +84,7 @@ def test_expected_is_the_exact_effect_of_one_pixel():
 
 
 def test_expected_of_the_blind_reader_is_empty():
-    seeing, _ = make_target(planted("object"), planted_scene((64, 64)), "?")
+    seeing = make_target(planted("object"), planted_scene((64, 64)), "?")
     assert planted("blind").expected(seeing).abs().max() == 0
     assert not planted("blind").evidence((64, 64)).any()
 

@@ -262,17 +262,17 @@ PHOTO = PHOTO.astype("uint8")
 
 @pytest.mark.parametrize(("name", "word", "place"), FOUND)
 def test_from_a_call_to_the_tokens(model, name, word, place):
-    target, reliance = make_target(model, PHOTO, "?", answer=TEXTS[name], word=word)
+    target = make_target(model, PHOTO, "?", answer=TEXTS[name], word=word)
     chosen = [i for i, hot in zip(target.answer.token_ids, target.crucial, strict=True) if hot]
     assert model.tokenizer.decode(chosen).strip() == place
-    assert "".join(reliance.words) == regex.sub(r"\s", "", place)
+    assert "".join(target.reliance.words) == regex.sub(r"\s", "", place)
 
 
 def test_keywords_in_any_script(monkeypatch, model):
     monkeypatch.setattr("lvlm_study.models.keywords.keywords", lambda text: ("兔子", "红色", "لا"))
     assert keyword_spans(TEXTS["chinese"]) == [(0, 2), (3, 5)]
-    target, reliance = make_target(model, PHOTO, "?", answer=TEXTS["chinese"], tokens="keywords")
-    assert reliance.words == ("红", "色", "兔", "子")
+    target = make_target(model, PHOTO, "?", answer=TEXTS["chinese"], tokens="keywords")
+    assert target.reliance.words == ("红", "色", "兔", "子")
     assert int(target.crucial.sum()) == 1 + 1 + 3 + 3  # two have tokens, two are bytes
     monkeypatch.setattr("lvlm_study.models.keywords.keywords", lambda text: ("red bus",))
     assert keyword_spans("A red, bus") == [(2, 10)]

@@ -20,6 +20,8 @@ from lvlm_study.benchmarks.base import Item
 from lvlm_study.chapters import summaries
 from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import METHODS, explain
+from lvlm_study.heatmaps.base import full_size
+from lvlm_study.metrics.faithfulness import deletion_insertion
 from lvlm_study.models.planted import planted, planted_scene
 from lvlm_study.sweep import results, runner, stored
 from lvlm_study.sweep import tables as shards
@@ -104,6 +106,32 @@ def test_rows_hold_what_a_single_call_gives(study):
     drop = 1 - np.exp(-np.sum(both.loc["black"].llr))
     assert both.loc["black"].total_drop == pytest.approx(drop, abs=1e-5)
     assert both.loc["mean"].total_drop != both.loc["black"].total_drop
+
+
+def test_scores_of_the_random_control_are_means_of_twenty_maps(study):
+    """All of one item's draws count, each with a seed of its own; one row holds their means."""
+    (item,) = toy(1)
+    study([item], methods=("random",))
+    row = study.table("maps").iloc[0]
+    seed = int(row.item_seed)
+    ex = explain(planted("object"), item.rgb, item.question, method="random", baseline="blur")
+    gaps = []
+    for n in range(20):
+        draw = full_size(METHODS["random"](ex.target, seed=seed + n), ex.saliency.shape)
+        score = deletion_insertion(
+            None, replace(ex, saliency=draw), steps=25, fill="blur", seed=seed
+        )
+        gaps.append(score.gap)
+    assert row.gap == pytest.approx(np.mean(gaps), abs=1e-9) and np.std(gaps) > 0.01
+    assert len(row.deletion_curve) == 26 and row.status == "ok" and row.forward == 0
+    _, about = shards.read_shard(next(study.results.rglob("random/*.parquet")))
+    assert about["settings"]["draws"] == 20
+
+
+def test_means_of_rows():
+    rows = [{"gap": 1.0, "mass": [0.0, 2.0], "status": "ok"}, {"gap": 2.0, "mass": [1.0, 0.0]}]
+    assert runner.mean_row(rows) == {"gap": 1.5, "mass": [0.5, 1.0], "status": "ok"}
+    assert runner.mean_row(rows[1:]) is rows[1]
 
 
 def test_a_cut_answer_is_in_the_table_and_counted(study):
