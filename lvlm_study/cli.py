@@ -108,6 +108,7 @@ def _explain_parser(commands) -> None:
     p.add_argument("--seed", type=_seed, default=0)
     p.add_argument("--tokens", default="llr", choices=("llr", "all", "keywords", "word"))
     p.add_argument("--word", type=_text, help="the word to explain; implies --tokens word")
+    p.add_argument("--contrast", type=_text, metavar="WORD", help="why the word and not this one?")
     given = "explain this text, not the model's own answer"
     p.add_argument("--answer", type=_text, metavar="TEXT", help=given)
     p.add_argument("--threshold", type=_nats, default=1.0, help="nats that make a token crucial")
@@ -156,6 +157,7 @@ def _explain(options, rgb, stage: Path | None) -> str:
         else:
             answer = model.forced(rgb, options.question, options.answer)
     choice = {"tokens": "word" if options.word else options.tokens, "word": options.word}
+    choice |= {} if options.contrast is None else {"contrast": options.contrast}
     with passes(model, options.method, expected(options.method, METHODS[options.method])):
         ex = make(
             model,

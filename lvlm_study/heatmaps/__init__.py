@@ -9,12 +9,22 @@ import torch
 from torch import Tensor
 
 from ..answers import Target, make_target
+from ..errors import StudyError
 from ..models import with_model
 from ..models.alone import alone
 from ..pixels.arguments import check_seed, choice
 from .attention import attention, rollout
 from .attn_lrp import attnlrp
-from .base import MIN_GAP, TARGET_OPTIONS, Cost, Explanation, check_options, full_size, measure
+from .base import (
+    MIN_GAP,
+    TARGET_OPTIONS,
+    WITHOUT_CONTRAST,
+    Cost,
+    Explanation,
+    check_options,
+    full_size,
+    measure,
+)
 from .controls import center, difference, random, sobel
 from .eagle import eagle, eagle_lazy
 from .gae import gae
@@ -103,8 +113,9 @@ def explain(
     the picture without information: a name of `baselines()`, or a picture of the image's size.
     `options` go to the method (see its function), or choose the target: `answer` (any text, by
     default what the model says), `threshold`, `tokens` ("llr", "all", "keywords", "word" or token
-    numbers), `word`, `exclude` (see `answers.make_target`). Raises StudyError for unknown names
-    and values that make no sense; an answer without crucial tokens is no error but a status.
+    numbers), `word`, `exclude`, `contrast` (why not this word? See `answers.make_target`). Raises
+    StudyError for unknown names and values that make no sense; an answer without crucial
+    tokens is no error but a status.
     """
     method, seed = choice(method, "method", METHODS), check_seed(seed)
     about = {key: options.pop(key) for key in TARGET_OPTIONS if key in options}
@@ -121,6 +132,11 @@ def explain_target(
     A target without crucial tokens gives a map of zeros.
     """
     name, function = _named(method)
+    if target.contrast is not None and name in WITHOUT_CONTRAST:
+        raise StudyError(
+            f"{name} cannot tell a word from a contrast; leave contrast out, or choose a method "
+            "that explains a score, as igos, attnlrp or rise."
+        )
     size, status, cost = tuple(target.bound.size), target.status, Cost()
     grid = torch.zeros(size)
     if status == "ok":

@@ -29,6 +29,8 @@ GATES = ("gate_proj", "gate_up_proj")  # an MLP with one of these multiplies two
 def attnlrp(target: Target, *, seed: int = 0, softmax: bool = True) -> Tensor:
     """Saliency (H, W), signed: how much of the crucial tokens' logits each place accounts for.
 
+    With a contrast, of the difference between the two words' logits.
+
     Relevance of the visual tokens, painted as an amount: without padding the mean over pixels is
     the sum of all visual tokens that have a box. `softmax=False` takes attention weights as
     constants and gives values the whole product: then relevance at all tokens of prompt and answer
@@ -51,7 +53,10 @@ def token_relevance(target: Target, softmax: bool = True) -> Tensor:
     with torch.no_grad():
         features = adapter.encode(bound, target.image)
     with watched(adapter, listener), rules(adapter.model.get_decoder(), adapter.name) as sources:
-        score = bound.logits_from(features, ids)[0, at, ids[at]].sum()
+        logits = bound.logits_from(features, ids)[0]  # (A, V)
+        score = logits[at, ids[at]].sum()
+        if target.contrast is not None:
+            score = score - logits[-1, target.contrast]
         gradients = torch.autograd.grad(score, [place for place, _ in sources])
     parts = [
         (slope.float() * value.float()).sum(-1)[0].cpu()

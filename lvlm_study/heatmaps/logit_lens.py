@@ -22,15 +22,18 @@ def logit_lens(target: Target, *, seed: int = 0, layer: int = -1) -> Tensor:
     """Saliency (H, W), signed: logit of the crucial tokens at each visual token, their mean.
 
     Counted from the mean logit of the whole vocabulary at that token, since a constant added to
-    all logits says nothing. `layer` is the decoder layer that is read (negative: from the top).
-    Earlier words of the answer play no part. Deterministic. One forward pass over the prompt; of
-    its logits only the explained columns are worked out.
+    all logits says nothing; with a contrast, less that word's. `layer` is the decoder layer that is
+    read (negative: from the top). Earlier words of the answer play no part. Deterministic. One
+    forward pass over the prompt; of its logits only the explained columns are worked out.
     """
     bound = target.bound
     require_inside(bound, "logit_lens")
     head = bound.adapter.model.get_output_embeddings()
-    words = target.answer.token_ids[target.crucial.cpu()].to(head.weight.device)
-    return paint(bound, lens_logits(bound, target.image, words, layer).mean(1))
+    words = target.answer.token_ids[target.crucial.cpu()].tolist()
+    against = [] if target.contrast is None else [target.contrast]
+    at = torch.tensor(words + against, device=head.weight.device)
+    found = lens_logits(bound, target.image, at, layer)  # (N, words, and the contrast)
+    return paint(bound, found[:, : len(words)].mean(1) - found[:, len(words) :].sum(1))
 
 
 def lens_logits(bound, image: Tensor, words: Tensor, layer: int) -> Tensor:
