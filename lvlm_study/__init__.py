@@ -28,6 +28,8 @@ _HOME = {
     "judge": "judging",
     "deletion_insertion": "metrics.faithfulness",
     "Faithfulness": "metrics.faithfulness",
+    "prompt_shares": "metrics.prompt",
+    "PromptShares": "metrics.prompt",
     "StudyError": "errors",
 }
 _CALLABLE = ("models", "benchmarks")  # submodules named like the function they are for

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..answers import Target
 from ..errors import StudyError
+from ..models.alone import lock_of
 from .token_maps import paint
 from .watch import Listener, decoder_attention, watched
 
@@ -52,12 +53,27 @@ def token_relevance(target: Target, softmax: bool = True) -> Tensor:
     ids = target.answer.token_ids[: int(at[-1]) + 1]
     with torch.no_grad():
         features = adapter.encode(bound, target.image)
-    with watched(adapter, listener), rules(adapter.model.get_decoder(), adapter.name) as sources:
+    decoder = adapter.model.get_decoder()
+    with watched(adapter, listener), rules(decoder, adapter.name), entering(decoder) as sources:
         logits = bound.logits_from(features, ids)[0]  # (A, V)
         score = logits[at, ids[at]].sum()
         if target.contrast is not None:
             score = score - logits[-1, target.contrast]
-        gradients = torch.autograd.grad(score, [place for place, _ in sources])
+        return _times_input(score, sources)
+
+
+def gradient_times_input(target: Target) -> Tensor:
+    """The same under plain gradients of f, (S,): the quick view, which need not sum to anything."""
+    adapter = target.bound.adapter
+    decoder_attention(target.bound, "gradient times input")  # says what is no network
+    with torch.no_grad():
+        features = adapter.encode(target.bound, target.image)
+    with lock_of(adapter), entering(adapter.model.get_decoder()) as sources:
+        return _times_input(target.score_from(features).sum(), sources)
+
+
+def _times_input(score: Tensor, sources: list[tuple[Tensor, Tensor]]) -> Tensor:
+    gradients = torch.autograd.grad(score, [place for place, _ in sources])
     parts = [
         (slope.float() * value.float()).sum(-1)[0].cpu()
         for slope, (_, value) in zip(gradients, sources, strict=True)
@@ -81,22 +97,30 @@ class _Products(Listener):
 
 @contextmanager
 def rules(decoder: nn.Module, name: str):
-    """While open, the decoder's backward pass follows the rules; yields what enters it.
-
-    A list of (tensor of the graph, what was put in there), (1, S, D) each, filled by a forward
-    pass: the input of the first layer, and what is added between or within layers.
-    """
-    entries = _Entries()
+    """While open, the decoder's backward pass follows the rules."""
     with ExitStack() as stack:
         for layer in decoder.layers:
             gated, activation = _feed_forward(layer, name)
             stack.callback(activation.register_forward_hook(_alongside).remove)
             if gated is not None:
                 stack.callback(gated.register_forward_pre_hook(_halved).remove)
-            stack.callback(layer.register_forward_pre_hook(entries.before, with_kwargs=True).remove)
-            stack.callback(layer.register_forward_hook(entries.after).remove)
         for norm in _norms(decoder, name):
             stack.callback(norm.register_forward_hook(_alongside).remove)
+        yield
+
+
+@contextmanager
+def entering(decoder: nn.Module):
+    """Yield what enters the decoder: (tensor of the graph, what was put in there), (1, S, D) each.
+
+    The list is filled by a forward pass: the input of the first layer, and what is added between
+    or within layers. Nothing before the first layer is in the graph.
+    """
+    entries = _Entries()
+    with ExitStack() as stack:
+        for layer in decoder.layers:
+            stack.callback(layer.register_forward_pre_hook(entries.before, with_kwargs=True).remove)
+            stack.callback(layer.register_forward_hook(entries.after).remove)
         yield entries.found
 
 

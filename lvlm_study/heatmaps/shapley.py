@@ -91,16 +91,16 @@ def shapley_values(
 
 
 def exact_values(score: Score, players: Sequence) -> Tensor:
-    """Shapley values (n,) by all 2^n sets."""
+    """Shapley values (n,) by all 2^n sets; (n, ..) where a set's value is a tensor."""
     n = len(players)
     sets = [frozenset(s) for size in range(n + 1) for s in combinations(players, size)]
-    known = dict(zip(sets, score(sets).tolist(), strict=True))
+    known = dict(zip(sets, score(sets), strict=True))
     weight = [factorial(k) * factorial(n - k - 1) / factorial(n) for k in range(n)]
     found = [
         sum(weight[len(s)] * (known[s | {p}] - known[s]) for s in sets if p not in s)
         for p in players
     ]
-    return torch.tensor(found, dtype=torch.float64)
+    return torch.stack(found) if found else torch.zeros(0, dtype=torch.float64)
 
 
 def sampled_values(
