@@ -1,6 +1,6 @@
 """Choose the layer that Grad-CAM or LLaVA-CAM reads, on held-out scenes, once a family.
 
-    python tools/choose_layers.py mini/llava-1.5 [--method grad_cam] [--items 40]
+    python tools/choose_layers.py mini/llava-1.5 [--method grad_cam] [--items 40] [--depths 0.5,1]
 
 Draws scenes from their own seed (`testset.HELD_OUT`; pictures of the test set are left out), maps
 each at several depths, and prints for every depth the mean insertion minus deletion with its
@@ -22,7 +22,7 @@ from lvlm_study.models import load_model
 from lvlm_study.scenes.questions import CATEGORIES
 from lvlm_study.scenes.testset import HELD_OUT, build
 
-DEPTHS = tuple(k / 8 for k in range(9))
+DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STEPS = 10  # of a deletion or insertion curve: enough to tell layers apart
 FEW = {"llava_cam": {"samples": 8}}  # noisy copies: the layer is what is asked for
 
@@ -51,11 +51,11 @@ def scores(target, evidence, method: str, depth: float) -> tuple[float, float]:
     return faithful.insertion - faithful.deletion, auc(ex.saliency, evidence)
 
 
-def table(model, method: str, items: int) -> dict[float, tuple[Estimate, Estimate]]:
+def table(model, method: str, items: int, depths=DEPTHS) -> dict[float, tuple[Estimate, Estimate]]:
     """{depth: (insertion minus deletion, AUC)} over the first usable items."""
     chosen = list(islice(targets(model, held_out()), items))
     found = {}
-    for depth in DEPTHS:
+    for depth in depths:
         both = [scores(target, evidence, method, depth) for target, evidence in chosen]
         found[depth] = tuple(map(estimate, zip(*both, strict=True)))
         print(f"{method} {model.name} depth {depth:.3f}: {found[depth][0]}; AUC {found[depth][1]}")
@@ -68,9 +68,10 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--method", choices=("grad_cam", "llava_cam"), default="grad_cam")
     parser.add_argument("--items", type=int, default=40)
+    parser.add_argument("--depths", type=lambda text: [float(d) for d in text.split(",")])
     options = parser.parse_args()
     model = load_model(options.model)
-    found = table(model, options.method, options.items)
+    found = table(model, options.method, options.items, options.depths or DEPTHS)
     best = max(found, key=lambda depth: found[depth][0].value)
     kind = model.model.config.model_type
     print(f'    ("{options.method}", "{kind}"): {best},  # {found[best][0]:.3f}, {model.name}')
