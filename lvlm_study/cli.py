@@ -261,12 +261,12 @@ def _list_parser(commands) -> None:
 
 def list_names(options) -> int:
     """Models with parameters and size, benchmarks with their number of items, methods."""
-    from .benchmarks import benchmarks
+    from .benchmarks import list_benchmarks
     from .heatmaps import METHODS
-    from .models import models
+    from .models import list_models
 
-    sizes = {name: _model_size(name) for name in models()}
-    counts = {name: _item_count(name) for name in benchmarks()}
+    sizes = {name: _model_size(name) for name in list_models()}
+    counts = {name: _item_count(name) for name in list_benchmarks()}
     about = {
         name: (method.__doc__ or "").strip().partition("\n")[0] for name, method in METHODS.items()
     }

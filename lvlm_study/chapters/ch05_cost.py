@@ -38,7 +38,7 @@ from ..metrics.sanity import (
 )
 from ..metrics.statistics import estimate
 from ..sweep import provenance
-from ..sweep.runner import dealt, item_seed
+from ..sweep.runner import item_seed, shuffled
 from ..sweep.tables import write
 from .compare import (
     colour_of,
@@ -368,7 +368,7 @@ def study(
 
     methods = [canonical(method) for method in methods]
     model = load_model(name)
-    asked = explainable(model, dealt(load_benchmark(benchmark), None), items, seed)
+    asked = explainable(model, shuffled(load_benchmark(benchmark), None), items, seed)
     if not asked:
         raise StudyError(f"{name} has no answer on {benchmark} that could be explained.")
     about = {"profile": profile, "model": [name], "n": len(asked), "seed": seed}

@@ -42,7 +42,7 @@ from ..models import load_model
 from ..models.registry import find_folder
 from ..scenes import scenes
 from ..sweep import provenance
-from ..sweep.runner import dealt, item_seed, stored_map
+from ..sweep.runner import item_seed, shuffled, stored_map
 from ..sweep.stored import enlarged, grid, stored_maps
 from ..sweep.tables import unwritable
 
@@ -187,7 +187,7 @@ def share_estimate(hits, totals, seed: int = 0, draws: int = 2000) -> Estimate:
 def presence(mine: Study) -> None:
     """Ask what is there and what is not, and look how sure the detector was."""
     if mine.pope is None:
-        items = dealt(load_benchmark("sprites"), mine.count("presence"))
+        items = shuffled(load_benchmark("sprites"), mine.count("presence"))
         pictures = hallucination.sprite_presence(items, absent=ABSENT, seed=mine.seed)
         wording = hallucination.ZOO_QUESTION
     else:
@@ -209,7 +209,7 @@ def pairs(mine: Study) -> None:
     weights = provenance.weights_checksum(mine.model)
     frame = mine.kept("pairs", weights, ("pair", "method"))
     known = set(zip(frame.pair, frame.method, strict=True))
-    items = dealt(load_benchmark("sprites"), None)
+    items = shuffled(load_benchmark("sprites"), None)
     chosen = [(item, two) for item in items if (two := two_objects(item.extra["scene"]))]
     for item, two in each(chosen[: mine.count("pairs")], "pairs", "pair"):
         fresh = [m for m in METHODS if (item.id, m) not in known]

@@ -1,6 +1,6 @@
 """Heatmaps: every method answers the same call and speaks the same orientation, high = important.
 
-A method is one function in one file, `name(target, *, seed=0, **options) -> Tensor`, entered below.
+A method is one function in one file and one row in `methods.TABLE`.
 """
 
 from collections.abc import Callable
@@ -13,67 +13,11 @@ from ..errors import StudyError
 from ..models import with_model
 from ..models.alone import alone
 from ..pixels.arguments import check_seed, choice
-from .attention import attention, rollout
-from .attn_lrp import attnlrp
-from .base import (
-    MIN_GAP,
-    TARGET_OPTIONS,
-    WITHOUT_CONTRAST,
-    Cost,
-    Explanation,
-    check_options,
-    full_size,
-    measure,
-)
-from .controls import center, difference, random, sobel
-from .eagle import eagle, eagle_lazy
-from .gae import gae
-from .glimpse import glimpse
-from .grad_cam import grad_cam
-from .gradient_alignment import ga
-from .igos import igos
-from .igos_pp import igos_pp
-from .iia import iia
-from .integrated_gradients import integrated_gradients
-from .knockout import knockout
-from .llava_cam import llava_cam
-from .logit_lens import logit_lens
+from .base import MIN_GAP, TARGET_OPTIONS, Cost, Explanation, check_options, full_size, measure
+from .methods import BY_NAME, METHODS
 from .names import CONTROLS
-from .occlusion import occlusion
-from .relative_attention import relative_attention
-from .rise import rise, rise_with_error
-from .shapley import shapley, shapley_with_error
-from .smoothgrad import smoothgrad
-from .tam import tam
-
-METHODS = {
-    "igos": igos,
-    "igos++": igos_pp,
-    "grad_cam": grad_cam,
-    "gae": gae,
-    "glimpse": glimpse,
-    "attention": attention,
-    "rollout": rollout,
-    "relative_attention": relative_attention,
-    "attnlrp": attnlrp,
-    "llava_cam": llava_cam,
-    "rise": rise,
-    "occlusion": occlusion,
-    "shapley": shapley,
-    "knockout": knockout,
-    "integrated_gradients": integrated_gradients,
-    "smoothgrad": smoothgrad,
-    "iia": iia,
-    "logit_lens": logit_lens,
-    "tam": tam,
-    "eagle": eagle,
-    "eagle_lazy": eagle_lazy,
-    "ga": ga,
-    "random": random,
-    "center": center,
-    "sobel": sobel,
-    "difference": difference,
-}
+from .rise import rise_with_error
+from .shapley import shapley_with_error
 
 __all__ = [
     "METHODS",
@@ -82,18 +26,14 @@ __all__ = [
     "explain",
     "explain_target",
     "list_methods",
-    "methods",
     "rise_with_error",
     "shapley_with_error",
 ]
 
 
-def methods() -> list[str]:
+def list_methods() -> list[str]:
     """Names that `explain(method=...)` knows."""
     return list(METHODS)
-
-
-list_methods = methods  # beside list_models and list_benchmarks
 
 
 @with_model
@@ -114,8 +54,8 @@ def explain(
     `options` go to the method (see its function), or choose the target: `answer` (any text, by
     default what the model says), `threshold`, `tokens` ("llr", "all", "keywords", "word" or token
     numbers), `word`, `exclude`, `contrast` (why not this word? See `answers.make_target`). Raises
-    StudyError for unknown names and values that make no sense; an answer without crucial
-    tokens is no error but a status.
+    StudyError for unknown names and values that make no sense; an answer without crucial tokens is
+    no error but a status.
     """
     method, seed = choice(method, "method", METHODS), check_seed(seed)
     about = {key: options.pop(key) for key in TARGET_OPTIONS if key in options}
@@ -132,7 +72,7 @@ def explain_target(
     A target without crucial tokens gives a map of zeros.
     """
     name, function = _named(method)
-    if target.contrast is not None and name in WITHOUT_CONTRAST:
+    if target.contrast is not None and name in METHODS and not BY_NAME[name].contrast:
         raise StudyError(
             f"{name} cannot tell a word from a contrast; leave contrast out, or choose a method "
             "that explains a score, as igos, attnlrp or rise."

@@ -95,8 +95,6 @@ def full_size(grid: Tensor, size: tuple[int, int]) -> np.ndarray:
 
 
 TARGET_OPTIONS = ("answer", "threshold", "tokens", "word", "exclude", "contrast")
-WITHOUT_CONTRAST = ("tam", "eagle", "eagle_lazy", "ga")  # they ask for one word
-WITHOUT_CONTRAST += ("attention", "rollout", "relative_attention")  # or for none
 
 
 def check_options(name: str, function: Callable, options: dict) -> dict:

@@ -50,5 +50,5 @@ def control_map(name: str, rgb: np.ndarray, seed: int, baseline: str = "blur") -
     """
     image = to_tensor(rgb)
     seen = SimpleNamespace(size=rgb.shape[:2], image=image, baseline=make_baseline(image, baseline))
-    known = {"random": random, "center": center, "sobel": sobel, "difference": difference}
+    known = {control.__name__: control for control in (random, center, sobel, difference)}
     return known[name](seen, seed=seed).numpy()

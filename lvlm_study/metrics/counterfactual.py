@@ -11,7 +11,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 
 from ..answers import Target
 from ..benchmarks.base import Item
@@ -22,6 +21,7 @@ from ..models.alone import alone
 from ..pixels.images import to_tensor
 from ..scenes import scenes
 from ..scenes.scenes import Scene
+from .plausibility import rank_correlation
 
 LEAST_OBJECTS = 3  # ranks of two objects say nothing
 LEAST_SPREAD = 1e-3  # nats; effects closer together than this are one effect
@@ -137,5 +137,5 @@ def _compared(effects: np.ndarray, mass: np.ndarray, area: np.ndarray) -> Counte
 
 
 def _spearman(one: np.ndarray, other: np.ndarray) -> float:
-    a, b = rankdata(one.round(12)), rankdata(other.round(6))  # equal up to rounding is equal
-    return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) and np.ptp(b) else np.nan
+    one, other = one.round(12)[None], other.round(6)[None]  # equal up to rounding is equal
+    return rank_correlation(one, other, None)

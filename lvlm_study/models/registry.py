@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 
 from ..errors import StudyError, named, unknown
 from ..paths import data_dir
-from . import checkpoint, configs, manifest
+from . import checkpoint, configs, weights
 from .alone import alone
 from .anyres import LlavaNext, LlavaOnevision
 from .base import Adapter
@@ -65,13 +65,10 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _opening = Lock()  # threads that name one model at once shall load it once
 
 
-def models() -> list[str]:
+def list_models() -> list[str]:
     """Names of the zoo's checkpoints, `mini/...`; hub ids and folders can be loaded besides."""
     found = (data_dir() / "zoo").glob("*/config.json")
     return sorted(f"mini/{p.parent.name}" for p in found if not is_part(p))
-
-
-list_models = models  # beside list_methods and list_benchmarks
 
 
 def zoo_name(name: str) -> str:
@@ -79,10 +76,10 @@ def zoo_name(name: str) -> str:
 
     "mini/llava-ov-l" is mini/llava-ov. Other names come back as they are.
     """
-    if not name.startswith("mini/") or name in models():
+    if not name.startswith("mini/") or name in list_models():
         return name
     other = name.removesuffix("-l") if name.endswith("-l") else f"{name}-l"
-    return other if other in models() else name
+    return other if other in list_models() else name
 
 
 def is_part(config: Path) -> bool:
@@ -106,33 +103,33 @@ def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
     if not isinstance(name, str | os.PathLike):
         raise StudyError(f"A model is named by text or a path, not {named(name)}.")
     auto = isinstance(device, str) and device == "auto"
-    spread = device if auto or isinstance(device, dict) else None
-    device = pick_device(None if spread else device)
+    device_map = device if auto or isinstance(device, dict) else None
+    device = pick_device(None if device_map else device)
     dtype = pick_dtype(dtype, device)
     name = zoo_name(str(name))
     folder = find_folder(name)
     family = find_family(folder)
     if family is Joint:  # its folder names two other checkpoints
-        if spread:
+        if device_map:
             raise StudyError(f"{name} is a joint model and goes on one device; name it.")
         return load_joint(name, folder, find_folder, dtype, device)
     quantised = configs.quantisation(folder)
-    if quantised and not spread:
+    if quantised and not device_map:
         if device.type == "cpu":  # bitsandbytes 0.50 answers there, and its gradients are zero
             raise StudyError(
                 f"{folder} holds weights quantised by {quantised}, which give no gradients on the "
                 "CPU; load it on a GPU, or name the checkpoint that is not quantised."
             )
-        spread = {"": str(device)}  # its packages put the weights where they belong
+        device_map = {"": str(device)}  # its packages put the weights where they belong
     tokenizer = checkpoint.load_tokenizer(folder)
     processor = checkpoint.load_processor(folder) if family.needs_processor else None
     template = checkpoint.load_template(folder, tokenizer)
     if not quantised:
         configs.check_fit(folder, family.model_class, checkpoint.weight_files(folder))
-    model = checkpoint.load_weights(family.model_class, folder, dtype, spread)
+    model = checkpoint.load_weights(family.model_class, folder, dtype, device_map)
     if quantised == "bitsandbytes":
         checkpoint.even_out(model)
-    model = model if spread else model.to(device)
+    model = model if device_map else model.to(device)
     return family(name, model, tokenizer, processor, template)
 
 
@@ -179,13 +176,13 @@ def find_folder(name: str) -> Path:
     if name.startswith("mini/"):
         folder = data_dir() / "zoo" / zoo_name(name).removeprefix("mini/")
         if not (folder / "config.json").is_file():
-            raise unknown("model", name, models())
-        manifest.check(folder)
+            raise unknown("model", name, list_models())
+        weights.check(folder)
         return folder
     if name.startswith((".", "/", "~")) or name.count("/") > 1 and "@" not in name:
         raise StudyError(f"There is no model folder at {name}; check the path.")
     if not HUB_ID.fullmatch(name):
-        raise unknown("model", name, models())
+        raise unknown("model", name, list_models())
     return download(name)
 
 
@@ -204,7 +201,7 @@ def download(name: str) -> Path:
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise StudyError(
             f"There is no model {repo} on the hub (or it is private); known here: "
-            f"{', '.join(models()) or 'none'}."
+            f"{', '.join(list_models()) or 'none'}."
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise StudyError(_unreachable(repo)) from error

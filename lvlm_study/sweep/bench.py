@@ -23,12 +23,13 @@ from ..heatmaps.detector_gradients import race
 from ..heatmaps.eagle import TIE, Search, greedy, slic_zero
 from ..heatmaps.gradient_alignment import answer_gradient, usual_queries
 from ..heatmaps.igos import igos
+from ..heatmaps.names import draws_of
 from ..heatmaps.progress import each, passes
 from ..metrics.faithfulness import deletion_insertion
-from ..models import load_model, models
+from ..models import list_models, load_model
 from ..models.planted import planted, planted_scene
 from . import costs, provenance
-from .runner import ROUGH_STEPS, STEPS, Sweep, dealt, draws_of
+from .runner import ROUGH_STEPS, STEPS, Sweep, shuffled
 from .tables import write
 
 USUAL = "mini/llava-1.5"  # whose numbers the book and the changelog give
@@ -358,7 +359,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--results", type=Path, metavar="DIR", help="keep the races there, bench.json")
     options = p.parse_args(argv)
     try:
-        model, items = load_model(options.model), dealt(load_benchmark("sprites"), ASKED)
+        model, items = load_model(options.model), shuffled(load_benchmark("sprites"), ASKED)
     except StudyError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
@@ -399,7 +400,7 @@ def print_bench(model, item, rounds: int, items=()) -> dict:
     with passes(model, "eagle"):
         eagle = race_eagle(target)
     print(eagle_line(eagle), flush=True)
-    if JOINT in models():
+    if JOINT in list_models():
         print(ga_line(race_ga(target_of(load_model(JOINT), item))), flush=True)
     if items:
         print(answers_line(model, items), flush=True)

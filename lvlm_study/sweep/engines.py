@@ -56,7 +56,7 @@ def run_ray(sweep: Sweep, workers: int | None, gpus: float | None, say: Callable
     started = not ray.is_initialized()
     if started:
         _start(ray)
-    sweep = at_home(sweep)
+    sweep = with_whole_paths(sweep)
     try:
         count, gpus = _shares(ray.cluster_resources(), len(sweep.models), workers, gpus)
         sizes = chunk_sizes(sweep)
@@ -69,7 +69,7 @@ def run_ray(sweep: Sweep, workers: int | None, gpus: float | None, say: Callable
             ray.shutdown()
 
 
-def at_home(sweep: Sweep) -> Sweep:
+def with_whole_paths(sweep: Sweep) -> Sweep:
     """The same with whole paths: workers of a cluster that was there before start elsewhere."""
     folders = ((n, str(Path(f).resolve()) if Path(f).is_dir() else f) for n, f in sweep.folders)
     return replace(sweep, results=Path(sweep.results).resolve(), folders=tuple(folders))
@@ -94,17 +94,17 @@ class Crew:
     def work(self, count: int, step: Callable) -> int:
         """Keep `count` workers busy until every chunk is done; returns how many items failed."""
         for _ in range(count):
-            self.hire()
+            self.start_worker()
         while self.busy:
             (promise,), _ = self.ray.wait(list(self.busy), num_returns=1)
             worker, model, chunk = self.busy.pop(promise)
             try:
                 found = self.ray.get(promise)
             except self.ray.exceptions.RayActorError:
-                self.bury(model, chunk)
+                self.replace_dead(model, chunk)
                 continue
             except self.ray.exceptions.RayTaskError as error:
-                self.excuse(model, chunk, _own_error(error))
+                self.leave_out_model(model, chunk, _own_error(error))
                 continue
             if chunk is None:
                 self.say(f"{model}: worker {found} is ready.")
@@ -114,10 +114,10 @@ class Crew:
             else:
                 self.failed += found
                 step(chunk)
-            self.order(worker, model)
+            self.assign(worker, model)
         return self.failed
 
-    def excuse(self, model: str, chunk, error: Exception) -> None:
+    def leave_out_model(self, model: str, chunk, error: Exception) -> None:
         """A model that cannot be loaded is left out; any other error ends the run."""
         if chunk is not None or not isinstance(error, StudyError):
             raise error
@@ -125,9 +125,9 @@ class Crew:
             items = sum(self.sizes.values())
             self.failed += leave_out(self.sweep, model, error, self.lost, items, self.say)
             self.left[model].clear()
-        self.hire()
+        self.start_worker()
 
-    def hire(self) -> None:
+    def start_worker(self) -> None:
         """A new worker for the model with the most to do for each of its workers, if any has."""
         staff = Counter(model for _, model, _ in self.busy.values())
         open_ = {m: len(q) / (1 + staff[m]) for m, q in self.left.items() if len(q) > staff[m]}
@@ -138,18 +138,18 @@ class Crew:
         worker = self.ray.remote(Worker).options(**needs).remote(self.sweep, model)
         self.busy[worker.load.remote()] = (worker, model, None)
 
-    def order(self, worker, model: str) -> None:
+    def assign(self, worker, model: str) -> None:
         """The next chunk for a worker; one without work makes room for another model's."""
         if not self.left[model]:
             self.ray.kill(worker)
-            self.hire()
+            self.start_worker()
             return
         chunk = self.left[model].popleft()
         wait = (model, chunk) in self.held
         self.busy[worker.fill.remote(*chunk, wait)] = (worker, model, chunk)
 
-    def bury(self, model: str, chunk) -> None:
-        """A worker is dead: put its chunk back in front and hire another."""
+    def replace_dead(self, model: str, chunk) -> None:
+        """A worker is dead: put its chunk back in front and start another."""
         self.deaths[model, chunk] += 1
         if self.deaths[model, chunk] >= LIVES:
             what = f"chunk {chunk[1]} of {chunk[0]}" if chunk else "loading"
@@ -160,7 +160,7 @@ class Crew:
         if chunk is not None:
             self.left[model].appendleft(chunk)
         self.say(f"{model}: a worker ended in mid-run; another takes over.")
-        self.hire()
+        self.start_worker()
 
 
 def _ray():

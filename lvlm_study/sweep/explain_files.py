@@ -22,8 +22,8 @@ from ..answers import marked
 from ..errors import StudyError
 from ..heatmaps.names import UNITS
 from ..metrics.faithfulness import Faithfulness
+from ..paths import unwritable
 from . import provenance
-from .tables import unwritable
 
 FILES = ("overlay.png", "saliency.npz", "explanation.json")  # in the order of their appearance
 FONT = "DejaVu Sans"  # comes with matplotlib

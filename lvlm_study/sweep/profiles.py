@@ -6,7 +6,7 @@ pages; they were not fetched here.
 """
 
 from ..errors import unknown
-from ..models import models as zoo
+from ..models import list_models
 
 PROFILES = ("mini", "paper")
 LLAVA_OV = "llava-hf/llava-onevision-qwen2-{}-ov-hf"
@@ -26,7 +26,7 @@ SPREAD = (LLAVA_OV.format("72b"),)  # too large for one GPU: run apart, with --d
 def models(profile: str) -> list[str]:
     """The models of a profile: the zoo, or the three of the paper's main table."""
     check(profile)
-    return zoo() if profile == "mini" else list(TABLES["table1"])
+    return list_models() if profile == "mini" else list(TABLES["table1"])
 
 
 def expand(names: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ several baselines (kind "reliance"); the objects of a drawn scene are taken away
 come with options, `igos[l2=1]` (see `variants`); whatever it explains then, its map is scored on
 the item's default target, so that all rows of an item answer the same question.
 
-Items are dealt in a fixed shuffled order, so that the first 100 of 500 are a fair sample and
+Items come in a fixed shuffled order, so that the first 100 of 500 are a fair sample and
 asking for more or fewer later keeps what is there. A chunk of `CHUNK` items is one unit of locking
 and one file a table; the file is renewed after every item. What a row was made from is part of it
 (see `identity`): rows with other options, or of an item that has changed, are never mixed.
@@ -28,12 +28,12 @@ import pyarrow as pa
 import torch
 
 from ..answers import Target, make_target, visual_reliance
-from ..benchmarks import benchmarks as known_benchmarks
+from ..benchmarks import list_benchmarks as known_benchmarks
 from ..benchmarks import load_benchmark
 from ..errors import StudyError, unknown
 from ..heatmaps import METHODS, explain_target, variants
 from ..heatmaps.base import Explanation, full_size
-from ..heatmaps.names import CONTROLS
+from ..heatmaps.names import CONTROLS, draws_of
 from ..heatmaps.progress import bar
 from ..judging import judge
 from ..metrics.counterfactual import object_effects, object_mass
@@ -49,7 +49,6 @@ CHUNK = 32
 MAP_CELLS = 32  # a stored map has at most this many cells a side; the scores saw the full one
 STEPS = 25  # half of the usual 50, because every map is scored in several ways,
 ROUGH_STEPS = 10  # of which only the first is quoted to two digits
-DRAWS = 20  # of the random control: its scores are their means, for one draw says little
 BASELINE = "blur"  # of the default target, which every map is scored on
 
 _WHERE = [("model", pa.string()), ("benchmark", pa.string()), ("item", pa.string())]
@@ -220,7 +219,7 @@ class Shard:
         write_shard(self.path, flat, self.schema, self.about)
 
 
-class Asked:
+class Case:
     """One item put to one model; answered when first needed, and only once."""
 
     def __init__(self, model, benchmark: str, item, sweep: Sweep):
@@ -293,7 +292,7 @@ def scene_of(item) -> scenes.Scene | None:
     return item.extra.get("scene")
 
 
-def tell(words: str) -> None:
+def print_line(words: str) -> None:
     """`print`, as a function that can be sent to another process: Ray puts its own in its place."""
     print(words)
 
@@ -305,7 +304,7 @@ class Worker:
         self.sweep, self.name = sweep, name
         self.model = None
         self.tasks: dict[str, list] = {}
-        self.told: set[str] = set()
+        self.said: set[str] = set()
 
     def load(self) -> int:
         """Load the model; returns the number of this process. Raises StudyError."""
@@ -319,7 +318,7 @@ class Worker:
         benchmark: str,
         number: int,
         wait: bool = False,
-        say: Callable = tell,
+        say: Callable = print_line,
         step: Callable = lambda: None,
     ) -> int | None:
         """Compute the missing cells of a chunk, writing each as soon as it is known.
@@ -334,15 +333,15 @@ class Worker:
             if not mine:
                 return None
             shards = open_shards(self.sweep, *where, number, chunk, self.settings, say)
-            for text in check_additions(self.sweep, chunk[:count], shards) - self.told:
-                self.told.add(text)
+            for text in check_additions(self.sweep, chunk[:count], shards) - self.said:
+                self.said.add(text)
                 say(text)
             return fill_chunk(self.sweep, self.model, where[1], chunk[:count], shards, step)
 
     def _chunk(self, benchmark: str, number: int) -> tuple[list, int]:
         """All items of a chunk, and how many of them, from the first on, are asked for."""
         if benchmark not in self.tasks:
-            self.tasks[benchmark] = dealt(questions(self.sweep, benchmark), None)
+            self.tasks[benchmark] = shuffled(questions(self.sweep, benchmark), None)
         first, every = number * CHUNK, self.tasks[benchmark]
         return every[first : first + CHUNK], len(every[: self.sweep.items]) - first
 
@@ -396,7 +395,7 @@ def chunk_sizes(sweep: Sweep) -> dict[tuple[str, int], int]:
     """Every chunk of a sweep, (benchmark, number), with its number of items."""
     sizes = {}
     for name in sweep.benchmarks:
-        count = len(dealt(questions(sweep, name), sweep.items))
+        count = len(shuffled(questions(sweep, name), sweep.items))
         for number, first in enumerate(range(0, count, CHUNK)):
             sizes[name, number] = min(CHUNK, count - first)
     return sizes
@@ -411,10 +410,10 @@ def fill_chunk(sweep: Sweep, model, benchmark: str, items, shards: list[Shard], 
     """The missing cells of some items of a chunk; how many of these failed, now or before."""
     failed = 0
     for item in items:
-        asked, bad = Asked(model, benchmark, item, sweep), False
+        case, bad = Case(model, benchmark, item, sweep), False
         for shard in wanted(sweep, item, shards):
             if shard.lacks(item.id, sweep.retry_failed):
-                shard.add(item.id, attempt(asked, shard))
+                shard.add(item.id, attempt(case, shard))
             bad = bad or shard.failed(item.id)
         failed += bad
         step()
@@ -427,23 +426,23 @@ def wanted(sweep: Sweep, item, shards: list[Shard]) -> list[Shard]:
     return shards if mapped else [shard for shard in shards if shard.kind == "reliance"]
 
 
-def attempt(asked: Asked, shard: Shard) -> list[dict]:
+def attempt(case: Case, shard: Shard) -> list[dict]:
     """The rows of one cell; whatever goes wrong with this one item becomes a row that says so."""
-    item = asked.item
+    item = case.item
     known = {
-        "model": plain_name(asked.model.name),
-        "benchmark": asked.benchmark,
+        "model": plain_name(case.model.name),
+        "benchmark": case.benchmark,
         "item": item.id,
         "method": shard.method,
         "category": item.category,
         "question": item.question,
-        "item_seed": asked.seed,
+        "item_seed": case.seed,
         "item_hash": shard.hashes[item.id],
         "commit": provenance.commit(),
         "made": provenance.now(),
     }
     try:
-        found = ROWS[shard.kind](asked, shard.method)
+        found = ROWS[shard.kind](case, shard.method)
     except Exception as error:  # noqa: BLE001 - one unreadable image must not end a long run
         message = " ".join(str(error).split()) or type(error).__name__
         found = [{"status": "error", "message": f"{type(error).__name__}: {message}"}]
@@ -451,9 +450,9 @@ def attempt(asked: Asked, shard: Shard) -> list[dict]:
     return [{k: v for k, v in (known | row).items() if k in names} for row in found]
 
 
-def reliance_rows(asked: Asked, method: str = "") -> list[dict]:
+def reliance_rows(case: Case, method: str = "") -> list[dict]:
     """One row a baseline: the answer, its verdict, and what the image adds to each token."""
-    answer, item = asked.answer, asked.item
+    answer, item = case.answer, case.item
     said = {
         "answer": answer.text,
         "verdict": judge(answer.text, item),
@@ -463,10 +462,10 @@ def reliance_rows(asked: Asked, method: str = "") -> list[dict]:
         "log_probs": answer.log_probs.tolist(),
     }
     if not answer.tokens:
-        return [said | {"baseline": b, "status": "empty_answer"} for b in asked.sweep.baselines]
+        return [said | {"baseline": b, "status": "empty_answer"} for b in case.sweep.baselines]
     rows = []
-    for name in asked.sweep.baselines:
-        rel = asked.reliance(name)
+    for name in case.sweep.baselines:
+        rel = case.reliance(name)
         rows.append(
             said
             | {
@@ -485,27 +484,22 @@ def reliance_rows(asked: Asked, method: str = "") -> list[dict]:
     return rows
 
 
-def map_rows(asked: Asked, method: str) -> list[dict]:
+def map_rows(case: Case, method: str) -> list[dict]:
     """One row for every way to score: the map, its place beside the evidence, scores, cost.
 
     An ablation is scored in the first way alone.
     """
-    ways = [{"units": units, "fill": fill} for units, fill in asked.sweep.ways]
+    ways = [{"units": units, "fill": fill} for units, fill in case.sweep.ways]
     if variants.is_ablation(method):
         ways = ways[:1]  # there are many of them, and they are compared under one score
-    if not asked.answer.tokens:
+    if not case.answer.tokens:
         return [way | {"status": "empty_answer"} for way in ways]
-    maps = asked.draws(method)
+    maps = case.draws(method)
     ex = maps[0]
     cost = {name: getattr(ex.cost, name) for name in ("forward", "backward", "seconds")}
     row = cost | {"peak_bytes": ex.cost.peak_bytes} | stored_map(ex)
-    row |= mean_row([beside_evidence(asked, one) for one in maps])
-    return [row | way | mean_row([scored(asked, one, **way) for one in maps]) for way in ways]
-
-
-def draws_of(method: str) -> int:
-    """How many maps of a method the scores of its row are means of."""
-    return DRAWS if method.partition("[")[0] == "random" else 1
+    row |= mean_row([beside_evidence(case, one) for one in maps])
+    return [row | way | mean_row([scored(case, one, **way) for one in maps]) for way in ways]
 
 
 def mean_row(rows: list[dict]) -> dict:
@@ -520,13 +514,13 @@ def mean_row(rows: list[dict]) -> dict:
     return first | {key: np.mean([row[key] for row in rows], 0).tolist() for key in numbers}
 
 
-def scored(asked: Asked, ex: Explanation, units: str, fill: str) -> dict:
+def scored(case: Case, ex: Explanation, units: str, fill: str) -> dict:
     """Deletion and insertion of a map on the default target; a map that says nothing has none."""
-    if not speaks(ex):
+    if not has_map(ex):
         return {"status": ex.status}
-    steps = STEPS if (units, fill) == asked.sweep.ways[0] else ROUGH_STEPS
-    how = {"steps": steps, "units": units, "fill": fill, "seed": asked.seed}
-    faith = deletion_insertion(asked.model, ex, **how)
+    steps = STEPS if (units, fill) == case.sweep.ways[0] else ROUGH_STEPS
+    how = {"steps": steps, "units": units, "fill": fill, "seed": case.seed}
+    faith = deletion_insertion(case.model, ex, **how)
     curves = {
         "area": faith.deletion_curve.fractions.tolist(),
         "deletion_curve": faith.deletion_curve.raw.tolist(),
@@ -535,41 +529,41 @@ def scored(asked: Asked, ex: Explanation, units: str, fill: str) -> dict:
     return {name: getattr(faith, name) for name in SCORES} | curves | {"status": faith.status}
 
 
-def speaks(ex: Explanation) -> bool:
+def has_map(ex: Explanation) -> bool:
     """False where there is no map, or one without an order."""
     return ex.status not in ("no_crucial_tokens", "diverged", "constant")
 
 
-def beside_evidence(asked: Asked, ex: Explanation) -> dict:
+def beside_evidence(case: Case, ex: Explanation) -> dict:
     """Plausibility at full size where the evidence is known, and the map's mass on each object."""
     row = {}
-    if asked.item.evidence is not None:
-        row["evidence_area"] = float(asked.item.evidence.mean())
-    if not speaks(ex):
+    if case.item.evidence is not None:
+        row["evidence_area"] = float(case.item.evidence.mean())
+    if not has_map(ex):
         return row
-    if asked.item.evidence is not None:
-        found = plausibility(ex.saliency, asked.item.evidence)
+    if case.item.evidence is not None:
+        found = plausibility(ex.saliency, case.item.evidence)
         row |= {name: getattr(found, name) for name in EVIDENCE}
-    if asked.masks is not None:
-        row["mass"] = object_mass(ex.saliency, asked.masks).tolist()
+    if case.masks is not None:
+        row["mass"] = object_mass(ex.saliency, case.masks).tolist()
     return row
 
 
-def effect_rows(asked: Asked, method: str = "") -> list[dict]:
+def effect_rows(case: Case, method: str = "") -> list[dict]:
     """One row: how far the score falls when each object of the scene is drawn away."""
-    scene = scene_of(asked.item)
+    scene = scene_of(case.item)
     if scene is None:
         return [{"status": "no_scene"}]
     row = {
         "objects": [sprite.name for sprite in scene.objects],
-        "area": [float(mask.mean()) for mask in asked.masks],
+        "area": [float(mask.mean()) for mask in case.masks],
     }
-    if not asked.answer.tokens:
+    if not case.answer.tokens:
         return [row | {"status": "empty_answer"}]
-    target = asked.default
+    target = case.default
     if target.status != "ok":
         return [row | {"status": target.status}]
-    return [row | {"status": "ok", "effect": object_effects(target, asked.item).tolist()}]
+    return [row | {"status": "ok", "effect": object_effects(target, case.item).tolist()}]
 
 
 ROWS = {"reliance": reliance_rows, "effects": effect_rows, "maps": map_rows}
@@ -606,12 +600,12 @@ def open_shards(sweep, model: str, benchmark: str, number: int, chunk, settings,
         shard = Shard(kind, method, path, schema, about, own)
         for part in path.parent.glob(f".{path.name}.*.tmp"):
             part.unlink(missing_ok=True)  # left by a run that was killed while it wrote
-        shard.rows = kept_rows(shard, chunk, sweep, say)
+        shard.rows = valid_rows(shard, chunk, sweep, say)
         shards.append(shard)
     return shards
 
 
-def kept_rows(shard: Shard, chunk, sweep: Sweep, say) -> dict[str, list[dict]]:
+def valid_rows(shard: Shard, chunk, sweep: Sweep, say) -> dict[str, list[dict]]:
     """Rows by item, without those of items that have changed.
 
     Raises StudyError for rows that were made otherwise, unless they are to be made `fresh`.
@@ -778,7 +772,7 @@ def source_of(chunk) -> dict:
     return dict(chunk[0].extra.get("provenance") or {}) if chunk else {}
 
 
-def dealt(items, count: int | None) -> list:
+def shuffled(items, count: int | None) -> list:
     """The first `count` items in a fixed shuffled order; fewer is always a part of more."""
     order = np.random.default_rng(0).permutation(len(items))
     return [items[int(i)] for i in order[:count]]

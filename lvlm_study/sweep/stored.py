@@ -10,12 +10,12 @@ import pandas as pd
 from PIL import Image
 
 from ..errors import StudyError
+from ..heatmaps.names import top_of
 from ..heatmaps.variants import is_ablation
 from .tables import read_table
 
 KEYS = ["model", "benchmark", "item"]
 SAID = ["answer", "verdict", "tokens", "llr", "crucial", "total_drop", "truncated"]
-UNIT_RANGE = ("igos", "igos++")  # their saliency is 1 - mask, in [0, 1] by itself
 
 
 def stored_maps(
@@ -75,16 +75,13 @@ def grid(values, shape, scale: float = 1.0) -> np.ndarray | None:
 def scales(frame: pd.DataFrame, share: float = 0.995) -> dict[str, float]:
     """For each method the saliency that its colour scale ends at: one scale for all of its maps.
 
-    1 for methods whose maps lie in [0, 1] by definition, else the `share` quantile over the maps
+    1 for methods whose maps end there by definition, else the `share` quantile over the maps
     of every model and item, so that two maps of a method can be compared and one outlier cannot
     darken the rest. Negative saliency (evidence against the answer) lies below the scale.
     """
     kept = frame[frame.saliency.notna()]
     parts = {method: part.saliency for method, part in kept.groupby("method")}
-    return {
-        m: 1.0 if m.partition("[")[0] in UNIT_RANGE else _quantile(maps, share)
-        for m, maps in parts.items()
-    }
+    return {name: top_of(name) or _quantile(maps, share) for name, maps in parts.items()}
 
 
 def _quantile(maps, share: float) -> float:

@@ -14,8 +14,7 @@ import torch
 from torch import nn
 
 from ..errors import StudyError, unknown
-from ..models.manifest import is_whole, note
-from ..models.weights import share
+from ..models.weights import is_whole, note, share
 from ..paths import data_dir
 from . import times
 from .alignment import train_joint

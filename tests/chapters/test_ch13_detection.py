@@ -89,7 +89,7 @@ def test_pairs_of_a_tiny_model_are_kept_and_not_made_again(folder, tmp_path, mon
 
 
 def test_pairs_become_tasks_for_people(tmp_path):
-    item = joint_study.dealt(joint_study.load_benchmark("sprites"), 1)[0]
+    item = joint_study.shuffled(joint_study.load_benchmark("sprites"), 1)[0]
     maps = {"map_a": np.arange(4.0), "shape_a": [2, 2], "map_b": np.ones(4), "shape_b": [2, 2]}
     row = {"pair": item.id, "method": "ga", "a": "Cat? Red.", "b": "Bus? Blue."} | maps
     path = tmp_path / "detection" / "pairs.parquet"

@@ -146,7 +146,7 @@ USUAL = {"units": ("grid", "superpixels"), "fills": ("blur", "mean")}
 
 def asked_of(item=ITEM, model=None, **options):
     sweep = Sweep(("planted",), ("toy",), (), "nowhere", **options)
-    return runner.Asked(model or planted("object"), "toy", item, sweep)
+    return runner.Case(model or planted("object"), "toy", item, sweep)
 
 
 def test_a_map_is_scored_three_ways():

@@ -15,7 +15,7 @@ from lvlm_study.heatmaps import METHODS, explain, watch
 from lvlm_study.heatmaps.encoders import to_patches
 from lvlm_study.heatmaps.token_maps import has_area, paint, paint_boxes
 from lvlm_study.metrics.plausibility import energy
-from lvlm_study.models import load_model, models
+from lvlm_study.models import list_models, load_model
 from lvlm_study.models.base import Adapter
 from lvlm_study.models.geometry import clipped
 from lvlm_study.models.planted import planted, planted_scene
@@ -526,7 +526,7 @@ def test_first_answer_token_is_predicted_by_the_last_of_the_prompt(adapters):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("mini/llava-1.5" not in models(), reason="the mini model is not here")
+@pytest.mark.skipif("mini/llava-1.5" not in list_models(), reason="the mini model is not here")
 def test_gae_and_attention_find_the_evidence():
     """Which colour, which name: the map's mass gathers on the object that was asked about.
 

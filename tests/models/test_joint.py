@@ -14,7 +14,7 @@ from lvlm_study.errors import StudyError
 from lvlm_study.models import load_model
 from lvlm_study.models.alignment import VARIANTS, Alignment, read_published
 from lvlm_study.models.joint import convert_published, marks_of, save_joint
-from lvlm_study.models.registry import models
+from lvlm_study.models.registry import list_models
 
 SIZE, QUESTION = (45, 60), "What is red?"
 IDS = torch.tensor([40, 77, 260])
@@ -257,7 +257,7 @@ def test_a_detector_is_no_model_of_the_zoo(folder, tmp_path, monkeypatch):
     for name in ("owl", "llava"):
         shutil.copytree(folder / name, tmp_path / "zoo" / name)
     save_joint(tmp_path / "zoo" / "joint", Alignment("llava", 24, 32), "mini/owl", "mini/llava")
-    assert models() == ["mini/joint", "mini/llava"]
+    assert list_models() == ["mini/joint", "mini/llava"]
     assert load_model("mini/joint").detector.name == "mini/owl"
     assert json.loads((tmp_path / "zoo/joint/config.json").read_text())["names"] == []
 

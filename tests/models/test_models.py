@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import lvlm_study.models.registry as registry
 from lvlm_study.errors import StudyError
-from lvlm_study.models import load_model, models
+from lvlm_study.models import list_models, load_model
 from lvlm_study.models.base import pieces
 from lvlm_study.models.checkpoint import load_template
 from lvlm_study.pixels.images import to_tensor
@@ -302,7 +302,7 @@ def test_zoo_names(checkpoints, tmp_path, monkeypatch):
     monkeypatch.setenv("LVLM_STUDY_DATA", str(tmp_path))
     shutil.copytree(checkpoints("llava"), tmp_path / "zoo" / "llava-1.5")
     (tmp_path / "zoo" / "unfinished").mkdir()
-    assert models() == ["mini/llava-1.5"]
+    assert list_models() == ["mini/llava-1.5"]
     assert load_model("mini/llava-1.5").name == "mini/llava-1.5"
     for name in ("mini/llava-15", "mini/llava_1.5", "llava-1.5"):
         with pytest.raises(StudyError, match="no model named.*did you mean mini/llava-1.5"):

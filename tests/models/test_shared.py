@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from lvlm_study import cli
 from lvlm_study.errors import StudyError
-from lvlm_study.models import load_model, manifest
+from lvlm_study.models import load_model
+from lvlm_study.models import weights as manifest
 from lvlm_study.models import weights as shared
 from lvlm_study.paths import data_dir
 from lvlm_study.sweep import provenance

@@ -25,8 +25,8 @@ def items():
 
 
 def test_every_checkpoint_has_a_card_that_counts_the_whole_test_set():
-    assert ls.models()
-    for name in ls.models():
+    assert ls.list_models()
+    for name in ls.list_models():
         folder = data_dir() / "zoo" / name.removeprefix("mini/")
         counts = json.loads((folder / "accuracy.json").read_text())
         assert {c: n for c, (_, n) in counts["picture"].items()} == dict.fromkeys(SIX, 96)

@@ -183,7 +183,7 @@ def test_the_benchmark_and_the_estimate_run(tmp_path, capsys):
     assert list(kept["memory"]) == ["5", "10", "20"] and kept["scores"]["passes"] == [100, 0]
     assert kept["provenance"]["n"] == 1 and kept["eagle"]["regions"] == bench.REGIONS
     told = capsys.readouterr().out
-    races = 5 + (bench.JOINT in bench.models())  # answers a second have a bar too
+    races = 5 + (bench.JOINT in bench.list_models())  # answers a second have a bar too
     assert told.count("the bar of") == races and told.count("K = ") == 3
     call = ["estimate", "--model", folder, "--methods", "igos", "--items", "10"]
     assert cli.main(call) == 0

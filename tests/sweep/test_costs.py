@@ -8,7 +8,7 @@ import transformers as T
 from torch import nn
 
 from lvlm_study.benchmarks import load_benchmark
-from lvlm_study.models import load_model, models
+from lvlm_study.models import list_models, load_model
 from lvlm_study.paths import data_dir
 from lvlm_study.sweep import bench, costs
 from lvlm_study.sweep.costs import Cost
@@ -48,7 +48,7 @@ def test_a_language_model_on_paper_by_hand():
     )
 
 
-@pytest.mark.skipif("mini/llava-1.5" not in models(), reason="the mini model is not here")
+@pytest.mark.skipif("mini/llava-1.5" not in list_models(), reason="the mini model is not here")
 def test_parts_on_paper_are_the_mini_model_in_full():
     """The sum that stands for models which were never loaded, against one that was."""
     model, item = load_model("mini/llava-1.5"), load_benchmark("sprites")[0]
@@ -69,7 +69,7 @@ def test_parts_on_paper_are_the_mini_model_in_full():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("mini/llava-1.5" not in models(), reason="the mini model is not here")
+@pytest.mark.skipif("mini/llava-1.5" not in list_models(), reason="the mini model is not here")
 def test_the_estimated_memory_is_of_the_measured_size():
     """What `estimate` prints for 12 pictures, from 8, against the peak of a pass with 12."""
     model, item, batch = load_model("mini/llava-1.5"), load_benchmark("sprites")[0], 12

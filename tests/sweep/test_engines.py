@@ -179,7 +179,7 @@ def test_workers_that_start_elsewhere_find_the_folders(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     folders = (("mmvp", "mine"), ("cv_bench", "owner/name"))
-    found = engines.at_home(Sweep(("m",), ("mmvp",), (), Path("out"), folders=folders))
+    found = engines.with_whole_paths(Sweep(("m",), ("mmvp",), (), Path("out"), folders=folders))
     assert found.results == tmp_path / "out"
     assert found.folders == (("mmvp", str(tmp_path / "mine")), ("cv_bench", "owner/name"))
 
@@ -188,7 +188,7 @@ def test_workers_asked_for_less_keep_the_rest(sweep, monkeypatch):
     """toy/3 was broken and is tried again, with as few questions as reach it."""
     with_ray(monkeypatch, FakeRay())
     engines.run(sweep, "ray", 2, say=lambda text: None)
-    whole = [item.id for item in runner.dealt(toy(12), None)]
+    whole = [item.id for item in runner.shuffled(toy(12), None)]
     monkeypatch.setattr(runner, "load_benchmark", lambda name: toy(12))
     few = {"items": whole.index("toy/3") + 1, "retry_failed": True}
     assert engines.run(Sweep(**vars(sweep) | few), "ray", 2, say=lambda text: None) == 0

@@ -122,7 +122,7 @@ def test_a_changed_picture_is_named_and_alone_made_again(study):
 def test_what_is_not_asked_for_is_not_mixed_either(study):
     """An item that has changed may lie beside those that a run asks for."""
     study(toy())
-    last = runner.dealt(toy(), None)[-1].id
+    last = runner.shuffled(toy(), None)[-1].id
     items = [replace(i, image=lambda: toy()[0].rgb // 2) if i.id == last else i for i in toy()]
     with pytest.raises(StudyError, match=last):
         study(items, items=1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lvlm_study.benchmarks import benchmarks
+from lvlm_study.benchmarks import list_benchmarks
 from lvlm_study.errors import StudyError
 from lvlm_study.models import registry
 from lvlm_study.sweep import profiles
@@ -82,9 +82,9 @@ def test_profile_belongs_to_rerun(tool, capsys):
 
 
 def test_what_the_profiles_hold():
-    assert profiles.models("mini") == registry.models()
+    assert profiles.models("mini") == registry.list_models()
     assert profiles.model("mini") == "mini/llava-1.5"
-    assert set(profiles.benchmarks("mini") + profiles.benchmarks("paper")) <= set(benchmarks())
+    assert set(profiles.benchmarks("mini") + profiles.benchmarks("paper")) <= set(list_benchmarks())
     paper = profiles.expand(["table1", "table4", "mini/llava-1.5", "table1"])
     assert len(paper) == 10 and paper[:3] == profiles.models("paper")
     assert paper[0] == profiles.model("paper") and paper[-1] == "mini/llava-1.5"

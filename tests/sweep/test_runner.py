@@ -200,9 +200,9 @@ def test_random_maps_differ_between_items_but_not_between_runs():
 
 def test_fewer_items_are_a_part_of_more():
     items = toy(50)
-    few, many = runner.dealt(items, 10), runner.dealt(items, 30)
-    assert few == many[:10] and len(runner.dealt(items, None)) == 50
-    assert {i.id for i in runner.dealt(items, None)} == {i.id for i in items}
+    few, many = runner.shuffled(items, 10), runner.shuffled(items, 30)
+    assert few == many[:10] and len(runner.shuffled(items, None)) == 50
+    assert {i.id for i in runner.shuffled(items, None)} == {i.id for i in items}
     assert [i.id for i in few] != [i.id for i in items[:10]]
 
 
@@ -222,7 +222,7 @@ def test_only_missing_cells_are_computed(study):
 
 def test_asking_for_fewer_keeps_what_the_chunk_holds(study):
     """The first of two asked items is tried again; the rows of the other four stay, errors too."""
-    order = [item.id for item in runner.dealt(toy(), None)]
+    order = [item.id for item in runner.shuffled(toy(), None)]
     broken = {int(order[n].split("/")[1]) for n in (0, 4)}
     study(toy(broken=broken))
     failed, (reader,) = study(toy(), items=2, retry_failed=True)
@@ -235,7 +235,7 @@ def test_asking_for_fewer_keeps_what_the_chunk_holds(study):
 
 
 def test_fewer_with_more_methods_and_maps_keep_the_rest(study):
-    order = [item.id for item in runner.dealt(toy(), None)]
+    order = [item.id for item in runner.shuffled(toy(), None)]
     study(toy(), only=frozenset(order[2:]))
     _, (reader,) = study(toy(), items=1, methods=("random", "sobel"))
     assert reader.answers == 1
@@ -327,7 +327,7 @@ def open_with_other_weights(study):
     changed = planted("object")
     changed.model.table += 1
     settings = runner.fingerprint(sweep, changed)
-    chunk = runner.dealt(toy(), 2)
+    chunk = runner.shuffled(toy(), 2)
     runner.open_shards(sweep, "planted/object", "toy", 0, chunk, settings[2:], print)
 
 

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.errors import StudyError
-from lvlm_study.models import load_model, manifest
+from lvlm_study.models import load_model
+from lvlm_study.models import weights as manifest
 from lvlm_study.models import weights as shared
 from lvlm_study.pixels.images import to_tensor
 from lvlm_study.scenes import questions, scenes, shortcut

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from lvlm_study.errors import StudyError
-from lvlm_study.models import load_model, manifest
+from lvlm_study.models import load_model
+from lvlm_study.models import weights as manifest
 from lvlm_study.paths import data_dir
 from lvlm_study.pixels.images import to_tensor
 from lvlm_study.scenes import scenes
