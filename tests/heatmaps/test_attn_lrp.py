@@ -78,9 +78,11 @@ def test_the_ratio_rule_by_hand():
     assert slope.tolist() == [2.0, -1.0, 0.0]
 
 
-def test_a_norm_by_the_mean_is_refused(adapters, monkeypatch):
-    target = target_for(adapters, "llava")
-    decoder = target.bound.adapter.model.get_decoder()
-    monkeypatch.setattr(decoder, "norm", nn.LayerNorm(32))
-    with pytest.raises(StudyError, match="root mean square alone, .* LayerNorm"):
-        METHODS["attnlrp"](target)
+def test_parts_without_a_rule_are_refused():
+    decoder, layer = nn.Module(), nn.Module()
+    decoder.layers, decoder.norm = nn.ModuleList(), nn.LayerNorm(4)
+    with pytest.raises(StudyError, match="root mean square alone, and toy has a LayerNorm"):
+        attn_lrp._norms(decoder, "toy")
+    layer.mlp = nn.Linear(4, 4)
+    with pytest.raises(StudyError, match="no rule for the feed-forward part Linear of toy"):
+        attn_lrp._feed_forward(layer, "toy")
