@@ -104,7 +104,6 @@ def calls(model, answer, ex, checkpoints) -> dict:
         "prompt_shares": (ls.prompt_shares, {**ask, **own}),
         "judge": (ls.judge, {"text": "A thing.", "item": item(), "second": None}),
         **{name: (getattr(ls, name), {}) for name in ls.__all__ if name.startswith("list_")},
-        **{name: (getattr(ls, name), {}) for name in ("methods", "models", "benchmarks")},
     }  # fmt: skip
 
 

@@ -3,7 +3,9 @@
 Three players, eight ways to have or not to have them, all of them run: the Shapley values of each
 answer token's log-probability are exact. Without the image the model sees the baseline; without
 words it reads a neutral token in the place of each, so that lengths and positions stay. The
-template around the question always stays.
+template around the question always stays. A row of padding is no sentence that the model knows: the
+shares are those of this choice, and another neutral token gives others, most of all for what was
+said before. Read them beside each other, not as amounts.
 After MM-SHAP (Parcalabescu and Frank 2023, arXiv 2212.08158), which samples single tokens and
 patches; here each modality is one player, which needs no sampling and no choice of patches.
 """
