@@ -30,6 +30,8 @@ _HOME = {
     "judge": "judging",
     "deletion_insertion": "metrics.faithfulness",
     "Faithfulness": "metrics.faithfulness",
+    "prompt_shares": "metrics.prompt",
+    "PromptShares": "metrics.prompt",
     "StudyError": "errors",
 }
 

@@ -99,6 +99,7 @@ class Target:
     baseline: Tensor = field(repr=False)  # (1, 3, h, w)
     reliance: Reliance  # the answer, its tokens' ratios and which are crucial
     original: np.ndarray | None = field(default=None, repr=False)  # (H, W, 3) where it was reduced
+    contrast: int | None = None  # id of a word that the one explained token is held against
 
     def __post_init__(self):
         for name in ("image", "baseline"):
@@ -156,8 +157,21 @@ class Target:
         return self.bound.log_probs(images, ids, **options)[:, crucial]  # (B, K)
 
     def score(self, images: Tensor, **options) -> Tensor:
-        """f of Eq. 7: the sum of the crucial tokens' log-probabilities, (B,), differentiable."""
-        return self.log_probs(images, **options).sum(-1)  # (B,)
+        """f of Eq. 7: the sum of the crucial tokens' log-probabilities, (B,), differentiable.
+
+        With a contrast, the token's log-probability less that of the contrast in its place.
+        """
+        return self.log_probs(images, **self._against, **options).sum(-1)  # (B,)
+
+    def score_from(self, features: Tensor) -> Tensor:
+        """f from visual features (B, N, D) of `Adapter.encode`, the encoder left out, (B,)."""
+        crucial = self.crucial.nonzero()[:, 0]
+        ids = self.answer.token_ids[: int(crucial[-1]) + 1]
+        return self.bound.log_probs_from(features, ids, **self._against)[:, crucial].sum(-1)
+
+    @property
+    def _against(self) -> dict[str, int]:
+        return {} if self.contrast is None else {"contrast": self.contrast}
 
     def probability(self, images: Tensor) -> Tensor:
         """Mean probability of the crucial tokens, (B,): what deletion and insertion plot."""
@@ -202,6 +216,7 @@ def make_target(
     word: str | None = None,
     exclude: frozenset[str] | None = DEFAULT_STOP,
     seed: int = 0,
+    contrast: str | None = None,
 ) -> Target:
     """Choose what is to be explained; the target has the `reliance` that it was chosen by.
 
@@ -211,7 +226,9 @@ def make_target(
     from 0. A `word` alone implies "word". An answer without a crucial token or keyword has the
     status "no_crucial_tokens". Raises StudyError for another choice, for a word that the answer
     does not contain, with near matches, and for a token number that it does not have. `answer` as
-    in `visual_reliance`.
+    in `visual_reliance`. `contrast` is a word that could stand in the place of the one explained
+    token ("why red and not yellow"): scores are then the difference of the two log-probabilities;
+    StudyError where several tokens are explained, or where the word is not one token there.
     """
     tokens, rule = _check_choice(tokens, word), _rule(threshold, exclude)
     image, question = asked(image, question)
@@ -221,13 +238,42 @@ def make_target(
     chosen = _named_tokens(answer, tokens, word)
     reliance = _reliance(*parts, **rule, chosen=chosen)
     original = None if exact else image
-    return Target(bound, picture, empty, reliance, original)
+    other = None if contrast is None else _contrast_id(model, image, question, reliance, contrast)
+    return Target(bound, picture, empty, reliance, original, other)
+
+
+def _contrast_id(model, image, question: str, reliance: Reliance, word: str) -> int | None:
+    """The id of a word in the place of the one crucial token; None where there is none."""
+    answer, at = reliance.answer, reliance.crucial.nonzero()[:, 0].tolist()
+    if not isinstance(word, str) or not folded(word):
+        raise StudyError(f"contrast must be a word to hold the answer against, not {named(word)}.")
+    if len(at) > 1:
+        raise StudyError(
+            f"A contrast stands in the place of one token, and {len(at)} are explained "
+            f"({', '.join(map(repr, reliance.words))}); choose one with word= or tokens=."
+        )
+    if not at:
+        return None
+    (place,), ids = at, answer.token_ids
+    start, end = token_spans(answer)[place]
+    said = model.forced(image, question, answer.text[:start] + word + answer.text[end:]).token_ids
+    same = len(said) == len(ids) and bool((said == ids)[torch.arange(len(ids)) != place].all())
+    if not same or said[place] == ids[place]:
+        raise StudyError(
+            f"The contrast {word!r} is not one other token of {model.name} in the place of "
+            f"{answer.text[start:end]!r}; choose a word that is."
+        )
+    return int(said[place])
 
 
 def retarget(target: Target, crucial: Tensor) -> Target:
-    """The same picture, baseline and answer with other tokens, (A,) bool, at no further pass."""
+    """The same picture, baseline and answer with other tokens, (A,) bool, at no further pass.
+
+    Without a contrast, which stood in the place of the old one.
+    """
     chosen = {"crucial": crucial, "words": _words(target.answer, crucial)}
-    return replace(target, reliance=replace(target.reliance, **chosen, status=_status(crucial)))
+    reliance = replace(target.reliance, **chosen, status=_status(crucial))
+    return replace(target, reliance=reliance, contrast=None)
 
 
 def crucial_tokens(

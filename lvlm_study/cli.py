@@ -218,6 +218,7 @@ def _known(kind: str, name: str, known) -> None:
     SEED,
     arg("--tokens", default="llr", choices=("llr", "all", "keywords", "word")),
     arg("--word", type=utf8, help="the word to explain; implies --tokens word"),
+    arg("--contrast", type=utf8, metavar="WORD", help="why the word and not this one?"),
     arg(
         "--answer", type=utf8, metavar="TEXT", help="explain this text, not the model's own answer"
     ),
@@ -267,6 +268,7 @@ def _explain(options, rgb, stage: Path | None) -> str:
     model = load_model(options.model, **how)
     length = options.max_new_tokens or getattr(model, "max_new_tokens", LENGTH)
     choice = {"tokens": "word" if options.word else options.tokens, "word": options.word}
+    choice |= {} if options.contrast is None else {"contrast": options.contrast}
     ex = _map(options, model, rgb, _answer(options, model, rgb, length), choice)
     scores, given = _scores(options, model, ex), options.answer is not None
     if stage is not None:

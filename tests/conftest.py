@@ -1,7 +1,6 @@
 """Shared fixtures: no network, one thread, and tiny models loaded once per session."""
 
 import os
-import sys
 from functools import partial
 from pathlib import Path
 

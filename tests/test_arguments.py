@@ -83,18 +83,29 @@ def calls(model, answer, ex, checkpoints) -> dict:
         "deletion_insertion": (
             ls.deletion_insertion, {"model": model, "explanation": ex, "steps": 2}
         ),
+        "prompt_shares": (ls.prompt_shares, {**ask, **own}),
         "judge": (ls.judge, {"text": "A thing.", "item": item(), "second": None}),
         **{name: (getattr(ls, name), {}) for name in ls.__all__ if name.startswith("list_")},
     }  # fmt: skip
 
 
-RECORDS = {"Explanation", "Answer", "Faithfulness", "StudyError"}  # what calls give back
+RECORDS = {
+    "Explanation",
+    "Answer",
+    "Faithfulness",
+    "PromptShares",
+    "StudyError",
+}  # what calls give back
 SWEPT = [  # (public name, parameter)
     (name, parameter)
     for name in sorted(set(ls.__all__) - RECORDS)
     for parameter in [
         *inspect.signature(getattr(ls, name)).parameters,
-        *(("threshold", "tokens", "word", "exclude", "answer") if name == "explain" else ()),
+        *(
+            ("threshold", "tokens", "word", "exclude", "answer", "contrast")
+            if name == "explain"
+            else ()
+        ),
     ]
     if parameter != "options"
 ]

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from ..answers import Target, make_target
+from ..errors import StudyError
 from ..models import with_model
 from ..models.alone import alone
 from ..pixels.arguments import check_seed, choice
 from .base import MIN_GAP, TARGET_OPTIONS, Cost, Explanation, check_options, full_size, measure
-from .methods import METHODS
+from .methods import BY_NAME, METHODS
 from .names import CONTROLS
 from .rise import rise_with_error
+from .shapley import shapley_with_error
 
 __all__ = [
     "METHODS",
@@ -25,6 +27,7 @@ __all__ = [
     "explain_target",
     "list_methods",
     "rise_with_error",
+    "shapley_with_error",
 ]
 
 
@@ -50,8 +53,9 @@ def explain(
     the picture without information: a name of `baselines()`, or a picture of the image's size.
     `options` go to the method (see its function), or choose the target: `answer` (any text, by
     default what the model says), `threshold`, `tokens` ("llr", "all", "keywords", "word" or token
-    numbers), `word`, `exclude` (see `answers.make_target`). Raises StudyError for unknown names
-    and values that make no sense; an answer without crucial tokens is no error but a status.
+    numbers), `word`, `exclude`, `contrast` (why not this word? See `answers.make_target`). Raises
+    StudyError for unknown names and values that make no sense; an answer without crucial tokens is
+    no error but a status.
     """
     method, seed = choice(method, "method", METHODS), check_seed(seed)
     about = {key: options.pop(key) for key in TARGET_OPTIONS if key in options}
@@ -68,6 +72,11 @@ def explain_target(
     A target without crucial tokens gives a map of zeros.
     """
     name, function = _named(method)
+    if target.contrast is not None and name in METHODS and not BY_NAME[name].contrast:
+        raise StudyError(
+            f"{name} cannot tell a word from a contrast; leave contrast out, or choose a method "
+            "that explains a score, as igos, attnlrp or rise."
+        )
     size, status, cost = tuple(target.bound.size), target.status, Cost()
     grid = torch.zeros(size)
     if status == "ok":

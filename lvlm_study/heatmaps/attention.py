@@ -9,8 +9,12 @@ from torch import Tensor
 
 from ..answers import Target
 from ..errors import StudyError
+from .heads import localisation_heads, looks
 from .token_maps import paint
 from .watch import Call, Listener, answer_rows, checked, decoder_attention, watched
+
+HEADS = ("mean", "max", "localisation")
+POINTING = 3  # heads, as in Kang et al. 2025
 
 
 def attention(
@@ -18,9 +22,11 @@ def attention(
 ) -> Tensor:
     """Saliency (H, W): attention from the rows that predict the crucial tokens to the image.
 
-    `layer` is one decoder layer (negative: from the top), None the mean of all; `heads` is "mean"
-    or "max". Each crucial token's row is scaled to sum to 1 over the visual tokens before the mean
-    over rows, so that rows which mostly attend to the first token of the prompt count as much.
+    `layer` is one decoder layer (negative: from the top), None the mean of all; `heads` is "mean",
+    "max", or "localisation": the three heads of those layers that look at one place, each scaled to
+    sum to 1 (see `heads.localisation_heads`). Otherwise each crucial token's row is scaled to sum
+    to 1 over the visual tokens before the mean over rows, so that rows which mostly attend to the
+    first token of the prompt count as much.
     Rows that do not reach the image at all (a sliding layer, as in Gemma 3, after a long text) are
     left out; StudyError if none does.
     One forward pass; of the weights only |K| rows of a layer are ever worked out.
@@ -28,8 +34,10 @@ def attention(
     modules = decoder_attention(target.bound, "attention")
     if layer is not None:
         modules = [modules[checked(layer, len(modules), "attention")]]
-    if heads not in ("mean", "max"):
-        raise StudyError(f'attention takes heads="mean" or "max", not {heads!r}.')
+    if heads not in HEADS:
+        raise StudyError(f'attention takes heads="mean" or "max" or "localisation", not {heads!r}.')
+    if heads == "localisation":
+        return _localised(target, modules)
     listener = _Rows(modules, answer_rows(target), heads)
     _run(target, listener)
     return _painted(target, torch.stack(listener.rows).mean(0), "attention")
@@ -53,6 +61,15 @@ def rollout(target: Target, *, seed: int = 0, start_layer: int = 0) -> Tensor:
     for call in reversed(listener.calls):
         rows = (rows + follow(rows.to(call.query.device), call).cpu()) / 2
     return _painted(target, rows, "rollout")
+
+
+def _localised(target: Target, modules) -> Tensor:
+    """The map of the heads that point, each as a share."""
+    ids = target.answer.token_ids[: int(target.crucial.nonzero()[-1]) + 1]
+    maps = looks(target.bound, modules, target.image, ids, answer_rows(target), None).flatten(0, 1)
+    chosen = maps[localisation_heads(maps, target.bound.token_boxes, POINTING)]
+    shares = chosen / chosen.sum(1, keepdim=True).clamp(min=1e-12)
+    return paint(target.bound, shares.mean(0), amount=True)
 
 
 def follow(rows: Tensor, call: Call) -> Tensor:

@@ -100,7 +100,7 @@ def full_size(grid: Tensor, size: tuple[int, int]) -> np.ndarray:
     return (grid if same else render(grid[None, None], size)[0, 0]).numpy()
 
 
-TARGET_OPTIONS = ("answer", "threshold", "tokens", "word", "exclude")
+TARGET_OPTIONS = ("answer", "threshold", "tokens", "word", "exclude", "contrast")
 
 
 def check_options(name: str, function: Callable, options: dict) -> dict:

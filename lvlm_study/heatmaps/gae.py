@@ -38,11 +38,13 @@ def gae(target: Target, *, seed: int = 0, vision: bool = False, start_layer: int
     modules = decoder_attention(bound, "gae")
     modules = modules[checked(start_layer, len(modules), "gae") :]
     if not vision:
-        rows = _relevance(target, Relevance(modules, _start(target)))
+        rows = _relevance(target, Relevance(modules, rows_at_answer(target)))
         return paint(bound, rows[0, _span(bound)], amount=True)
     encoder = single_encoder(bound, "gae with vision=True")
     boxes = torch.cat(encoder.boxes(None))  # (V, n, 4)
-    listener = Relevance(modules, _start(target), encoder.attention, _HandOver(bound, encoder))
+    listener = Relevance(
+        modules, rows_at_answer(target), encoder.attention, _HandOver(bound, encoder)
+    )
     rows = _relevance(target, listener).reshape(len(boxes), -1)[:, -boxes.shape[1] :]
     return paint_boxes(boxes.flatten(0, 1), rows.flatten(), bound.size, amount=True)
 
@@ -70,10 +72,14 @@ class Relevance(Listener):
             self.passed = self.state.new_zeros(len(self.state), weights.shape[-1])
         first, stop = call.offset + start, start + weights.shape[2]
         r = self.state[:, first : call.offset + stop]  # (V, rows)
-        kept = (gradient * weights).clamp(min=0).mean(1)  # (V, rows, n)
+        kept = self.fused(call.module, (gradient * weights).clamp(min=0))  # (V, rows, n)
         self.passed += (r[:, None] @ kept.to(r))[:, 0]
         if stop == weights.shape[-1]:
             self.state[:, call.offset : call.offset + stop] += self.passed
+
+    def fused(self, module, positive: Tensor) -> Tensor:
+        """Heads (V, heads, rows, n) to one matrix (V, rows, n): their mean."""
+        return positive.mean(1)
 
 
 class _HandOver:
@@ -88,7 +94,7 @@ class _HandOver:
         return torch.nn.functional.pad(shares, (lead, 0))
 
 
-def _start(target: Target) -> Tensor:
+def rows_at_answer(target: Target) -> Tensor:
     """Relevance 1 at every row that predicts a crucial token, (1, S)."""
     at = answer_rows(target)
     return torch.zeros(1, int(at.max()) + 1).index_fill(1, at, 1.0)
@@ -102,20 +108,20 @@ def _relevance(target: Target, listener: Relevance) -> Tensor:
     """Run forward and backward under the listener and return its final state on the CPU."""
     bound, device = target.bound, target.bound.adapter.device
     listener.state = listener.state.to(device)
+    if listener.hand_over is None:
+        decoder_pass(target, listener)
+        return listener.state.cpu()
     with watched(bound.adapter, listener):
-        if listener.hand_over is None:
-            start = bound.adapter.encode(bound, target.image).detach().requires_grad_()
-            score = _score_from(target, start)
-        else:
-            start = target.image.clone().requires_grad_()
-            score = target.score(start)
-        torch.autograd.grad(score.sum(), start)
+        start = target.image.clone().requires_grad_()
+        torch.autograd.grad(target.score(start).sum(), start)
     if listener.hand_over is not None:  # no encoder layer has attention of its own
         listener.state = listener.hand_over(listener.state, 0)
     return listener.state.cpu()
 
 
-def _score_from(target: Target, features: Tensor) -> Tensor:
-    crucial = target.crucial.nonzero()[:, 0]
-    ids = target.answer.token_ids[: int(crucial[-1]) + 1]
-    return target.bound.log_probs_from(features, ids)[:, crucial].sum(-1)
+def decoder_pass(target: Target, listener: Listener) -> None:
+    """One forward and one backward pass of f under the listener, the encoder left out."""
+    bound = target.bound
+    with watched(bound.adapter, listener):
+        start = bound.adapter.encode(bound, target.image).detach().requires_grad_()
+        torch.autograd.grad(target.score_from(start).sum(), start)

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..answers import Target
 from ..errors import StudyError
 from ..models.encoders import Encoder
+from .layers import at_depth, depth_of
 from .token_maps import paint_boxes
 from .watch import checked, require_inside
 
@@ -21,23 +22,27 @@ def grad_cam(
     target: Target,
     *,
     seed: int = 0,
-    layer: int | None = None,
+    layer: int | str | None = None,
+    depth: float | None = None,
     encoder: int | str | None = None,
     positive: bool = True,
 ) -> Tensor:
     """Saliency (H, W): relu of the channel sum of (mean gradient of f) times (patch features).
 
     `layer` is a block of the encoder (negative: from its end), None the last that the score depends
-    on. Each picture an encoder is shown (base view, all tiles of the large picture, thumbnail) has
-    its own mean gradient; patches are painted as amounts, so pictures add up. With several
-    encoders (Cambrian, Mini-Gemini) the maps are averaged, or `encoder` names one by number or
-    name. `positive=False` keeps the sign. One forward and one backward pass.
+    on, "auto" the one chosen for this family on held-out scenes (see `layers`); `depth` names it as
+    a share of the way through those that the score depends on. Each picture an encoder is shown
+    (base view, all tiles of the large picture, thumbnail) has its own mean gradient; patches are
+    painted as amounts, so pictures add up. With several encoders (Cambrian, Mini-Gemini) the maps
+    are averaged, or `encoder` names one by number or name. `positive=False` keeps the sign. One
+    forward and one backward pass.
     """
     require_inside(target.bound, "grad_cam")
+    depth = depth_of("grad_cam", target.bound.adapter, layer, depth)
     chosen = _chosen(target.bound.adapter.encoders(target.bound), encoder)
     layers, gradients = _features(target, chosen)
     maps = [
-        _map(target.bound, e, *_used(e, outputs, slopes, layer), positive)
+        _map(target.bound, e, *_used(e, outputs, slopes, layer, depth), positive)
         for e, outputs, slopes in zip(chosen, layers, gradients, strict=True)
     ]
     return torch.stack(maps).mean(0)
@@ -91,7 +96,7 @@ def _keep(kept: list, index: int):
     return hook
 
 
-def _used(encoder: Encoder, outputs, slopes, layer: int | None) -> tuple[Tensor, Tensor]:
+def _used(encoder: Encoder, outputs, slopes, layer, depth) -> tuple[Tensor, Tensor]:
     """Features and gradient of the asked layer, or of the last with a gradient."""
     alive = [k for k, slope in enumerate(slopes) if slope is not None and bool(slope.any())]
     if not alive:
@@ -99,7 +104,10 @@ def _used(encoder: Encoder, outputs, slopes, layer: int | None) -> tuple[Tensor,
             f"The answer does not depend on the vision encoder {encoder.name!r}, so grad_cam has "
             "no gradient to show."
         )
-    index = alive[-1] if layer is None else checked(layer, len(slopes), "grad_cam")
+    if depth is not None:
+        index = at_depth(alive, depth)
+    else:
+        index = alive[-1] if layer is None else checked(layer, len(slopes), "grad_cam")
     if index not in alive:
         raise StudyError(
             f"Layer {index} of the vision encoder {encoder.name!r} does not feed the projector, so "

@@ -145,7 +145,4 @@ def _run(target: Target, points: list[tuple[float, float]], scale: list[float]) 
     which = torch.tensor([shares.index(a) for a, _ in points], device=features.device)
     features = features[which].requires_grad_()
     scale[:] = [b for _, b in points]
-    crucial = target.crucial.nonzero()[:, 0]
-    ids = target.answer.token_ids[: int(crucial[-1]) + 1]
-    score = bound.log_probs_from(features, ids)[:, crucial].sum()
-    torch.autograd.grad(score, features)
+    torch.autograd.grad(target.score_from(features).sum(), features)

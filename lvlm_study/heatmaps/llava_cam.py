@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..answers import Target
 from ..errors import StudyError
+from .layers import at_depth, depth_of
 from .token_maps import paint
 from .watch import checked, require_inside
 
@@ -19,26 +20,30 @@ def llava_cam(
     target: Target,
     *,
     seed: int = 0,
-    layer: int | None = None,
+    layer: int | str | None = None,
+    depth: float | None = None,
     samples: int = 50,
     noise: float = 0.1,
     batch: int = 8,
 ) -> Tensor:
     """Saliency (H, W): mean over noisy copies of relu(mean over channels of weight x feature).
 
-    Features are what enters the feed-forward part of decoder layer `layer` (None: 13/32 of the
-    depth) at the visual tokens, after its norm; a channel's weight is the mean over all
-    visual tokens of the positive part of its gradient. `noise` is the standard deviation in [0, 1]
-    pixel units of the Gaussian added to the image (clipped back); copies are drawn from `seed`,
-    each by its own number, so `batch` changes nothing. `samples` forward and backward passes;
-    `samples=1, noise=0` is plain Grad-CAM on that layer with positive weights.
+    Features are what enters the feed-forward part of decoder layer `layer` (None: 13/32 of all;
+    "auto": the one chosen for this family on held-out scenes, see `layers`; or at `depth`, a share
+    of the way from the first to the last but one) at the visual tokens, after its norm; a channel's
+    weight is the mean over all visual tokens of the positive part of its gradient. `noise` is the
+    standard deviation in [0, 1] pixel units of the Gaussian added to the image (clipped back);
+    copies are drawn from `seed`, each by its own number, so `batch` changes nothing. `samples`
+    forward and backward passes; `samples=1, noise=0` is plain Grad-CAM on that layer with positive
+    weights.
     """
     require_inside(target.bound, "llava_cam")
     if samples < 1 or noise < 0:
         raise StudyError(
             f"llava_cam needs at least 1 sample and noise >= 0, not {samples} and {noise}."
         )
-    module = _norm(target.bound, layer)
+    depth = depth_of("llava_cam", target.bound.adapter, layer, depth)
+    module = _norm(target.bound, layer, depth)
     span = target.bound.image_span.nonzero()[:, 0]
     total, size = torch.zeros(len(span)), target.micro_batch(batch)
     for first in range(0, samples, size):
@@ -64,10 +69,15 @@ def noisy(image: Tensor, noise: float, number: int) -> Tensor:
     return (image + noise * draw).clamp(0, 1)
 
 
-def _norm(bound, layer: int | None) -> torch.nn.Module:
+def _norm(bound, layer: int | str | None, depth: float | None) -> torch.nn.Module:
     """The norm between attention and feed-forward part; Gemma gives it another name."""
     layers = bound.adapter.model.get_decoder().layers
-    index = int(DEPTH * len(layers)) if layer is None else checked(layer, len(layers), "llava_cam")
+    if depth is not None:
+        index = at_depth(list(range(max(len(layers) - 1, 1))), depth)
+    elif layer is None:
+        index = int(DEPTH * len(layers))
+    else:
+        index = checked(layer, len(layers), "llava_cam")
     if index == len(layers) - 1:
         raise StudyError(
             f"In the last decoder layer ({index}) the visual tokens no longer reach the answer, so "

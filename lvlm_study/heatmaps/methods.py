@@ -10,18 +10,24 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .attention import attention, rollout
+from .attn_lrp import attnlrp
 from .controls import center, difference, random, sobel
 from .eagle import eagle, eagle_lazy
 from .gae import gae
+from .glimpse import glimpse
 from .grad_cam import grad_cam
 from .gradient_alignment import ga
 from .igos import igos
 from .igos_pp import igos_pp
 from .iia import iia
 from .integrated_gradients import integrated_gradients
+from .knockout import knockout
 from .llava_cam import llava_cam
+from .logit_lens import logit_lens
 from .occlusion import occlusion
+from .relative_attention import relative_attention
 from .rise import rise
+from .shapley import shapley
 from .smoothgrad import smoothgrad
 from .tam import tam
 
@@ -32,7 +38,8 @@ class Method:
 
     `name` is what the command line calls it, by default the function's own name. A `control` knows
     nothing of the model. A sweep's scores are means over `draws` maps. `top` is the greatest value
-    that a map can have by definition, where there is one: its colour scale ends there.
+    that a map can have by definition, where there is one: its colour scale ends there. Without
+    `contrast` it asks for one word or for none, and cannot hold two against each other.
     """
 
     function: Callable[..., Tensor]
@@ -42,30 +49,39 @@ class Method:
     control: bool = False
     draws: int = 1
     top: float | None = None
+    contrast: bool = True
 
     def __post_init__(self):
         object.__setattr__(self, "name", self.name or self.function.__name__)
 
 
 DETAIL = "share of the picture's detail taken away"
+EVEN = "attention, 1 = spread evenly"
+UNASKED = "attention, 1 = as without a question"
 
 TABLE = (
     Method(igos, "iGOS", DETAIL, top=1.0),
     Method(igos_pp, "iGOS++", DETAIL, name="igos++", top=1.0),
     Method(grad_cam, "Grad-CAM", "gradient × feature, nats"),
     Method(gae, "T-MM", "relevance, without a unit"),
-    Method(attention, "Attention", "attention, 1 = spread evenly"),
-    Method(rollout, "Attention rollout", "attention, 1 = spread evenly"),
+    Method(glimpse, "GLIMPSE", "relevance, without a unit"),
+    Method(attnlrp, "AttnLRP", "share of the logit"),
+    Method(attention, "Attention", EVEN, contrast=False),
+    Method(rollout, "Attention rollout", EVEN, contrast=False),
+    Method(relative_attention, "Relative attention", UNASKED, contrast=False),
     Method(llava_cam, "LLaVA-CAM", "gradient × feature, nats"),
     Method(rise, "RISE", "effect of showing the place, nats"),
     Method(occlusion, "Occlusion", "loss when the place is covered, nats"),
+    Method(shapley, "Shapley values", "share of the score, nats a region"),
+    Method(knockout, "Attention knockout", "loss when the place is not attended to, nats"),
     Method(integrated_gradients, "Integrated gradients", "share of the score, nats a pixel"),
     Method(smoothgrad, "SmoothGrad", "size of the gradient, nats for full brightness"),
     Method(iia, "IIA", "relevance, without a unit"),
-    Method(tam, "TAM", "activation, 0 to 1"),
-    Method(eagle, "EAGLE", "probability"),
-    Method(eagle_lazy, "EAGLE, lazy", "probability"),
-    Method(ga, "Gradient alignment", "cosine with the detector's gradients"),
+    Method(logit_lens, "Logit lens", "logit above the mean"),
+    Method(tam, "TAM", "activation, 0 to 1", contrast=False),
+    Method(eagle, "EAGLE", "probability", contrast=False),
+    Method(eagle_lazy, "EAGLE, lazy", "probability", contrast=False),
+    Method(ga, "Gradient alignment", "cosine with the detector's gradients", contrast=False),
     # controls: they never look at the model
     Method(random, "Random map", "drawn by lot", control=True, draws=20),
     Method(center, "Centre blob", "nearness to the centre", control=True),

@@ -20,6 +20,7 @@ PASSES: dict[str, Callable[[dict], int]] = {  # a map's forward passes by its op
     "integrated_gradients": lambda o: o["steps"],
     "smoothgrad": lambda o: o["samples"],
     "llava_cam": lambda o: o["samples"],
+    "relative_attention": lambda o: 2,
     "iia": lambda o: (o["steps"] + 1) ** 2,
 }
 

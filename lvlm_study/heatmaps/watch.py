@@ -77,8 +77,15 @@ class Listener:
         self.modules = list(modules)
         self.lengths = dict.fromkeys(self.modules, 0)
 
+    def inputs(self, query: Tensor, key: Tensor, value: Tensor) -> None:
+        """What a watched layer is about to attend with; gradients may be hooked here."""
+
     def forward(self, call: Call) -> None:
         """A watched layer was run, in the order of the network."""
+
+    def attend(self, call: Call, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """What a watched layer gives, (B, H, S, d): ordinary attention, seen on the way back."""
+        return _Attend.apply(query, key, value, call, self)
 
     def backward(self, call: Call, start: int, weights: Tensor, gradient: Tensor) -> None:
         """Rows from `start` of the weights and of the score's gradient by them, top layer first."""
@@ -202,9 +209,10 @@ def _attention(module, query, key, value, attention_mask, scaling=None, is_causa
     call = Call(module, *parts)
     listener.lengths[module] += query.shape[2]
     listener.forward(call)
+    listener.inputs(query, key, value)
     if module in listener.held:
         query, key = call.query, call.key  # cut off from the graph
-    out = _Attend.apply(query, key, value, call, listener)
+    out = listener.attend(call, query, key, value)
     return out.transpose(1, 2).contiguous(), None
 
 

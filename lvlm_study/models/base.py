@@ -120,24 +120,33 @@ class Bound:
             return x.new_zeros(len(x), 0, self.adapter.vocabulary, device=self.adapter.device)
         return self.run(x, answer_ids).logits.float()
 
-    def log_probs(self, x: Tensor, answer_ids: Tensor) -> Tensor:
+    def log_probs(self, x: Tensor, answer_ids: Tensor, contrast: int | None = None) -> Tensor:
         """log p of every answer token given the picture and the tokens before it: (B, A) float32.
 
+        With `contrast`, an id, the last has log p - log p of that id in its place.
         Without gradients the batch is halved when memory runs out (see `memory`).
         """
 
         def score(part: Tensor) -> Tensor:
-            return gather_log_probs(self.logits(part, answer_ids), answer_ids).to(x.device)
+            return gather_log_probs(self.logits(part, answer_ids), answer_ids, contrast).to(
+                x.device
+            )
 
         if x.requires_grad and torch.is_grad_enabled():
             return score(x)
         return in_parts(self.adapter, "forward", score, x)
 
-    def log_probs_from(self, features: Tensor, answer_ids: Tensor) -> Tensor:
-        """The same from visual features (B, N, D) of `Adapter.encode`, skipping the encoder."""
+    def logits_from(self, features: Tensor, answer_ids: Tensor) -> Tensor:
+        """`logits` from visual features (B, N, D) of `Adapter.encode`, skipping the encoder."""
         inputs = {"mm_encoder_outputs": self.adapter.wrap(features)}
-        logits = self._forward(inputs, len(features), answer_ids, {}).logits
-        return gather_log_probs(logits.float(), answer_ids).to(features.device)
+        return self._forward(inputs, len(features), answer_ids, {}).logits.float()
+
+    def log_probs_from(
+        self, features: Tensor, answer_ids: Tensor, contrast: int | None = None
+    ) -> Tensor:
+        """`log_probs` from the same."""
+        logits = self.logits_from(features, answer_ids)
+        return gather_log_probs(logits, answer_ids, contrast).to(features.device)
 
     def seen(self) -> Tensor:
         """Image pixels (H, W) bool that can influence the model; a centre crop drops the rest."""
@@ -459,10 +468,17 @@ class Adapter(ABC):
         )
 
 
-def gather_log_probs(logits: Tensor, answer_ids: Tensor) -> Tensor:
-    """Log-softmax of (B, A, V), read off at the answer ids (A,): (B, A)."""
+def gather_log_probs(logits: Tensor, answer_ids: Tensor, contrast: int | None = None) -> Tensor:
+    """Log-softmax of (B, A, V), read off at the answer ids (A,): (B, A).
+
+    The last less that of `contrast`, where one is given.
+    """
     index = answer_ids.to(logits.device).expand(len(logits), -1)[..., None]
-    return logits.log_softmax(-1).gather(-1, index)[..., 0]
+    table = logits.log_softmax(-1)
+    found = table.gather(-1, index)[..., 0]
+    if contrast is None:
+        return found
+    return torch.cat([found[:, :-1], found[:, -1:] - table[:, -1:, contrast]], 1)
 
 
 def end_ids(model, tokenizer) -> list[int]:

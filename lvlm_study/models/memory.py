@@ -124,8 +124,6 @@ def _one_stage(target, around: Callable) -> Callable:
 def _two_stage(target, around: Callable) -> Callable:
     """The same gradient by the chain rule cut at the visual features: equal up to rounding."""
     bound, adapter = _Entering(target.bound), target.bound.adapter
-    crucial = target.crucial.nonzero()[:, 0]
-    ids = target.answer.token_ids[: int(crucial[-1]) + 1]
 
     def staged(images: Tensor, *columns) -> Tensor:
         """Gradient of the summed score at (B, 3, H, W), one graph at a time."""
@@ -134,7 +132,7 @@ def _two_stage(target, around: Callable) -> Callable:
             with torch.no_grad():
                 features = adapter.encode(bound, images)
             features.requires_grad_()
-            score = bound.log_probs_from(features, ids)[:, crucial].sum()
+            score = target.score_from(features).sum()
             pull = torch.autograd.grad(score, features)[0]
             del features, score  # the language model's graph is gone before the encoder's is built
             return torch.autograd.grad(adapter.encode(bound, images), images, pull)[0]

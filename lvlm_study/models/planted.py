@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import StudyError, unknown
 from ..pixels.arguments import asked
 from ..pixels.images import to_tensor
-from .base import Answer
+from .base import Answer, gather_log_probs
 from .forced import check_text
 
 Box = tuple[float, float, float, float]  # x0 y0 x1 y1 as fractions of width and height
@@ -152,10 +152,9 @@ class PlantedBound:
         """(B, A, V): row t predicts answer token t."""
         return self.adapter.model(**self.pixels(x), length=len(answer_ids))
 
-    def log_probs(self, x: Tensor, answer_ids: Tensor) -> Tensor:
-        """(B, A) log-probabilities of the answer's tokens."""
-        table = self.logits(x, answer_ids).log_softmax(-1)
-        return table.gather(-1, answer_ids.expand(len(x), -1)[..., None])[..., 0]
+    def log_probs(self, x: Tensor, answer_ids: Tensor, contrast: int | None = None) -> Tensor:
+        """(B, A) log-probabilities of the answer's tokens, as `Bound.log_probs`."""
+        return gather_log_probs(self.logits(x, answer_ids), answer_ids, contrast)
 
     def seen(self) -> Tensor:
         """(H, W) bool: a planted reader is shown every pixel."""

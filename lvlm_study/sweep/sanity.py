@@ -30,7 +30,7 @@ from ..metrics.sanity import (
     wrong_question,
 )
 from ..metrics.statistics import estimate, finite
-from . import provenance
+from . import profiles, provenance
 from .runner import item_seed, shuffled
 from .tables import write
 

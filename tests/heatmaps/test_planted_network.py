@@ -16,7 +16,8 @@ from lvlm_study.pixels.masks import render
 
 CORNERS = ("left upper", "right upper", "left lower", "right lower")
 SIZES = [(56, 56), (28, 56), (56, 28)]
-FINDERS = [m for m in METHODS if m not in (*CONTROLS, "ga")]  # ga needs a detector
+ASKED = "relative_attention"  # divides by what any question attends to: see its own tests
+FINDERS = [m for m in METHODS if m not in (*CONTROLS, "ga", ASKED)]  # ga needs a detector
 FAMILIES = ("llava", "llava_next")
 FEW = {
     "igos": {"iterations": 2, "steps": 3},
@@ -26,6 +27,7 @@ FEW = {
     "llava_cam": {"samples": 6},
     "eagle": {"regions": 12},
     "eagle_lazy": {"regions": 12},
+    "shapley": {"regions": 12, "orders": 6},
 }
 
 QUICK = {

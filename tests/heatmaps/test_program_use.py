@@ -27,6 +27,8 @@ from lvlm_study.models.alone import alone
 
 QUESTION, SIZE = "What is this?", (50, 40)
 FEW = {
+    "shapley": {"regions": 4, "orders": 4},
+    "knockout": {"window": 1 / 2, "stride": 1 / 2},
     "igos": {"mask_size": 8, "iterations": 2, "steps": 2},
     "igos++": {"mask_size": 8, "iterations": 1, "steps": 2},
     "rise": {"masks": 8},
@@ -309,6 +311,7 @@ def test_a_method_that_fails_in_the_middle_leaves_everything_as_it_was(
 
 
 GRADIENT_FREE = ("attention", "rollout", "rise", "occlusion", "tam", "eagle", "eagle_lazy", "ga")
+GRADIENT_FREE += ("relative_attention", "shapley", "knockout", "logit_lens")
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from lvlm_study.models.planted import planted, planted_scene
 
 OURS = ["grad_cam", "gae", "attention", "rollout", "llava_cam", "iia", "tam"]
 FEW = {"llava_cam": {"samples": 3}, "iia": {"steps": 1}}
+LINEAR = ["gae", "rollout", "attention", "attnlrp", "relative_attention", "glimpse"]  # in memory
 
 
 def run(method, target, **options):
@@ -454,7 +455,7 @@ class Largest(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("method", ["gae", "rollout", "attention"])
+@pytest.mark.parametrize("method", LINEAR)
 def test_memory_grows_with_the_length_and_not_with_its_square(adapters, method, monkeypatch):
     """A longer answer, every layer one row at a time: not even one length² matrix is made."""
     found = []

@@ -21,6 +21,7 @@ from lvlm_study.sweep import tables as shards
 from lvlm_study.sweep.runner import Sweep
 
 KINDS = ("reliance", "maps", "effects", "subsets")
+TARGET = {"tokens", "word", "threshold", "exclude", "baseline", "contrast"}
 
 
 def coarser(target, *, seed=0, cells=16):
@@ -83,7 +84,7 @@ def test_every_option_but_the_batch_is_recorded(method):
     known = set(variants.options_of(method)) - set(variants.TARGET_OPTIONS)
     found = identity.method_options(method)
     assert set(found) == known - {"batch", "preset"} | {"target"}
-    assert set(found["target"]) == {"tokens", "word", "threshold", "exclude", "baseline"}
+    assert set(found["target"]) == TARGET
     assert json.loads(json.dumps(found)) == found
 
 

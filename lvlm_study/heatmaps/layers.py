@@ -1,0 +1,45 @@
+"""Which layer Grad-CAM and LLaVA-CAM read: chosen once, on scenes that no result is of.
+
+`tools/choose_layers.py` draws held-out scenes (`scenes.testset.HELD_OUT`), maps them at several
+depths and takes the depth with the highest mean insertion minus deletion, which needs no truth. The
+answer of a family is entered below by hand, as a share of the way through the usable layers: 0 the
+first, 1 the last that the answer depends on.
+"""
+
+from ..errors import StudyError
+from ..pixels.arguments import number, whole
+
+DEPTHS: dict[tuple[str, str], float] = {}  # (method, config.model_type) -> depth
+
+
+def depth_of(method: str, adapter, layer, depth) -> float | None:
+    """The depth that is meant by `layer="auto"` or `depth`; None where a layer is named, or none.
+
+    StudyError for both at once, for a depth outside [0, 1], for what is no layer, and for a family
+    without an entry.
+    """
+    if layer is not None and depth is not None:
+        raise StudyError(f"{method} takes a layer or a depth, not both.")
+    if depth is not None:
+        depth = number(depth, f"depth of {method}")
+        if not 0 <= depth <= 1:
+            raise StudyError(f"{method} needs a depth from 0 to 1, not {depth}.")
+        return depth
+    if layer != "auto":
+        return None if layer is None else _named(method, layer)
+    kind = adapter.model.config.model_type
+    if (method, kind) not in DEPTHS:
+        raise StudyError(
+            f"No layer of {kind} models has been chosen for {method} on held-out scenes; name a "
+            "layer or a depth, or choose one with tools/choose_layers.py."
+        )
+    return DEPTHS[method, kind]
+
+
+def at_depth(layers: list[int], depth: float) -> int:
+    """The layer number at a depth of those that can be used."""
+    return layers[round(depth * (len(layers) - 1))]
+
+
+def _named(method: str, layer) -> None:
+    whole(layer, f"layer of {method}")
