@@ -61,36 +61,6 @@ def test_ends_leave_out_what_is_not_a_number():
     assert np.isnan(ends([np.nan])).all()
 
 
-def test_forms_of_an_estimate():
-    found = Estimate(0.125, -0.06, 0.5, 9, 1)
-    assert f"{found:.2f}" == "0.12 [−0.06, 0.50]" and f"{-100 * found:.0f}" == "−12 [−50, 6]"
-    assert f"{Estimate(0.5, np.nan, np.nan, 1):.1f}" == "0.5"
-    assert f"{Estimate(np.nan, np.nan, np.nan, 0):.1f}" == "–"
-    assert found.json() == {"value": 0.125, "low": -0.06, "high": 0.5, "n": 9}
-    assert Estimate.of_json(found.json()) == Estimate(0.125, -0.06, 0.5, 9)
-    assert Estimate(np.nan, np.nan, np.nan, 0).json()["low"] is None
-    assert np.isnan(Estimate.of_json({"value": 1.0, "low": None, "high": None}).high)
-    assert found.columns("gap") == {"gap": 0.125, "gap_low": -0.06, "gap_high": 0.5}
-    assert paired_test([2.0, 3, 4], [1.0, 1, 1]).estimate.value == 2
-
-
-def test_whole_groups_are_drawn_again():
-    samples = list(resample(["a", "b", "a", "c"], draws=200))
-    assert len(samples) == 200
-    for rows in samples:  # "a" is rows 0 and 2, together or not at all; three groups a draw
-        assert (rows == 0).sum() == (rows == 2).sum()
-        assert (rows != 2).sum() == 3
-    assert len({tuple(rows) for rows in samples}) > 20
-    plain = resample(5, draws=300, seed=1)
-    assert plain.shape == (300, 5) and set(plain.ravel()) == set(range(5))
-    assert np.array_equal(plain, resample(5, draws=300, seed=np.random.default_rng(1)))
-
-
-def test_ends_leave_out_what_is_not_a_number():
-    assert ends([*range(101), np.nan], tail=0.1) == pytest.approx((10, 90))
-    assert np.isnan(ends([np.nan])).all()
-
-
 def test_interval_agrees_with_scipy():
     values = np.random.default_rng(0).exponential(size=80)
     found = estimate(values, draws=20_000)
