@@ -1,5 +1,7 @@
 """What goes wrong on a long run: named in one sentence, recorded, and nothing computed is lost."""
 
+import os
+
 import numpy as np
 import pytest
 from huggingface_hub import errors as hub
