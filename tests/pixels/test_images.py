@@ -222,7 +222,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("given", "message"), REFUSED, ids=str)
+@pytest.mark.parametrize(("given", "message"), REFUSED, ids=[says for _, says in REFUSED])
 def test_what_is_no_picture_is_refused(given, message):
     assert message in refused(given)
 
