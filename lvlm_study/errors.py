@@ -30,5 +30,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> StudyError:
     if not isinstance(name, str):
         return StudyError(f"A {kind} is named by text, such as {known[0]!r}, not {named(name)}.")
     near = get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}."
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {_some(known)}."
     return StudyError(f"There is no {kind} named {short(name)}; {hint}")
+
+
+def _some(names: list[str], most: int = 20) -> str:
+    """The names in a sentence; of very many, the first."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -84,6 +84,8 @@ def calls(model, answer, ex, checkpoints) -> dict:
             ls.deletion_insertion, {"model": model, "explanation": ex, "steps": 2}
         ),
         "prompt_shares": (ls.prompt_shares, {**ask, **own}),
+        "show": (lambda explanations, alt: ls.show(explanations, alt=alt),
+                 {"explanations": ex, "alt": ""}),
         "judge": (ls.judge, {"text": "A thing.", "item": item(), "second": None}),
         **{name: (getattr(ls, name), {}) for name in ls.__all__ if name.startswith("list_")},
     }  # fmt: skip

@@ -252,7 +252,7 @@ def rehearse(name: str, folder: Path, small=False, dtype=None, device=None, say=
     picture = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     answer = model.answer(picture, QUESTION, max_new_tokens=WORDS)
     out["seconds"]["answer"] = clock()
-    target, _ = make_target(model, picture, QUESTION, answer=answer, tokens="all")
+    target = make_target(model, picture, QUESTION, answer=answer, tokens="all")
     out["visual_tokens"] = int(target.bound.image_span.sum())
     out["answer_tokens"] = len(answer.token_ids)
     out |= passes(target)

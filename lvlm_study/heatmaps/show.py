@@ -76,6 +76,8 @@ def show(*explanations: Explanation | Sequence[Explanation], alt: str = "") -> P
     """
     if not explanations:
         raise StudyError("show needs at least one explanation: ls.show(ls.explain(...)).")
+    if not isinstance(alt, str):
+        raise StudyError(f"alt describes the picture in words; {named(alt)} is none.")
     figures = "".join(_figure(_parts(one), alt) for one in explanations)
     row = f'<div class="lvlm-row">{figures}</div>' if len(explanations) > 1 else figures
     return Page(f"<style>{STYLE}</style>{row}")

@@ -197,7 +197,8 @@ def _number(text: str) -> float | int | str:
 
 def _interval(tree, parts: list[str]) -> str:
     """The interval that stands beside a value, with its own n: "95 % interval 0.84 to 0.92; "."""
-    if parts[-1] != "value" or not {"low", "high"} <= set(beside := _walk("", tree, parts[:-1])):
+    beside = _walk("", tree, parts[:-1]) if parts[-1] == "value" else None
+    if not isinstance(beside, dict) or not {"low", "high"} <= set(beside):
         return ""
     low, high, n = (beside.get(name) for name in ("low", "high", "n"))
     ends = f"95 % interval {low:.3g} to {high:.3g}" if None not in (low, high) else "no interval"

@@ -474,7 +474,7 @@ def test_faithfulness_summary_by_hand():
     rows = dict(model="m", benchmark="toy", method="igos", item=list("abcde"), status=status)
     rows |= dict(units=["grid"] * 4 + [None], fill=["blur"] * 4 + [None])
     rows |= dict(seconds=[1.0, 3.0, 5.0, 2.0, np.nan], forward=100, backward=100)
-    frame = pd.DataFrame(rows | dict.fromkeys(summaries.RATED, score))
+    frame = pd.DataFrame(rows | dict.fromkeys(runner.SCORES, score))
     found = summaries.faithfulness_summary(frame)["m"]["toy"]["igos"]["grid"]
     assert found["n"] == 3 and found["deletion"]["value"] == pytest.approx(0.3)
     assert found["n"] + sum(found["skipped"].values()) == len(frame)

@@ -190,7 +190,11 @@ def test_mistakes_by_hand():
         bad.assign(truth=["There are three cats.", "There are four cats."])
     )
     assert (found["wrong"], found["items"], found["shared"]) == (2, 1, 1)
-    assert (found["hardest"], found["counts"], found["off_by_one"]) == ("counting", 2, 1)
+    assert (found["hardest"], found["counts"], found["off_by_one_percent"]) == (
+        "counting",
+        2,
+        50,
+    )
     assert found["off_by_one_by_chance"] == pytest.approx(50)  # 2 of 3 for three, 1 of 3 for four
     assert zoo_page.mistakes_summary(bad[:0]) == {"wrong": 0, "items": 0, "shared": 0, "counts": 0}
 
