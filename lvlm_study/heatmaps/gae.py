@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..answers import Target
+from ..models import memory
 from .encoders import Encoder, single_encoder, to_patches
 from .token_maps import paint, paint_boxes
 from .watch import Call, Listener, answer_rows, checked, decoder_attention, watched
@@ -38,12 +39,14 @@ def gae(target: Target, *, seed: int = 0, vision: bool = False, start_layer: int
     modules = decoder_attention(bound, "gae")
     modules = modules[checked(start_layer, len(modules), "gae") :]
     if not vision:
-        rows = _relevance(target, Relevance(modules, _start(target)))
+        rows = _relevance(target, lambda: Relevance(modules, _start(target)))
         return paint(bound, rows[0, _span(bound)], amount=True)
     encoder = single_encoder(bound, "gae with vision=True")
     boxes = torch.cat(encoder.boxes(None))  # (V, n, 4)
-    listener = Relevance(modules, _start(target), encoder.attention, _HandOver(bound, encoder))
-    rows = _relevance(target, listener).reshape(len(boxes), -1)[:, -boxes.shape[1] :]
+    ends = (encoder.attention, _HandOver(bound, encoder))
+    rows = _relevance(target, lambda: Relevance(modules, _start(target), *ends)).reshape(
+        len(boxes), -1
+    )[:, -boxes.shape[1] :]
     return paint_boxes(boxes.flatten(0, 1), rows.flatten(), bound.size, amount=True)
 
 
@@ -98,18 +101,27 @@ def _span(bound) -> Tensor:
     return bound.image_span.nonzero()[:, 0].cpu()
 
 
-def _relevance(target: Target, listener: Relevance) -> Tensor:
-    """Run forward and backward under the listener and return its final state on the CPU."""
+def _relevance(target: Target, listening: Callable[[], Relevance]) -> Tensor:
+    """The final state on the CPU of a listener to one forward and one backward pass."""
+
+    def listen(image: Tensor) -> Tensor:
+        return _heard(target, listening(), image)
+
+    return memory.backward(target.bound, "gradient", listen, target.image)[0]
+
+
+def _heard(target: Target, listener: Relevance, image: Tensor) -> Tensor:
     bound, device = target.bound, target.bound.adapter.device
     listener.state = listener.state.to(device)
     with watched(bound.adapter, listener):
         if listener.hand_over is None:
-            start = bound.adapter.encode(bound, target.image).detach().requires_grad_()
+            start = bound.adapter.encode(bound, image).detach().requires_grad_()
             score = _score_from(target, start)
         else:
-            start = target.image.clone().requires_grad_()
+            start = image.clone().requires_grad_()
             score = target.score(start)
-        torch.autograd.grad(score.sum(), start)
+        listener.scale = float(memory.steepness(score))
+        torch.autograd.grad(score.sum() * listener.scale, start)
     if listener.hand_over is not None:  # no encoder layer has attention of its own
         listener.state = listener.hand_over(listener.state, 0)
     return listener.state.cpu()

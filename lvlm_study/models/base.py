@@ -129,7 +129,7 @@ class Bound:
 
         if x.requires_grad and torch.is_grad_enabled():
             return score(x)
-        return in_parts(self.adapter, "forward", score, x)
+        return in_parts(self, "forward", score, x)
 
     def log_probs_from(self, features: Tensor, answer_ids: Tensor) -> Tensor:
         """The same from visual features (B, N, D) of `Adapter.encode`, skipping the encoder."""
@@ -192,6 +192,7 @@ class Adapter(ABC):
     model_class: type
     fallback: str
     needs_processor = True  # False where config.json alone describes the preprocessing
+    checkpointing: str | bool = "auto"  # layers computed twice where a gradient does not fit
     two_stage = False  # gradients through encoder and language model apart (see `memory.gradient`)
 
     def __init__(self, name, model, tokenizer, processor, template: str | None):
