@@ -56,6 +56,12 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
         sys.stderr.close()
         return 141
+    except (RuntimeError, MemoryError) as error:
+        found = _device_trouble(error)
+        if found is None:
+            raise
+        print(f"lvlm-study: {found}", file=sys.stderr)
+        return 2
     except OSError as error:
         if error.errno not in DISC:
             raise
@@ -70,6 +76,12 @@ def _lenient(name: str, errors: str) -> None:
         setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     elif hasattr(stream, "reconfigure"):
         stream.reconfigure(errors=errors)
+
+
+def _device_trouble(error: Exception) -> StudyError | None:
+    from .models.trouble import sentence  # slow to import, and only here
+
+    return sentence(error, "at work")
 
 
 def _disc_trouble(error: OSError) -> str:
@@ -509,10 +521,10 @@ def estimate(options) -> int:
 
 def _convert_parser(commands) -> None:
     p = commands.add_parser(
-        "convert", help="a published alignment (.pth) as a joint model's folder"
+        "convert", help="pickles as safetensors: an alignment (.pth), or a folder with .bin"
     )
     p.set_defaults(act=convert)
-    p.add_argument("weights", metavar="FILE", type=_path, help=".pth or .safetensors")
+    p.add_argument("weights", metavar="FILE", type=_path, help=".pth, or a folder with .bin")
     p.add_argument("out", metavar="DIR", type=_path, help="the folder to write")
     p.add_argument("--owl", default="google/owlvit-base-patch32", help="its detector")
     p.add_argument("--llava", default="llava-hf/llava-1.5-7b-hf", help="its language model")
@@ -524,11 +536,18 @@ def convert(options) -> int:
     """Read the tensors without running code, and write them where `load_model` finds them."""
     from .heatmaps.progress import bar
     from .models.joint import convert_published
+    from .models.pickles import WEIGHTS, unpickled
 
     if options.out.exists() and not options.force:
         raise StudyError(f"{options.out} is there already; choose another folder or add --force.")
     if options.out.is_file():
         raise StudyError(f"{options.out} is a file; name a folder to write.")
+    if options.weights.is_dir():
+        count = len(list(options.weights.glob(WEIGHTS)))
+        with bar(count, "file", "reading and writing") as counted:
+            folder = unpickled(options.weights, options.out, step=counted.update)
+        print(f"Written to {folder}, as safetensors.")
+        return 0
     with bar(2, "file", "reading and writing the alignment") as counted:
         names = (options.owl, options.llava, options.names)
         folder = convert_published(options.weights, options.out, *names, step=counted.update)

@@ -195,6 +195,8 @@ class CambrianPhi3Layer(LooksAgain, Phi3DecoderLayer):
 class CambrianVision:
     """Model mixin: the towers, projectors and aggregators beside a language model's layers."""
 
+    _no_split_modules = ("CambrianLlamaLayer", "CambrianPhi3Layer", "Tower", "Sampler")
+
     def add_vision(self, config, layer_class: type) -> None:
         """Add projectors, aggregators, newline and encoders under the names of the release."""
         config.check()
@@ -269,9 +271,9 @@ class CambrianVision:
             """Hidden states (B, S, D) after the layer's second aggregation, if it has one."""
             if index not in samplers:
                 return hidden
-            flat = hidden.flatten(0, 1)
-            new = samplers[index](flat[rows][:, None], vision.context, vision.sources, vision.mask)
-            return flat.index_copy(0, rows, new[:, 0].to(flat.dtype)).view_as(hidden)
+            flat, at = hidden.flatten(0, 1), rows.to(hidden.device)  # layers may lie on other GPUs
+            new = samplers[index](flat[at][:, None], vision.context, vision.sources, vision.mask)
+            return flat.index_copy(0, at, new[:, 0].to(flat)).view_as(hidden)
 
         return look
 

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoImageProcessor, AutoTokenizer
+from transformers import AutoImageProcessor, AutoTokenizer, Qwen2VLImageProcessorPil
 from transformers.utils import logging
 
 from ..errors import StudyError
+from .trouble import out_of_memory
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model")
 SENTENCEPIECE = ("tokenizer.model", "spiece.model")  # read by two packages together
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+EARLY = {"Qwen2_5_VLImageProcessor": Qwen2VLImageProcessorPil}  # a name of the first releases
 LOADING = (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, ImportError)
 
 
@@ -70,7 +72,8 @@ def _check_file(folder: Path, file: Path) -> None:
         if pickles:
             raise StudyError(
                 f"{folder} holds its weights as {pickles[0]}, a pickle, which can run code when "
-                "loaded; convert it to safetensors first."
+                f"loaded; convert it to safetensors first, with 'lvlm-study convert {folder} "
+                "NEW_FOLDER'."
             )
         raise StudyError(
             f"The weight file {file} is missing; download the checkpoint again, or convert it if "
@@ -109,6 +112,8 @@ def load_weights(model_class, folder: Path, dtype: torch.dtype | str, spread=Non
             **where,
         )
     except LOADING as error:
+        if out_of_memory(error):
+            raise
         raise StudyError(
             f"{folder} cannot be loaded as {model_class.__name__}: {one_line(error)}."
         ) from error
@@ -155,7 +160,11 @@ def load_tokenizer(folder: Path):
 
 def load_processor(folder: Path):
     """The checkpoint's image processor settings, by its Pillow class (no torchvision needed)."""
+    settings = folder / "preprocessor_config.json"
+    kind = read_json(settings, "").get("image_processor_type") if settings.is_file() else None
     try:
+        if kind in EARLY:
+            return EARLY[kind].from_pretrained(folder, local_files_only=True)
         return AutoImageProcessor.from_pretrained(
             folder, backend="pil", trust_remote_code=False, local_files_only=True
         )

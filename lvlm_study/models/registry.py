@@ -32,8 +32,10 @@ from .idefics3 import Idefics3, SmolVLM
 from .internvl import InternVL
 from .joint import Joint, load_joint
 from .llava import Llava
+from .memory import CHECKPOINTING
 from .mini_gemini import MiniGemini
 from .qwen_vl import Qwen2VL, Qwen3VL, Qwen25VL
+from .trouble import told
 
 FAMILIES: dict[str, type[Adapter]] = {
     "llava": Llava,
@@ -91,7 +93,7 @@ def is_part(config: Path) -> bool:
 
 
 @torch.inference_mode(False)  # weights made in inference mode could never be explained
-def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
+def load_model(name: str | Path, dtype=None, device=None, checkpointing="auto") -> Adapter:
     """Load a vision-language model, ready to explain.
 
     `name`: a zoo name ("mini/llava-1.5", or "mini/llava-1.5-l": size l may be left out), a hub id
@@ -99,12 +101,16 @@ def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
     or its name; by default float32 on the CPU and the checkpoint's own on a GPU. `device`: by
     default the GPU if there is one; "auto" spreads a large model over all GPUs, a dict {module
     name: device} as it says (both need accelerate). Threads may share a model: they take turns.
-    Quantised checkpoints need a GPU and the packages that wrote them.
+    Quantised checkpoints need a GPU and the packages that wrote them. `checkpointing`: "auto"
+    computes layers twice instead of keeping them (activation checkpointing) where a gradient does
+    not fit, True does so always, False never; maps are the same.
     Raises StudyError for an unknown name or architecture, a missing or damaged file, a model that
     takes no images. Runs no code from the checkpoint and reads no pickles.
     """
     if not isinstance(name, str | os.PathLike):
         raise StudyError(f"A model is named by text or a path, not {named(name)}.")
+    if checkpointing not in CHECKPOINTING:
+        raise StudyError(f"checkpointing is 'auto', True or False, not {named(checkpointing)}.")
     auto = isinstance(device, str) and device == "auto"
     spread = device if auto or isinstance(device, dict) else None
     device = pick_device(None if spread else device)
@@ -115,7 +121,10 @@ def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
     if family is Joint:  # its folder names two other checkpoints
         if spread:
             raise StudyError(f"{name} is a joint model and goes on one device; name it.")
-        return load_joint(name, folder, find_folder, dtype, device)
+        with told(f"loading {name}"):
+            adapter = load_joint(name, folder, find_folder, dtype, device)
+        adapter.checkpointing = checkpointing
+        return adapter
     quantised = configs.quantisation(folder)
     if quantised and not spread:
         if device.type == "cpu":  # bitsandbytes 0.50 answers there, and its gradients are zero
@@ -129,11 +138,16 @@ def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
     template = checkpoint.load_template(folder, tokenizer)
     if not quantised:
         configs.check_fit(folder, family.model_class, checkpoint.weight_files(folder))
-    model = checkpoint.load_weights(family.model_class, folder, dtype, spread)
-    if quantised == "bitsandbytes":
-        checkpoint.even_out(model)
-    model = model if spread else model.to(device)
-    return family(name, model, tokenizer, processor, template)
+    if spread is None and device.type != "cpu" and checkpoint.installed("accelerate"):
+        spread = {"": str(device)}  # from the file to the device, without a whole copy in between
+    with told(f"loading {name}"):
+        model = checkpoint.load_weights(family.model_class, folder, dtype, spread)
+        if quantised == "bitsandbytes":
+            checkpoint.even_out(model)
+        model = model if spread else model.to(device)
+        adapter = family(name, model, tokenizer, processor, template)
+    adapter.checkpointing = checkpointing
+    return adapter
 
 
 def opened(model):

@@ -38,7 +38,8 @@ from ..judging import judge
 from ..metrics.counterfactual import object_effects, object_mass
 from ..metrics.faithfulness import UNITS, deletion_insertion
 from ..metrics.plausibility import plausibility
-from ..models import load_model
+from ..models import load_model, trouble
+from ..models.trouble import device_lost
 from ..pixels.baselines import baselines as known_baselines
 from ..scenes import scenes
 from . import identity, provenance
@@ -446,6 +447,8 @@ def attempt(asked: Asked, shard: Shard) -> list[dict]:
     try:
         found = ROWS[shard.kind](asked, shard.method)
     except Exception as error:  # noqa: BLE001 - one unreadable image must not end a long run
+        if device_lost(error):  # every later item would fail too; this one is left to do
+            raise trouble.sentence(error, f"computing {item.id} of {asked.benchmark}") from error
         message = " ".join(str(error).split()) or type(error).__name__
         found = [{"status": "error", "message": f"{type(error).__name__}: {message}"}]
     names = set(shard.schema.names)

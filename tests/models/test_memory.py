@@ -146,7 +146,7 @@ def test_a_smaller_or_larger_picture_starts_where_others_ended(tiny_llava, small
     small(tiny_llava, 3)
     tries = []
     for size in [(60, 40), (64, 44), (66, 40), (480, 640), (481, 640), (400, 300), (60, 41)]:
-        bound, before = tiny_llava.bind(size, QUESTION), len(tries)
+        bound = tiny_llava.bind(size, QUESTION)
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             bound.log_probs(torch.rand(8, 3, *size), torch.tensor([65]))
