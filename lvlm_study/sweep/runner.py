@@ -738,6 +738,7 @@ def fingerprint(sweep: Sweep, model) -> list[tuple]:
     scoring |= {"steps": [STEPS, ROUGH_STEPS], "baseline": BASELINE}
     own = {"reliance": {"baselines": list(sweep.baselines)}, "effects": {"baseline": BASELINE}}
     made = {"model": model.name, "profile": sweep.profile, "versions": provenance.versions()}
+    made["machine"] = provenance.machine(model)
     found = []
     for kind, method in tables(sweep):
         more = own.get(kind) or scoring | {"options": identity.method_options(method)}

@@ -294,3 +294,11 @@ def test_a_reader_without_hidden_states_is_refused():
 def test_bad_options(tiny_llava, options):
     with pytest.raises(StudyError, match="odd kernel"):
         tam(real_target(tiny_llava), **options)
+
+
+def test_states_and_head_may_lie_on_different_devices(tiny_llava):
+    """States here, the output matrix on a device that has shapes alone (meta)."""
+    reading = Reading(white_box.target_of(tiny_llava))
+    reading.head = torch.nn.Linear(reading.visual.shape[1], tiny.VOCAB, device="meta")
+    said = reading.says(reading.visual, torch.tensor([3, 5]))
+    assert said.device.type == "meta" and said.shape == (len(reading.visual), 2)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -522,3 +523,14 @@ def test_bad_sizes(tiny_llava):
         tiny_llava.bind(SIZE, QUESTION).pixels(torch.rand(1, 3, 50, 41))
     with pytest.raises(StudyError, match="max_new_tokens must be at least 1"):
         tiny_llava.answer(photo(), QUESTION, 0)
+
+
+def test_a_picture_of_many_tokens_is_remarked_on(monkeypatch):
+    """12 megapixels at the released patches of 14, two by two: 15301 tokens."""
+    model = tiny.real_size("qwen2_5_vl")
+    monkeypatch.setattr(model.processor.size, "longest_edge", 12_845_056)
+    with pytest.warns(UserWarning, match="3000 x 4000 pixels makes 15301 visual tokens in qwen"):
+        model.geometry_for((3000, 4000))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.geometry_for((1500, 2000))
