@@ -503,7 +503,7 @@ def estimate(options) -> int:
     from .benchmarks import load_benchmark
     from .heatmaps import METHODS
     from .models import load_model
-    from .sweep.bench import estimate_table
+    from .sweep.estimate import estimate_table
 
     _at_least("items", options.items, 1)
     methods = options.methods or list(METHODS)

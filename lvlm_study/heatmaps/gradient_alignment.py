@@ -83,12 +83,8 @@ def alignments(
     target: Target, queries: Sequence[str] | None = None, of: str = "log_prob"
 ) -> Alignments:
     """Cosine of the answer's gradient with that of every detector output, at the shared tokens."""
+    require_detector(target)
     model = target.bound.adapter
-    if getattr(model, "detector", None) is None:
-        raise StudyError(
-            f"ga needs a model that shares its sight with a detector, and {model.name} has none; "
-            "use a joint model such as mini/joint, or another method."
-        )
     names = tuple(usual_queries(target) if queries is None else _listed(queries))
     vectors = model.detector.queries(names)
     with torch.no_grad():
@@ -103,6 +99,16 @@ def alignments(
         corners(boxes[0].float().cpu()).clamp(0, 1),
         logits[0].float().sigmoid().cpu(),
     )
+
+
+def require_detector(target: Target) -> None:
+    """Raise StudyError for a model that is no joint one."""
+    model = target.bound.adapter
+    if getattr(model, "detector", None) is None:
+        raise StudyError(
+            f"ga needs a model that shares its sight with a detector, and {model.name} has none; "
+            "use a joint model such as mini/joint, or another method."
+        )
 
 
 @torch.enable_grad()
