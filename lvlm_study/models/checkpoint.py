@@ -59,6 +59,7 @@ def weight_files(folder: Path) -> list[Path]:
                 f"of {index.name}; move one of them away."
             )
         files = [folder / name for name in names]
+        _check_strangers(folder, names)
     else:
         files = [folder / "model.safetensors"]
     for file in files:
@@ -66,8 +67,23 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
+def _check_strangers(folder: Path, names: list[str]) -> None:
+    """Raise StudyError for shards that the index does not name: those of a second checkpoint."""
+    others = sorted({p.name for p in folder.glob("model-*.safetensors")} - set(names))
+    if others:
+        raise StudyError(
+            f"{folder} holds weight files of two checkpoints: the index names {names[0]} and not "
+            f"{others[0]}; keep those of one."
+        )
+
+
 def _check_file(folder: Path, file: Path) -> None:
     if not file.is_file():
+        if any(folder.glob("model-*-of-*.safetensors")) and file.name == "model.safetensors":
+            raise StudyError(
+                f"{folder} holds parts of its weights and no model.safetensors.index.json, which "
+                "says what is in them; download the checkpoint again."
+            )
         pickles = sorted(p.name for pattern in PICKLES for p in folder.glob(pattern))
         if pickles:
             raise StudyError(

@@ -137,7 +137,9 @@ def load_model(name: str | Path, dtype=None, device=None, checkpointing="auto") 
     processor = checkpoint.load_processor(folder) if family.needs_processor else None
     template = checkpoint.load_template(folder, tokenizer)
     if not quantised:
-        configs.check_fit(folder, family.model_class, checkpoint.weight_files(folder))
+        outline = configs.check_fit(folder, family.model_class, checkpoint.weight_files(folder))
+        if outline is not None and family.needs_processor:
+            family.check_files(name, outline, tokenizer, processor)
     if spread is None and device.type != "cpu" and checkpoint.installed("accelerate"):
         spread = {"": str(device)}  # from the file to the device, without a whole copy in between
     with told(f"loading {name}"):

@@ -205,6 +205,7 @@ def load_encoder(spec: dict, source: str, dtype=None) -> nn.Module:
         overrides = {k: spec[k] for k in ("hidden_act", "vision_use_head") if k in spec}
         try:
             config = config_class.from_pretrained(source, **overrides)
+            _check_tower(spec, source, config)
             how = {"config": config, "dtype": dtype, "use_safetensors": True}
             return model_class.from_pretrained(source, **how)
         except (OSError, ValueError, RuntimeError) as error:
@@ -214,6 +215,17 @@ def load_encoder(spec: dict, source: str, dtype=None) -> nn.Module:
     encoder = build_encoder(spec)
     encoder.load_open_clip(load_file(open_clip_file(source)))
     return encoder.to(dtype or torch.float32)
+
+
+def _check_tower(spec: dict, source: str, config) -> None:
+    """Raise StudyError for an encoder of other sizes than the checkpoint was trained with."""
+    keys = [k for k in ("hidden_size", "num_hidden_layers", "patch_size") if k in spec]
+    differ = [k for k in keys if getattr(config, k, None) != spec[k]]
+    if differ:
+        raise StudyError(
+            f"The vision tower {source} has {differ[0]} {getattr(config, differ[0], None)} where "
+            f"the checkpoint was trained with {spec[differ[0]]}; name the right one."
+        )
 
 
 def at_hand(source: str) -> str:

@@ -12,7 +12,16 @@ from safetensors.torch import load_file, save_file
 
 from lvlm_study import cli
 from lvlm_study.errors import StudyError
-from lvlm_study.models import checkpoint, configs, load_model, pickles, towers
+from lvlm_study.models import (
+    checkpoint,
+    configs,
+    load_model,
+    models,
+    pickles,
+    registry,
+    towers,
+    weights,
+)
 from lvlm_study.models.registry import FAMILIES
 from lvlm_study.sweep import provenance
 
@@ -421,3 +430,19 @@ def test_the_early_name_of_qwens_processor_is_known(checkpoints, adapters, tmp_p
     tiny.edit_json(settings, image_processor_type="Qwen2_5_VLImageProcessor")
     usual, found = adapters("qwen2_5_vl").processor.to_dict(), load_model(folder).processor
     assert {k: v for k, v in found.to_dict().items() if k in usual} == usual
+
+
+@pytest.mark.parametrize("key", ["hidden_size", "num_hidden_layers", "patch_size"])
+def test_another_tower_than_that_of_the_training_is_refused(tmp_path, key):
+    T.CLIPVisionModel(T.CLIPVisionConfig(**TOWER)).save_pretrained(tmp_path)
+    spec = {"model_type": "clip_vision_model", **TOWER, key: 4}
+    with pytest.raises(StudyError, match=f"has {key} {TOWER[key]} where .* trained with 4; name"):
+        towers.load_encoder(spec, str(tmp_path))
+
+
+@pytest.mark.parametrize("name", models())
+def test_every_model_of_the_zoo_fits_its_files(name):
+    folder = registry.find_folder(name)
+    if _kind(folder) != "owlvit_llava":
+        family = FAMILIES[_kind(folder)]
+        assert configs.check_fit(folder, family.model_class, weights.weight_files(folder))

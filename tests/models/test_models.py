@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import lvlm_study.models.registry as registry
 from lvlm_study.errors import StudyError
-from lvlm_study.models import load_model, models
+from lvlm_study.models import checkpoint, load_model, models
 from lvlm_study.models.base import pieces
 from lvlm_study.models.checkpoint import load_template
 from lvlm_study.pixels.images import to_tensor
@@ -421,6 +421,18 @@ def shard(folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+def two_sharded(folder):
+    shard(folder)
+    file = folder / "model-00001-of-00002.safetensors"
+    for name in ("model-00002-of-00002", "model-00001-of-00003"):
+        shutil.copyfile(file, folder / f"{name}.safetensors")
+
+
+def no_index(folder):
+    shard(folder)
+    (folder / "model.safetensors.index.json").unlink()
+
+
 def other_model(kind):
     return rewrite("config.json", model_type=kind)
 
@@ -442,6 +454,19 @@ BROKEN = {
     "missing shard": (shard, "00002-of-00002.safetensors is missing"),
     "cut short": (cut_short, "model.safetensors is damaged or cut short"),
     "missing tensor": (drop_tensor, "lack 1 tensors, first .*multi_modal_projector.linear_1"),
+    "two checkpoints": (
+        two_sharded,
+        "two checkpoints: the index names .*-of-00002.* and not model-00001-of-00003",
+    ),
+    "no index": (no_index, "parts of its weights and no model.safetensors.index.json"),
+    "other tower": (
+        lambda f: rewrite("config.json", vision_config=tiny.CLIP | {"patch_size": 14})(f),
+        r"vision encoder with patches of shape \(32, 3, 14, 14\), and the weight files hold none",
+    ),
+    "other words": (
+        lambda f: rewrite("config.json", text_config=tiny.TEXT | {"vocab_size": 999})(f),
+        r"word embedding of shape \(999, 32\), and the weight files hold none",
+    ),
     "other shape": (
         lambda f: rewrite("config.json", text_config=tiny.TEXT | {"intermediate_size": 48})(f),
         "cannot be loaded as LlavaForConditionalGeneration",
@@ -460,9 +485,15 @@ BROKEN = {
 }
 
 
+LATE = ("missing tensor", "other shape")  # transformers finds these when it reads the weights
+
+
 @pytest.mark.parametrize("case", BROKEN)
-def test_broken_checkpoints_say_what_is_wrong(checkpoints, tmp_path, case):
+def test_broken_checkpoints_say_what_is_wrong(checkpoints, tmp_path, monkeypatch, case):
+    """Before memory is spent on the weights."""
     harm, message = BROKEN[case]
+    if case not in LATE:
+        monkeypatch.setattr(checkpoint, "load_weights", lambda *a: pytest.fail("weights were read"))
     folder = copy(checkpoints("llava"), tmp_path)
     harm(folder)
     with pytest.raises(StudyError, match=message) as caught:
