@@ -279,7 +279,8 @@ def test_quantised_weights_are_for_a_gpu(folder, monkeypatch):
 def test_what_transformers_says_of_a_package_is_one_sentence(whole, monkeypatch):
     """A package that is there but too old, or of no use on this device."""
     monkeypatch.setattr(checkpoint, "installed", lambda name: True)
-    tiny.edit_json(whole / "config.json", quantization_config={"quant_method": "bitsandbytes"})
+    settings = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    tiny.edit_json(whole / "config.json", quantization_config=settings)
     with pytest.raises(StudyError, match="cannot be loaded as LlavaForConditionalGeneration"):
         checkpoint.load_weights(FAMILIES["llava"].model_class, whole, torch.float32, {"": "cpu"})
 
