@@ -109,7 +109,7 @@ def load_model(name: str | Path, dtype=None, device=None, checkpointing="auto") 
     """
     if not isinstance(name, str | os.PathLike):
         raise StudyError(f"A model is named by text or a path, not {named(name)}.")
-    if checkpointing not in CHECKPOINTING:
+    if not any(type(checkpointing) is type(x) and checkpointing == x for x in CHECKPOINTING):
         raise StudyError(f"checkpointing is 'auto', True or False, not {named(checkpointing)}.")
     auto = isinstance(device, str) and device == "auto"
     spread = device if auto or isinstance(device, dict) else None

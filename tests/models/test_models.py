@@ -565,3 +565,20 @@ def test_a_picture_of_many_tokens_is_remarked_on(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.geometry_for((1500, 2000))
+
+
+@pytest.mark.parametrize(("there", "spread"), [(True, {"": "cuda:0"}), (False, None)])
+def test_weights_go_from_the_file_to_the_gpu(checkpoints, monkeypatch, there, spread):
+    """Without accelerate they are whole in memory first, and once for every worker."""
+    monkeypatch.setattr(registry, "pick_device", lambda device: torch.device("cuda:0"))
+    monkeypatch.setattr(checkpoint, "installed", lambda package: there)
+    asked = []
+
+    def load(model_class, folder, dtype, spread):
+        asked.append((dtype, spread))
+        raise StudyError("enough")
+
+    monkeypatch.setattr(checkpoint, "load_weights", load)
+    with pytest.raises(StudyError, match="enough"):
+        load_model(checkpoints("llava"))
+    assert asked == [("auto", spread)]
