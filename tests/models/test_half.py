@@ -74,6 +74,15 @@ def test_without_it_parts_of_the_gradient_are_rounded_to_nothing(sure, monkeypat
     assert ((lost == 0) & (whole != 0)).double().mean() > 0.05
 
 
+def test_a_sure_word_held_against_another_overflows_nowhere(sure):
+    whole, *halves = (
+        found(replace(sure(dtype), contrast=7), "image")
+        for dtype in ("float32", "float16", "bfloat16")
+    )
+    for half in halves:
+        assert half.isfinite().all() and cosine_similarity(half, whole, dim=0) >= 0.999
+
+
 def test_a_difference_of_two_words_is_as_steep_whatever_its_value():
     """Its slope is 1 at both logits: nothing of the probability, and nothing to overflow."""
     gap = torch.tensor([-30.0, -1e-4, 0.0, 2.5, 30.0])
