@@ -48,6 +48,12 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
         sys.stderr.close()
         return 141
+    except (RuntimeError, MemoryError) as error:
+        found = _device_trouble(error)
+        if found is None:
+            raise
+        print(f"lvlm-study: {found}", file=sys.stderr)
+        return 2
     except OSError as error:
         if error.errno not in DISC:
             raise
@@ -68,6 +74,12 @@ def _show_warning(message, category, filename, lineno, file=None, line=None) -> 
     """One line for a reader instead of the file and line of our source."""
     text = textwrap.shorten(str(message), 500)
     print(f"Note: {text}", file=sys.stderr)
+
+
+def _device_trouble(error: Exception) -> StudyError | None:
+    from .models.trouble import sentence  # slow to import, and only here
+
+    return sentence(error, "at work")
 
 
 def _disc_trouble(error: OSError) -> str:
@@ -489,7 +501,7 @@ def estimate(options) -> int:
     from .benchmarks import load_benchmark
     from .heatmaps import METHODS
     from .models import load_model
-    from .sweep.bench import estimate_table
+    from .sweep.estimate import estimate_table
 
     methods = options.methods or list(METHODS)
     for name in methods:
@@ -504,8 +516,8 @@ def estimate(options) -> int:
 
 @command(
     "convert",
-    "a published alignment (.pth) as a joint model's folder",
-    arg("weights", metavar="FILE", type=path, help=".pth or .safetensors"),
+    "pickles as safetensors: an alignment (.pth), or a folder with .bin",
+    arg("weights", metavar="FILE", type=path, help=".pth, or a folder with .bin"),
     arg("out", metavar="DIR", type=path, help="the folder to write"),
     arg("--owl", default="google/owlvit-base-patch32", help="its detector"),
     arg("--llava", default="llava-hf/llava-1.5-7b-hf", help="its language model"),
@@ -516,11 +528,18 @@ def convert(options) -> int:
     """Read the tensors without running code, and write them where `load_model` finds them."""
     from .heatmaps.progress import bar
     from .models.joint import convert_published
+    from .models.pickles import WEIGHTS, unpickled
 
     if options.out.exists() and not options.force:
         raise StudyError(f"{options.out} is there already; choose another folder or add --force.")
     if options.out.is_file():
         raise StudyError(f"{options.out} is a file; name a folder to write.")
+    if options.weights.is_dir():
+        count = len(list(options.weights.glob(WEIGHTS)))
+        with bar(count, "file", "reading and writing") as counted:
+            folder = unpickled(options.weights, options.out, step=counted.update)
+        print(f"Written to {folder}, as safetensors.")
+        return 0
     with bar(2, "file", "reading and writing the alignment") as counted:
         names = (options.owl, options.llava, options.names)
         folder = convert_published(options.weights, options.out, *names, step=counted.update)

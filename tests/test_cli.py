@@ -83,6 +83,8 @@ def test_explain_prints_and_writes(reader, scene, tmp_path, capsys):
     assert "mean of 2 random maps" in told and "centre" in told and "difference" in told
     assert sorted(p.name for p in out.iterdir()) == sorted(explain_files.FILES)
     found = json.loads((out / "explanation.json").read_text())
+    assert (found["device"], found["dtype"], found["attention"]) == ("cpu", "float32", None)
+    assert found["device_name"] and found["versions"]["torch"] and found["cuda"] is None
     assert found["crucial"] == [False, False, False, True, False]
     assert found["llr"][3] == pytest.approx(3.98, abs=0.1)  # gain 4: the way from e = 0 to e = 1
     assert found["image_sha256"] == hashlib.sha256(scene.read_bytes()).hexdigest()

@@ -13,13 +13,15 @@ Achtibat et al. 2024, "AttnLRP", arXiv 2402.05602, propositions 3.1 to 3.4; epsi
 """
 
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from ..answers import Target
 from ..errors import StudyError
-from ..models.alone import lock_of
+from ..models import memory
+from ..models.recompute import again
 from .token_maps import paint
 from .watch import Listener, decoder_attention, watched
 
@@ -47,13 +49,19 @@ def attnlrp(target: Target, *, seed: int = 0, softmax: bool = True) -> Tensor:
 
 def token_relevance(target: Target, softmax: bool = True) -> Tensor:
     """Relevance (S,) float32 of every token of prompt and answer, in nats of the logits' sum."""
+    modules = decoder_attention(target.bound, "attnlrp")
+    shared_out = partial(_shared_out, target, modules, softmax)
+    return memory.backward(target.bound, "gradient", shared_out, target.image)[0]
+
+
+def _shared_out(target: Target, modules, softmax: bool, image: Tensor) -> Tensor:
+    """One forward pass, and one backward by the rules."""
     bound, adapter = target.bound, target.bound.adapter
-    listener = _Products(decoder_attention(bound, "attnlrp"), softmax)
     at = target.crucial.nonzero()[:, 0]
     ids = target.answer.token_ids[: int(at[-1]) + 1]
     with torch.no_grad():
-        features = adapter.encode(bound, target.image)
-    decoder = adapter.model.get_decoder()
+        features = adapter.encode(bound, image)
+    decoder, listener = adapter.model.get_decoder(), _Products(modules, softmax)
     with watched(adapter, listener), rules(decoder, adapter.name), entering(decoder) as sources:
         logits = bound.logits_from(features, ids)[0]  # (A, V)
         score = logits[at, ids[at]].sum()
@@ -64,18 +72,26 @@ def token_relevance(target: Target, softmax: bool = True) -> Tensor:
 
 def gradient_times_input(target: Target) -> Tensor:
     """The same under plain gradients of f, (S,): the quick view, which need not sum to anything."""
-    adapter = target.bound.adapter
     decoder_attention(target.bound, "gradient times input")  # says what is no network
+    plain = partial(_plain, target)
+    return memory.backward(target.bound, "gradient", plain, target.image)[0]
+
+
+def _plain(target: Target, image: Tensor) -> Tensor:
+    adapter = target.bound.adapter
     with torch.no_grad():
-        features = adapter.encode(target.bound, target.image)
-    with lock_of(adapter), entering(adapter.model.get_decoder()) as sources:
-        return _times_input(target.score_from(features).sum(), sources)
+        features = adapter.encode(target.bound, image)
+    with entering(adapter.model.get_decoder()) as sources:
+        score = target.score_from(features).sum()
+        return _times_input(score, sources, float(memory.steepness(score, target.contrast)))
 
 
-def _times_input(score: Tensor, sources: list[tuple[Tensor, Tensor]]) -> Tensor:
-    gradients = torch.autograd.grad(score, [place for place, _ in sources])
+def _times_input(score: Tensor, sources: list[tuple[Tensor, Tensor]], times: float = 1) -> Tensor:
+    """Slope times value at every source, summed over channels (S,); the score is sent back `times`
+    as large, which half precision may need."""
+    gradients = torch.autograd.grad(score * times, [place for place, _ in sources])
     parts = [
-        (slope.float() * value.float()).sum(-1)[0].cpu()
+        (slope.float() / times * value.float()).sum(-1)[0].cpu()
         for slope, (_, value) in zip(gradients, sources, strict=True)
     ]
     return torch.stack(parts).sum(0)
@@ -153,7 +169,8 @@ class _Entries:
             return stream
         added = (other - stream.to(other.device)).detach()
         joined = stream.to(other.device) + added
-        self.found.append((joined, added))
+        if not again.get():  # a layer that is computed a second time has been here before
+            self.found.append((joined, added))
         return joined
 
 

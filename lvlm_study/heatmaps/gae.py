@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..answers import Target
+from ..models import memory
 from .encoders import Encoder, single_encoder, to_patches
 from .token_maps import paint, paint_boxes
 from .watch import Call, Listener, answer_rows, checked, decoder_attention, watched
@@ -37,15 +38,15 @@ def gae(target: Target, *, seed: int = 0, vision: bool = False, start_layer: int
     bound = target.bound
     modules = decoder_attention(bound, "gae")
     modules = modules[checked(start_layer, len(modules), "gae") :]
+    start = rows_at_answer(target)
     if not vision:
-        rows = _relevance(target, Relevance(modules, rows_at_answer(target)))
-        return paint(bound, rows[0, _span(bound)], amount=True)
+        state = heard(target, lambda: Relevance(modules, start)).state
+        return paint(bound, state[0, _span(bound)].cpu(), amount=True)
     encoder = single_encoder(bound, "gae with vision=True")
     boxes = torch.cat(encoder.boxes(None))  # (V, n, 4)
-    listener = Relevance(
-        modules, rows_at_answer(target), encoder.attention, _HandOver(bound, encoder)
-    )
-    rows = _relevance(target, listener).reshape(len(boxes), -1)[:, -boxes.shape[1] :]
+    ends = (encoder.attention, _HandOver(bound, encoder))
+    listener = heard(target, lambda: Relevance(modules, start, *ends), encoder=True)
+    rows = listener.arrived().reshape(len(boxes), -1)[:, -boxes.shape[1] :].cpu()
     return paint_boxes(boxes.flatten(0, 1), rows.flatten(), bound.size, amount=True)
 
 
@@ -58,7 +59,7 @@ class Relevance(Listener):
 
     def __init__(self, decoder, state: Tensor, encoder=(), hand_over: Callable | None = None):
         super().__init__([*decoder, *encoder])
-        self.state, self.decoder, self.hand_over = state, set(decoder), hand_over
+        self.state, self.decoder, self.hand_over = state.clone(), set(decoder), hand_over
 
     def backward(self, call: Call, start: int, weights: Tensor, gradient: Tensor) -> None:
         """Take in one block of rows of one attention layer, from the deepest layer up.
@@ -81,6 +82,10 @@ class Relevance(Listener):
         """Heads (V, heads, rows, n) to one matrix (V, rows, n): their mean."""
         return positive.mean(1)
 
+    def arrived(self) -> Tensor:
+        """The state after the pass; handed over now if no encoder layer has attention."""
+        return self.state if self.hand_over is None else self.hand_over(self.state, 0)
+
 
 class _HandOver:
     """From visual tokens to the encoder's tokens (V, n), the class token with nothing."""
@@ -95,33 +100,31 @@ class _HandOver:
 
 
 def rows_at_answer(target: Target) -> Tensor:
-    """Relevance 1 at every row that predicts a crucial token, (1, S)."""
+    """Relevance 1 at every row that predicts a crucial token, (1, S), on the model's device."""
     at = answer_rows(target)
-    return torch.zeros(1, int(at.max()) + 1).index_fill(1, at, 1.0)
+    start = torch.zeros(1, int(at.max()) + 1).index_fill(1, at, 1.0)
+    return start.to(target.bound.adapter.device)
 
 
 def _span(bound) -> Tensor:
     return bound.image_span.nonzero()[:, 0].cpu()
 
 
-def _relevance(target: Target, listener: Relevance) -> Tensor:
-    """Run forward and backward under the listener and return its final state on the CPU."""
-    bound, device = target.bound, target.bound.adapter.device
-    listener.state = listener.state.to(device)
-    if listener.hand_over is None:
-        decoder_pass(target, listener)
-        return listener.state.cpu()
-    with watched(bound.adapter, listener):
-        start = target.image.clone().requires_grad_()
-        torch.autograd.grad(target.score(start).sum(), start)
-    if listener.hand_over is not None:  # no encoder layer has attention of its own
-        listener.state = listener.hand_over(listener.state, 0)
-    return listener.state.cpu()
+def heard(target: Target, listening: Callable[[], Listener], encoder: bool = False) -> Listener:
+    """A listener to one forward and one backward pass of f; with the `encoder`, or without it.
 
-
-def decoder_pass(target: Target, listener: Listener) -> None:
-    """One forward and one backward pass of f under the listener, the encoder left out."""
+    `listening` makes it anew for every attempt: one that ran out of memory has heard a part.
+    """
     bound = target.bound
-    with watched(bound.adapter, listener):
-        start = bound.adapter.encode(bound, target.image).detach().requires_grad_()
-        torch.autograd.grad(target.score_from(start).sum(), start)
+
+    def listen(image: Tensor) -> Listener:
+        listener = listening()
+        with watched(bound.adapter, listener):
+            start = image if encoder else bound.adapter.encode(bound, image)
+            start = start.detach().requires_grad_()
+            score = target.score(start) if encoder else target.score_from(start)
+            listener.scale = float(memory.steepness(score, target.contrast))
+            torch.autograd.grad(score.sum() * listener.scale, start)
+        return listener
+
+    return memory.backward(bound, "gradient", listen, target.image)[0]

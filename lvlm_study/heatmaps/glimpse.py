@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..answers import Target
 from ..errors import StudyError
-from .gae import Relevance, decoder_pass, rows_at_answer
+from .gae import Relevance, heard, rows_at_answer
 from .token_maps import paint
 from .watch import Call, Listener, decoder_attention
 
@@ -40,12 +40,9 @@ def prompt_relevance(target: Target, temperature: float = 0.1, layers: bool = Tr
     if temperature <= 0:
         raise StudyError(f"glimpse needs a temperature above 0, not {temperature}.")
     modules = decoder_attention(target.bound, "glimpse")
-    sums = _Sums(modules)
-    decoder_pass(target, sums)
-    weights = sums.weights(temperature, layers)
-    listener = _Weighted(modules, rows_at_answer(target).to(target.bound.adapter.device), weights)
-    decoder_pass(target, listener)
-    return listener.state[0].cpu()
+    weights = heard(target, lambda: _Sums(modules)).weights(temperature, layers)
+    start = rows_at_answer(target)
+    return heard(target, lambda: _Weighted(modules, start, weights)).state[0].cpu()
 
 
 class _Sums(Listener):

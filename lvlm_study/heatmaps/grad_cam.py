@@ -7,11 +7,14 @@ Source: Selvaraju et al. 2017, "Grad-CAM", equations 1 and 2, with patches in th
 map; their sums over classes become f, the crucial tokens' log p.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from ..answers import Target
 from ..errors import StudyError
+from ..models import memory
 from ..models.encoders import Encoder
 from .layers import at_depth, depth_of
 from .token_maps import paint_boxes
@@ -40,7 +43,8 @@ def grad_cam(
     require_inside(target.bound, "grad_cam")
     depth = depth_of("grad_cam", target.bound.adapter, layer, depth)
     chosen = _chosen(target.bound.adapter.encoders(target.bound), encoder)
-    layers, gradients = _features(target, chosen)
+    look = partial(_features, target, chosen)
+    ((layers, gradients),) = memory.backward(target.bound, "gradient", look, target.image)
     maps = [
         _map(target.bound, e, *_used(e, outputs, slopes, layer, depth), positive)
         for e, outputs, slopes in zip(chosen, layers, gradients, strict=True)
@@ -71,7 +75,7 @@ def _patches(x: Tensor) -> Tensor:
     return x[None] if x.ndim == 2 else x
 
 
-def _features(target: Target, chosen: list[Encoder]):
+def _features(target: Target, chosen: list[Encoder], image: Tensor):
     """Outputs of all blocks of the chosen encoders, and the gradient of f by each or None."""
     outputs = [[None] * len(e.blocks) for e in chosen]
     hooks = [
@@ -80,12 +84,14 @@ def _features(target: Target, chosen: list[Encoder]):
         for k, block in enumerate(e.blocks)
     ]
     try:
-        score = target.score(target.image.clone().requires_grad_()).sum()
+        score = target.score(image.clone().requires_grad_())
     finally:
         for hook in hooks:
             hook.remove()
     flat = [x for kept in outputs for x in kept]
-    slopes = iter(torch.autograd.grad(score, flat, allow_unused=True))
+    times = float(memory.steepness(score, target.contrast))
+    slopes = torch.autograd.grad(score.sum() * times, flat, allow_unused=True)
+    slopes = iter([slope if slope is None else slope.float() / times for slope in slopes])
     return outputs, [[next(slopes) for _ in kept] for kept in outputs]
 
 

@@ -10,12 +10,14 @@ Vision Perception" (arXiv 2405.14612); written from its text.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..answers import DEFAULT_STOP, Target
 from ..errors import StudyError, unknown
+from ..models import memory
 from ..models.owl import corners
 from .detector_gradients import cosines
 
@@ -81,12 +83,8 @@ def alignments(
     target: Target, queries: Sequence[str] | None = None, of: str = "log_prob"
 ) -> Alignments:
     """Cosine of the answer's gradient with that of every detector output, at the shared tokens."""
+    require_detector(target)
     model = target.bound.adapter
-    if getattr(model, "detector", None) is None:
-        raise StudyError(
-            f"ga needs a model that shares its sight with a detector, and {model.name} has none; "
-            "use a joint model such as mini/joint, or another method."
-        )
     names = tuple(usual_queries(target) if queries is None else _listed(queries))
     vectors = model.detector.queries(names)
     with torch.no_grad():
@@ -103,18 +101,34 @@ def alignments(
     )
 
 
+def require_detector(target: Target) -> None:
+    """Raise StudyError for a model that is no joint one."""
+    model = target.bound.adapter
+    if getattr(model, "detector", None) is None:
+        raise StudyError(
+            f"ga needs a model that shares its sight with a detector, and {model.name} has none; "
+            "use a joint model such as mini/joint, or another method."
+        )
+
+
 @torch.enable_grad()
 def answer_gradient(target: Target, shared: Tensor, of: str = "log_prob") -> Tensor:
     """d f / d shared tokens (1 + N, C); zero at the class token, which LLaVA never reads."""
     if of not in SCORES:
         raise unknown("score of ga", of, SCORES)
+    (slope,) = memory.backward(target.bound, "gradient", partial(_slope, target, of), shared)
+    return slope[0]
+
+
+def _slope(target: Target, of: str, shared: Tensor) -> Tensor:
     leaf = shared.detach().requires_grad_()
     crucial = target.crucial.nonzero()[:, 0]
     ids = target.answer.token_ids[: int(crucial[-1]) + 1].to(leaf.device)
     logits = target.bound.adapter.logits_from(target.bound, leaf, ids)[0]  # (A, V)
     table = logits if of == "logit" else logits.log_softmax(-1)
     score = table.gather(-1, ids[:, None])[crucial, 0].sum()
-    return torch.autograd.grad(score, leaf)[0][0]
+    times = memory.steepness(score) if of == "log_prob" else 1.0
+    return torch.autograd.grad(score * times, leaf)[0] / times
 
 
 def usual_queries(target: Target) -> list[str]:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..answers import Target
 from ..errors import StudyError
+from ..models import memory
 from .token_maps import paint
 from .watch import Call, Listener, answer_rows, decoder_attention, watched
 
@@ -67,11 +68,20 @@ def pairs(steps: int, path: str) -> list[tuple[float, float]]:
 
 def mean_products(target: Target, modules, points, batch: int) -> list[Tensor]:
     """Mean over points and heads of (A * gradient)+, (S, S) a layer, first layer first."""
-    listener, size = Products(modules), target.micro_batch(batch)
-    with watched(target.bound.adapter, listener), scaled(out_projection(modules[-1])) as scale:
-        for first in range(0, len(points), size):
-            _run(target, points[first : first + size], scale)
-    return [(listener.total[module] / len(points)).cpu() for module in modules]
+    projection, size = out_projection(modules[-1]), target.micro_batch(batch)
+
+    def one_part(some) -> list[Tensor]:
+        listener = Products(modules)  # a new one: an attempt that failed has heard a part
+        with watched(target.bound.adapter, listener), scaled(projection) as scale:
+            _run(target, some, scale, listener)
+        return [listener.total[module].cpu() for module in modules]
+
+    total = [0.0] * len(modules)
+    for first in range(0, len(points), size):
+        some = points[first : first + size]
+        for found in memory.backward(target.bound, "gradient", one_part, some):
+            total = [a + b for a, b in zip(total, found, strict=True)]
+    return [x / len(points) for x in total]
 
 
 def roll(row: Tensor, kept: list[Tensor]) -> Tensor:
@@ -135,7 +145,7 @@ def scaled(projection: torch.nn.Module):
         handle.remove()
 
 
-def _run(target: Target, points: list[tuple[float, float]], scale: list[float]) -> None:
+def _run(target: Target, points, scale: list[float], listener: Products) -> None:
     """One forward and backward pass of the decoder for each point, pictures encoded once each."""
     bound, way = target.bound, target.image - target.baseline
     shares = list(dict.fromkeys(a for a, _ in points))
@@ -145,4 +155,6 @@ def _run(target: Target, points: list[tuple[float, float]], scale: list[float]) 
     which = torch.tensor([shares.index(a) for a, _ in points], device=features.device)
     features = features[which].requires_grad_()
     scale[:] = [b for _, b in points]
-    torch.autograd.grad(target.score_from(features).sum(), features)
+    score = target.score_from(features)  # (points,)
+    listener.scale = memory.steepness(score, target.contrast).view(-1, 1, 1, 1)
+    torch.autograd.grad((score * listener.scale.flatten()).sum(), features)

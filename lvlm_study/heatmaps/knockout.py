@@ -79,7 +79,7 @@ def losses(target: Target, modules, cuts: Tensor, first: int, batch: int) -> Ten
     full, found = target.score_from(features).cpu(), []
     for some in cuts.split(target.micro_batch(batch)):
         images = target.image.expand(len(some), -1, -1, -1)
-        found.append(full - in_parts(adapter, "knockout", cut, images, some).cpu())
+        found.append(full - in_parts(bound, "knockout", cut, images, some).cpu())
     return torch.cat(found).float()
 
 

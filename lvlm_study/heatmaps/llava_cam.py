@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..answers import Target
 from ..errors import StudyError
+from ..models import memory
 from .layers import at_depth, depth_of
 from .token_maps import paint
 from .watch import checked, require_inside
@@ -46,11 +47,15 @@ def llava_cam(
     module = _norm(target.bound, layer, depth)
     span = target.bound.image_span.nonzero()[:, 0]
     total, size = torch.zeros(len(span)), target.micro_batch(batch)
+
+    def one_part(images: Tensor) -> Tensor:
+        return channel_cam(*_at(target, module, images, span)).cpu()  # (b, N)
+
     for first in range(0, samples, size):
         numbers = range(first, min(first + size, samples))
         images = torch.cat([noisy(target.image, noise, seed * samples + n) for n in numbers])
-        features, gradient = _at(target, module, images, span)
-        total += channel_cam(features, gradient).sum(0).cpu()
+        parts = memory.backward(target.bound, "gradient", one_part, images)
+        total += torch.cat(parts).sum(0)
     return paint(target.bound, total / samples)
 
 
@@ -92,9 +97,10 @@ def _at(target: Target, module: torch.nn.Module, images: Tensor, span: Tensor):
     kept = []
     hook = module.register_forward_hook(lambda m, i, output: kept.append(output))
     try:
-        score = target.score(images.requires_grad_()).sum()
+        score = target.score(images.detach().requires_grad_())
     finally:
         hook.remove()
-    (gradient,) = torch.autograd.grad(score, kept)
-    span = span.to(gradient.device)
-    return kept[0].detach()[:, span].float(), gradient[:, span].float()
+    times = memory.steepness(score, target.contrast)  # (B,)
+    (gradient,) = torch.autograd.grad((score * times).sum(), kept)
+    span, times = span.to(gradient.device), times.to(gradient.device).view(-1, 1, 1)
+    return kept[0].detach()[:, span].float(), gradient[:, span].float() / times

@@ -79,8 +79,10 @@ class Reading:
 
     def says(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """ReLU of the logits of `ids` (T,) at hidden states (n, D): (n, T) float32."""
-        bias = None if self.head.bias is None else self.head.bias[ids]
-        return F.linear(hidden, self.head.weight[ids], bias).float().relu()
+        weight, bias = self.head.weight, self.head.bias
+        bias = None if bias is None else bias[ids.to(bias.device)]
+        rows = weight[ids.to(weight.device)]
+        return F.linear(hidden.to(rows.device), rows, bias).float().relu()
 
     def context(self, place: int) -> Tensor:
         """Positions of the words before `place` that read differently, first occurrence or not."""

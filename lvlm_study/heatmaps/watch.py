@@ -9,7 +9,7 @@ transformers' eager attention, up to rounding.
 
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from transformers.masking_utils import sdpa_mask
 from ..errors import StudyError
 from ..models.alone import attention_by, lock_of
 from ..models.base import Adapter
+from ..models.recompute import again
 
 NAME = "watched"
 BLOCK = 1 << 22  # weights worked out at once (heads x rows x length): 16 MB in float32
@@ -72,6 +73,7 @@ class Listener:
     """
 
     held: tuple[nn.Module, ...] = ()
+    scale: float | Tensor = 1.0  # what the score was multiplied by; see `memory.steepness`
 
     def __init__(self, modules):
         self.modules = list(modules)
@@ -153,8 +155,8 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value, call, listener):
         """Ordinary attention, (B, H, S, d)."""
-        ctx.call, ctx.listener = call, listener
-        ctx.save_for_backward(value)
+        ctx.listener, ctx.call = listener, replace(call, query=None, key=None)
+        ctx.save_for_backward(call.query, call.key, value)  # so that checkpointing drops them
         shared = [call.shared(x) for x in (key, value)]
         return F.scaled_dot_product_attention(
             query, *shared, call.mask, is_causal=call.causal, scale=call.scaling
@@ -163,14 +165,15 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):  # g (B, H, S, d)
         """Show each block of weights to the listener; g and the gradients are (B, H, S, d)."""
-        call, (value,) = ctx.call, ctx.saved_tensors
+        query, key, value = ctx.saved_tensors
+        call, scale = replace(ctx.call, query=query, key=key), ctx.listener.scale
         query, key = call.query.float(), call.shared(call.key).float()
         value, g = call.shared(value).float(), g.float()
         dq, dk, dv = (torch.zeros_like(x) for x in (query, key, value))
         for start, stop in call.blocks():
             weights = call.weights(start, stop)  # (B, H, rows, S)
             gradient = g[:, :, start:stop] @ value.mT
-            ctx.listener.backward(call, start, weights, gradient)
+            ctx.listener.backward(call, start, weights, gradient / scale)
             dv += weights.mT @ g[:, :, start:stop]
             inner = (weights * gradient).sum(-1, keepdim=True)
             scores = weights * (gradient - inner) * call.scaling
@@ -207,9 +210,10 @@ def _attention(module, query, key, value, attention_mask, scaling=None, is_causa
     offset = listener.lengths[module]
     parts = (query.detach(), key.detach(), attention_mask, scaling, causal, offset)
     call = Call(module, *parts)
-    listener.lengths[module] += query.shape[2]
-    listener.forward(call)
-    listener.inputs(query, key, value)
+    if not again.get():  # a layer that is computed a second time was heard before
+        listener.lengths[module] += query.shape[2]
+        listener.forward(call)
+        listener.inputs(query, key, value)
     if module in listener.held:
         query, key = call.query, call.key  # cut off from the graph
     out = listener.attend(call, query, key, value)

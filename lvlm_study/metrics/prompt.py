@@ -139,7 +139,7 @@ def _scores(target: Target, sets: Sequence[frozenset]) -> Tensor:
         for said in (False, True):
             shown = ids if said else torch.full_like(ids, neutral)
             found = in_parts(
-                bound.adapter,
+                bound,
                 "forward",
                 lambda x, heard=heard, shown=shown: gather_log_probs(heard.logits(x, shown), ids),
                 torch.cat(pictures),

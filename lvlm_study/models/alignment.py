@@ -97,7 +97,7 @@ def read_published(path: Path) -> Alignment:
     Only tensors are unpickled (`weights_only=True`), so the file cannot run code. The linear maps
     are taken in the order of the file: four make the deep kind, two LLaVA's.
     """
-    state = _read_tensors(path)
+    state = read_tensors(path)
     weights = [v for v in state.values() if v.ndim == 2]
     biases = [v for v in state.values() if v.ndim == 1]
     _check_chain(path, weights, biases)
@@ -115,9 +115,10 @@ def read_published(path: Path) -> Alignment:
     return alignment.eval().requires_grad_(False)
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, or of a pickle that holds nothing else."""
     if not path.is_file():
-        raise StudyError(f"There is no file {path}; give the weights of an alignment layer.")
+        raise StudyError(f"There is no file {path}; give a file of weights.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

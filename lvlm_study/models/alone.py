@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
+from .trouble import told
+
 _locks: WeakKeyDictionary = WeakKeyDictionary()  # network -> its lock, for as long as it lives
 _making = Lock()
 
@@ -31,10 +33,12 @@ def alone(adapter):
     """The model to oneself: evaluation mode and gradients inside, whatever the caller's modes are.
 
     Works within `torch.no_grad()` and `torch.inference_mode()`, and for a model in training mode;
-    all three are the caller's again afterwards, also when something raises.
+    all three are the caller's again afterwards, also when something raises. A device that is full
+    or lost is told in one sentence (see `trouble`).
     """
+    name = getattr(adapter, "name", "the model")
     with lock_of(adapter), torch.inference_mode(False), torch.enable_grad():
-        with evaluating(getattr(adapter, "model", None)):
+        with evaluating(getattr(adapter, "model", None)), told(f"working with {name}"):
             yield
 
 

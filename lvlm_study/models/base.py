@@ -134,7 +134,7 @@ class Bound:
 
         if x.requires_grad and torch.is_grad_enabled():
             return score(x)
-        return in_parts(self.adapter, "forward", score, x)
+        return in_parts(self, "forward", score, x)
 
     def logits_from(self, features: Tensor, answer_ids: Tensor) -> Tensor:
         """`logits` from visual features (B, N, D) of `Adapter.encode`, skipping the encoder."""
@@ -203,6 +203,7 @@ class Adapter(ABC):
     model_class: type
     fallback: str
     needs_processor = True  # False where config.json alone describes the preprocessing
+    checkpointing: str | bool = "auto"  # layers computed twice where a gradient does not fit
     two_stage = False  # gradients through encoder and language model apart (see `memory.gradient`)
     apart = False  # whether the text before and behind the image is tokenized apart
     setup: str | None = None  # "paper" where it is asked as by the paper's code (see `setups`)
@@ -213,12 +214,7 @@ class Adapter(ABC):
         self.name, self.model, self.tokenizer, self.processor = name, model, tokenizer, processor
         self.template = template
         self.image_token_id = model.config.image_token_id
-        self.image_token = tokenizer.convert_ids_to_tokens(self.image_token_id)
-        if self.image_token is None:
-            raise StudyError(
-                f"The tokenizer of {name} has no token with id {self.image_token_id}, the image "
-                "token of its config.json; the two files do not belong together."
-            )
+        self.image_token = image_token(name, tokenizer, self.image_token_id)
         # Hooks that a tower gets first and the whole model later would be there twice, and the
         # tower's hidden states counted twice: scores would change once attention was asked for.
         maybe_install_capturing_hooks(model)
@@ -263,6 +259,17 @@ class Adapter(ABC):
         return self.model.get_output_embeddings().weight.shape[0]
 
     # --- what a family says ---------------------------------------------------------------
+
+    @classmethod
+    def check_files(cls, name: str, outline, tokenizer, processor) -> None:
+        """Raise StudyError if a checkpoint's files do not fit together, before weights are read.
+
+        `outline` is the model without content.
+        """
+        image_token(name, tokenizer, outline.config.image_token_id)
+        sketch = cls.__new__(cls)
+        sketch.name, sketch.model, sketch.processor = name, outline, processor
+        sketch.check()
 
     def check(self) -> None:
         """Raise StudyError if config and processor do not fit together."""
@@ -466,6 +473,17 @@ class Adapter(ABC):
             f"{type(self).__name__} does not say how patches become visual tokens, so nothing can "
             f"be followed into the vision encoder of {self.name}; leave vision=False."
         )
+
+
+def image_token(name: str, tokenizer, number: int) -> str:
+    """The image token's text. Raises StudyError if the tokenizer has no such token."""
+    found = tokenizer.convert_ids_to_tokens(number)
+    if found is None:
+        raise StudyError(
+            f"The tokenizer of {name} has no token with id {number}, the image token of its "
+            "config.json; the two files do not belong together."
+        )
+    return found
 
 
 def gather_log_probs(logits: Tensor, answer_ids: Tensor, contrast: int | None = None) -> Tensor:

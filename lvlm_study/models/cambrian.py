@@ -195,6 +195,8 @@ class CambrianPhi3Layer(LooksAgain, Phi3DecoderLayer):
 class CambrianVision:
     """Model mixin: the towers, projectors and aggregators beside a language model's layers."""
 
+    _no_split_modules = ("CambrianLlamaLayer", "CambrianPhi3Layer", "Tower", "Sampler")
+
     def add_vision(self, config, layer_class: type) -> None:
         """Add projectors, aggregators, newline and encoders under the names of the release."""
         config.check()
@@ -232,13 +234,15 @@ class CambrianVision:
         sizes = _sizes(image_sizes)
         if len(sizes) != batch:
             raise StudyError(f"There are {batch} images but {len(sizes)} image sizes.")
-        aux = [getattr(self, f"mm_projector_aux_{i}")(x) for i, x in enumerate(features)]
+        home = self.vision_query.device  # what meets here may come from several GPUs
+        aux = [getattr(self, f"mm_projector_aux_{i}")(x).to(home) for i, x in enumerate(features)]
         mask = [window_mask(size, side, self.config.window_sides) for size in sizes]
         mask = torch.cat(mask).to(aux[0].device)  # (B*side², K)
         context = aux[0].mean(1).repeat_interleave(side * side, 0)[:, None]  # (B*side², 1, d)
         sources = [windows(x, side).flatten(0, 1) for x in aux]  # (B*side², r², d)
         query = self.vision_query[:, None].expand(batch * side * side, -1, -1)
-        grid = self.mm_projector(self.vision_sampler_0(query, context, sources, mask)[:, 0])
+        grid = self.vision_sampler_0(query, context, sources, mask)[:, 0]
+        grid = self.mm_projector(grid).to(home)
         rows, newline = _batch_cells(sizes, side, grid.device)
         cells = rows[~newline]
         tokens = torch.where(newline[:, None], self.image_newline, grid[rows])  # (N, D)
@@ -269,9 +273,9 @@ class CambrianVision:
             """Hidden states (B, S, D) after the layer's second aggregation, if it has one."""
             if index not in samplers:
                 return hidden
-            flat = hidden.flatten(0, 1)
-            new = samplers[index](flat[rows][:, None], vision.context, vision.sources, vision.mask)
-            return flat.index_copy(0, rows, new[:, 0].to(flat.dtype)).view_as(hidden)
+            flat, at = hidden.flatten(0, 1), rows.to(hidden.device)  # layers may lie on other GPUs
+            new = samplers[index](flat[at][:, None], vision.context, vision.sources, vision.mask)
+            return flat.index_copy(0, at, new[:, 0].to(flat)).view_as(hidden)
 
         return look
 

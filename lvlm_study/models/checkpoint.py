@@ -11,14 +11,16 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoImageProcessor, AutoTokenizer
+from transformers import AutoImageProcessor, AutoTokenizer, Qwen2VLImageProcessorPil
 from transformers.utils import logging
 
 from ..errors import StudyError
+from .trouble import out_of_memory
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model")
 SENTENCEPIECE = ("tokenizer.model", "spiece.model")  # read by two packages together
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+EARLY = {"Qwen2_5_VLImageProcessor": Qwen2VLImageProcessorPil}  # a name of the first releases
 LOADING = (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, ImportError)
 
 
@@ -57,6 +59,7 @@ def weight_files(folder: Path) -> list[Path]:
                 f"of {index.name}; move one of them away."
             )
         files = [folder / name for name in names]
+        _check_strangers(folder, names)
     else:
         files = [folder / "model.safetensors"]
     for file in files:
@@ -64,13 +67,29 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
+def _check_strangers(folder: Path, names: list[str]) -> None:
+    """Raise StudyError for shards that the index does not name: those of a second checkpoint."""
+    others = sorted({p.name for p in folder.glob("model-*.safetensors")} - set(names))
+    if others:
+        raise StudyError(
+            f"{folder} holds weight files of two checkpoints: the index names {names[0]} and not "
+            f"{others[0]}; keep those of one."
+        )
+
+
 def _check_file(folder: Path, file: Path) -> None:
     if not file.is_file():
+        if any(folder.glob("model-*-of-*.safetensors")) and file.name == "model.safetensors":
+            raise StudyError(
+                f"{folder} holds parts of its weights and no model.safetensors.index.json, which "
+                "says what is in them; download the checkpoint again."
+            )
         pickles = sorted(p.name for pattern in PICKLES for p in folder.glob(pattern))
         if pickles:
             raise StudyError(
                 f"{folder} holds its weights as {pickles[0]}, a pickle, which can run code when "
-                "loaded; convert it to safetensors first."
+                f"loaded; convert it to safetensors first, with 'lvlm-study convert {folder} "
+                "NEW_FOLDER'."
             )
         raise StudyError(
             f"The weight file {file} is missing; download the checkpoint again, or convert it if "
@@ -109,6 +128,8 @@ def load_weights(model_class, folder: Path, dtype: torch.dtype | str, device_map
             **where,
         )
     except LOADING as error:
+        if out_of_memory(error):
+            raise
         raise StudyError(
             f"{folder} cannot be loaded as {model_class.__name__}: {one_line(error)}."
         ) from error
@@ -155,7 +176,11 @@ def load_tokenizer(folder: Path):
 
 def load_processor(folder: Path):
     """The checkpoint's image processor settings, by its Pillow class (no torchvision needed)."""
+    settings = folder / "preprocessor_config.json"
+    kind = read_json(settings, "").get("image_processor_type") if settings.is_file() else None
     try:
+        if kind in EARLY:
+            return EARLY[kind].from_pretrained(folder, local_files_only=True)
         return AutoImageProcessor.from_pretrained(
             folder, backend="pil", trust_remote_code=False, local_files_only=True
         )

@@ -4,16 +4,18 @@ Asked before anything is built: a model made from a config that lacks its sizes 
 default one of its family, seven billion weights of it, and would end in an error about memory.
 """
 
+import math
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import AutoConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from ..errors import StudyError, unknown
 from .checkpoint import installed, read_json
-from .weights import parameters
+from .weights import shapes
 
 SIZES = {896: "0.5b", 3584: "7b", 4096: "7b", 5120: "13b", 7168: "34b", 8192: "72b"}
 CONVERTED = {  # what an original checkpoint calls itself -> the one that transformers reads
@@ -128,24 +130,46 @@ def quantisation(folder: Path) -> str | None:
     return method
 
 
-def check_fit(folder: Path, model_class: type, files: list[Path]) -> None:
-    """Raise StudyError if config.json describes a far larger model than the files hold.
+def check_fit(folder: Path, model_class: type, files: list[Path]) -> nn.Module | None:
+    """Raise StudyError if config.json describes another model than the files hold.
 
-    The model is outlined without memory, and the files' headers alone are read.
+    One far larger, or one whose pixels or words enter by other matrices. The model is outlined
+    without memory, and the files' headers alone are read; the outline is returned, None where
+    transformers cannot make one.
     """
-    held = parameters(files)
+    found = shapes(files)
+    held = sum(map(math.prod, found.values()))
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         with torch.device("meta"):
             model = getattr(model_class, "from_config", model_class)(config)
     except Exception:  # noqa: BLE001 - loading will say what is wrong
-        return
+        return None
     described = sum(p.numel() for p in model.parameters())
     if described > ROOM * held:
         raise StudyError(
             f"{folder / 'config.json'} describes {_count(described)} weights and the files hold "
             f"{_count(held)}; they do not belong together."
         )
+    for what, shape in entries(model):
+        if shape not in found.values():
+            raise StudyError(
+                f"{folder / 'config.json'} describes a {what} of shape {shape}, and the weight "
+                "files hold none; config.json is that of another model."
+            )
+    return model
+
+
+def entries(model: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
+    """What pixels and words enter a model by, as (name, shape) of its matrices.
+
+    Towers that come from repositories of their own are left out.
+    """
+    found = [("word embedding", tuple(model.get_input_embeddings().weight.shape))]
+    own = not getattr(model.config, "released", False)
+    convolutions = (m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Conv3d) and own)
+    patches = [m for m in convolutions if m.in_channels == 3]
+    return found + [("vision encoder with patches", tuple(m.weight.shape)) for m in patches]
 
 
 def _count(numbers: int) -> str:

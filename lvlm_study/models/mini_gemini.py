@@ -141,6 +141,7 @@ class MGMLlamaModel(LlamaModel):
     """Llama with the two towers, patch info mining and the projector."""
 
     config_class = MGMConfig
+    _no_split_modules = ("LlamaDecoderLayer", "ClipHolder", "ConvNeXt")
 
     def __init__(self, config: MGMConfig):
         super().__init__(config)
@@ -158,8 +159,9 @@ class MGMLlamaModel(LlamaModel):
     def mine(self, low: Tensor, high: Tensor) -> Tensor:
         """Patch info mining: CLIP tokens (B, n², C), map (B, C', H, H) to enriched (B, n², C)."""
         window = map_windows(high, int(low.shape[1] ** 0.5))  # (B, n², r², C')
-        query = self.vlm_uni_query_projector(low)[:, :, None]  # (B, n², 1, C)
-        keys, values = self.vlm_uni_aux_projector(window), self.vlm_uni_val_projector(window)
+        query = self.vlm_uni_query_projector(low).to(low.device)[:, :, None]  # (B, n², 1, C)
+        projectors = (self.vlm_uni_aux_projector, self.vlm_uni_val_projector)
+        keys, values = (part(window).to(low.device) for part in projectors)  # maybe other GPUs
         weights = ((query * keys).sum(-1) * low.shape[-1] ** -0.5).softmax(-1)  # (B, n², r²)
         return low + (weights[..., None] * values).sum(2)
 

@@ -6,6 +6,8 @@ learns from `mm_token_type_ids` which tokens form the image. Qwen2.5-VL accepts 
 without a word and then reads the image as plain text, so they are always given here.
 """
 
+import warnings
+
 import torch
 from torch import Tensor
 from transformers import (
@@ -25,6 +27,7 @@ from .encoders import Encoder, blocks
 from .geometry import Geometry, boxes_of, patch_edges, used_pixels
 from .llava import normalisation
 
+MANY = 4096  # visual tokens, of some 3 megapixels, beyond which a picture is remarked on
 CHAT = "<|im_start|>user\n<|vision_start|>{image}<|vision_end|>{question}<|im_end|>\n"
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 ASSISTANT = "<|im_start|>assistant\n"
@@ -58,11 +61,22 @@ class Qwen2VL(Adapter):
             raise StudyError(
                 f"An image of {size} pixels is too elongated for {self.name} ({error}); crop it."
             ) from error
+        self._say_many(size, resized[0] * resized[1] // cell**2)
         plan = Plan(size, [Spec(resized, filter_name(p.resample))], **normalisation(p))
         rows, columns = (patch_edges(n, cell) for n in resized)
         boxes = boxes_of(plan.views[0], rows, columns).flatten(0, 1)
         used = tuple(used_pixels(n, e) for n, e in zip(resized, (rows, columns), strict=True))
         return Geometry(plan, boxes, (used,))
+
+    def _say_many(self, size: Size, tokens: int) -> None:
+        """The released processors let a photograph of 12 megapixels through as it is."""
+        if tokens > MANY:
+            warnings.warn(
+                f"A picture of {' x '.join(map(str, size))} pixels makes {tokens} visual tokens in "
+                f"{self.name}, and memory grows with them; for fewer, reduce the picture or lower "
+                "size.longest_edge (in pixels of the whole) in preprocessor_config.json.",
+                stacklevel=5,
+            )
 
     def pack(self, views: list[Tensor]) -> dict[str, Tensor]:
         """Patches in blocks, (B * patches, 3 * frames * side * side)."""

@@ -32,8 +32,10 @@ from .idefics3 import Idefics3, SmolVLM
 from .internvl import InternVL
 from .joint import Joint, load_joint
 from .llava import Llava
+from .memory import CHECKPOINTING
 from .mini_gemini import MiniGemini
 from .qwen_vl import Qwen2VL, Qwen3VL, Qwen25VL
+from .trouble import told
 
 FAMILIES: dict[str, type[Adapter]] = {
     "llava": Llava,
@@ -95,6 +97,7 @@ def load_model(
     setup: str | None = None,
     model=None,
     processor=None,
+    checkpointing="auto",
 ) -> Adapter:
     """Load a vision-language model, ready to explain.
 
@@ -110,15 +113,22 @@ def load_model(
     model, a PEFT one around it (LoRA and others that change weights), and what its AutoProcessor
     gives, or any object with `tokenizer` and `image_processor`. The model is put into eval mode and
     its weights frozen; `name` is then what it is called.
+    `checkpointing`: "auto" computes layers twice instead of keeping them (activation checkpointing)
+    where a gradient does not fit, True does so always, False never; maps are the same.
     Raises StudyError for an unknown name or architecture, a missing or damaged file, a model that
     takes no images. Runs no code from the checkpoint and reads no pickles.
     """
     setups.check(setup)
+    if not any(type(checkpointing) is type(x) and checkpointing == x for x in CHECKPOINTING):
+        raise StudyError(f"checkpointing is 'auto', True or False, not {named(checkpointing)}.")
     if model is not None or processor is not None:
-        return setups.use(_brought(name, dtype, device, model, processor), setup)
-    if not isinstance(name, str | os.PathLike):
+        adapter = _brought(name, dtype, device, model, processor)
+    elif not isinstance(name, str | os.PathLike):
         raise StudyError(f"A model is named by text or a path, not {named(name)}.")
-    return setups.use(_load(zoo_name(str(name)), dtype, device), setup)
+    else:
+        adapter = _load(zoo_name(str(name)), dtype, device)
+    adapter.checkpointing = checkpointing
+    return setups.use(adapter, setup)
 
 
 def _brought(name, dtype, device, model, processor) -> Adapter:
@@ -139,7 +149,8 @@ def _load(name: str, dtype, device) -> Adapter:
     if family is Joint:  # its folder names two other checkpoints
         if device_map:
             raise StudyError(f"{name} is a joint model and goes on one device; name it.")
-        return load_joint(name, folder, find_folder, dtype, device)
+        with told(f"loading {name}"):
+            return load_joint(name, folder, find_folder, dtype, device)
     quantised = configs.quantisation(folder)
     if quantised and not device_map:
         if device.type == "cpu":  # bitsandbytes 0.50 answers there, and its gradients are zero
@@ -152,12 +163,17 @@ def _load(name: str, dtype, device) -> Adapter:
     processor = checkpoint.load_processor(folder) if family.needs_processor else None
     template = checkpoint.load_template(folder, tokenizer)
     if not quantised:
-        configs.check_fit(folder, family.model_class, checkpoint.weight_files(folder))
-    model = checkpoint.load_weights(family.model_class, folder, dtype, device_map)
-    if quantised == "bitsandbytes":
-        checkpoint.even_out(model)
-    model = model if device_map else model.to(device)
-    return family(name, model, tokenizer, processor, template)
+        outline = configs.check_fit(folder, family.model_class, checkpoint.weight_files(folder))
+        if outline is not None and family.needs_processor:
+            family.check_files(name, outline, tokenizer, processor)
+    if device_map is None and device.type != "cpu" and checkpoint.installed("accelerate"):
+        device_map = {"": str(device)}  # from the file to the device, without a copy in between
+    with told(f"loading {name}"):
+        model = checkpoint.load_weights(family.model_class, folder, dtype, device_map)
+        if quantised == "bitsandbytes":
+            checkpoint.even_out(model)
+        model = model if device_map else model.to(device)
+        return family(name, model, tokenizer, processor, template)
 
 
 def opened(model):

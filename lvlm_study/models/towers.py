@@ -25,9 +25,12 @@ from transformers import (
 )
 
 from ..errors import StudyError, unknown
+from ..paths import data_dir
 from .checkpoint import one_line
 from .convnext import ConvNeXt, multi_stage, resize_map
 from .geometry import patch_edges, used_pixels
+from .pickles import OPEN_CLIP_FILE, has_pickles
+from .trouble import out_of_memory
 
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
@@ -99,7 +102,6 @@ RELEASED = {
         },
     ),
 }
-OPEN_CLIP_FILE = "open_clip_model.safetensors"
 
 
 def released_spec(name: str) -> dict:
@@ -197,34 +199,73 @@ def load_encoder(spec: dict, source: str, dtype=None) -> nn.Module:
 
     Raises StudyError for one that is not there, or is kept as pickles alone.
     """
+    source = at_hand(source)
     if spec["model_type"] != "convnext_trunk":
         config_class, model_class = TRANSFORMERS[spec["model_type"]]
         overrides = {k: spec[k] for k in ("hidden_act", "vision_use_head") if k in spec}
         try:
             config = config_class.from_pretrained(source, **overrides)
+            _check_tower(spec, source, config)
             how = {"config": config, "dtype": dtype, "use_safetensors": True}
             return model_class.from_pretrained(source, **how)
         except (OSError, ValueError, RuntimeError) as error:
-            raise StudyError(
-                f"The vision tower {source} cannot be loaded ({one_line(error)}); check the "
-                "network, or download it with its weights as safetensors and name the folder."
-            ) from error
+            if out_of_memory(error):
+                raise
+            raise _not_there(source, one_line(error)) from error
     encoder = build_encoder(spec)
     encoder.load_open_clip(load_file(open_clip_file(source)))
     return encoder.to(dtype or torch.float32)
 
 
+def _check_tower(spec: dict, source: str, config) -> None:
+    """Raise StudyError for an encoder of other sizes than the checkpoint was trained with."""
+    keys = [k for k in ("hidden_size", "num_hidden_layers", "patch_size") if k in spec]
+    differ = [k for k in keys if getattr(config, k, None) != spec[k]]
+    if differ:
+        raise StudyError(
+            f"The vision tower {source} has {differ[0]} {getattr(config, differ[0], None)} where "
+            f"the checkpoint was trained with {spec[differ[0]]}; name the right one."
+        )
+
+
+def at_hand(source: str) -> str:
+    """The folder in `data/towers` that stands for a hub repository, where there is one."""
+    try:
+        own = _own_place(source)
+    except StudyError:  # without a data folder there is none
+        return source
+    return str(own) if own.is_dir() and not Path(source).is_dir() else source
+
+
+def _own_place(source: str) -> Path:
+    return data_dir() / "towers" / source.replace("/", "--")
+
+
+def _not_there(source: str, why: str) -> StudyError:
+    """What to do about a tower that cannot be loaded: fetch it, or convert it."""
+    folder = Path(source)
+    if folder.is_dir() and has_pickles(folder):
+        return StudyError(
+            f"The vision tower {source} is kept as a pickle, which can run code when loaded; make "
+            f"safetensors of it with 'lvlm-study convert {source} NEW_FOLDER'."
+        )
+    if folder.is_dir():
+        return StudyError(f"The vision tower {source} cannot be loaded ({why}); download it again.")
+    return StudyError(
+        f"The vision tower {source} cannot be loaded ({why}); check the network, or put its folder "
+        f"at data/towers/{source.replace('/', '--')}, where it is looked for first ('lvlm-study "
+        "convert' makes safetensors of a repository that has pickles, .bin, alone)."
+    )
+
+
 def open_clip_file(source: str) -> str:
     """Path of open_clip's safetensors file in a local folder, else fetched from the hub."""
-    folder = Path(source)
+    folder = Path(at_hand(source))
     if folder.is_dir():
         if not (folder / OPEN_CLIP_FILE).exists():
-            raise StudyError(f"There is no {OPEN_CLIP_FILE} in {folder}; download it there.")
+            raise _not_there(str(folder), f"no {OPEN_CLIP_FILE}")
         return str(folder / OPEN_CLIP_FILE)
     try:
         return hf_hub_download(source, OPEN_CLIP_FILE)
     except (OSError, ValueError) as error:
-        raise StudyError(
-            f"The vision tower {source} cannot be fetched ({type(error).__name__}); check the "
-            "network, or download it and name the local folder."
-        ) from error
+        raise _not_there(source, type(error).__name__) from error

@@ -69,11 +69,16 @@ def weight_files(folder: Path) -> list[Path]:
 
 def parameters(files: list[Path]) -> int:
     """Numbers in some weight files; a tensor that is in two of them counts once."""
-    shapes = {}
+    return sum(math.prod(shape) for shape in shapes(files).values())
+
+
+def shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor in some weight files, by their headers alone."""
+    found = {}
     for path in files:
         with safe_open(path, "pt") as file:
-            shapes |= {key: file.get_slice(key).get_shape() for key in file.keys()}
-    return sum(math.prod(shape) for shape in shapes.values())
+            found |= {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
+    return found
 
 
 def whole(folder: Path) -> bytes | None:

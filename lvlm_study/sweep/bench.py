@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ..answers import Target, make_target, retarget, visual_reliance
+from ..answers import Target, make_target, retarget
 from ..benchmarks import load_benchmark
 from ..errors import StudyError
 from ..heatmaps import METHODS, explain
@@ -23,12 +23,11 @@ from ..heatmaps.detector_gradients import race
 from ..heatmaps.eagle import TIE, Search, greedy, slic_zero
 from ..heatmaps.gradient_alignment import answer_gradient, usual_queries
 from ..heatmaps.igos import igos
-from ..heatmaps.names import draws_of
 from ..heatmaps.progress import each, passes
 from ..metrics.faithfulness import deletion_insertion
 from ..models import list_models, load_model
 from ..models.planted import planted, planted_scene
-from . import costs, provenance
+from . import provenance
 from .runner import ROUGH_STEPS, STEPS, Sweep, shuffled
 from .tables import write
 
@@ -241,63 +240,6 @@ def memory_by_steps(target: Target) -> dict[int, int]:
     return found
 
 
-def estimate_table(model, item, methods: list[str], items: int) -> str:
-    """Passes of every method, what a pass costs, and the hours of `items` items on this machine.
-
-    Scores are those that `lvlm-study run` makes unasked, under every unit and fill.
-    """
-    target, asking = target_of(model, item), asking_seconds(model, item)
-    both, forward = pass_seconds(target)
-    lines = [
-        f"{model.name} on {item.id}: {forward:.3f} s a forward pass, {both:.3f} s forward and "
-        "backward, measured here.",
-        *pass_lines(costs.of_target(target), target.micro_batch(BATCH), picture_bytes(target)),
-        f"{'method':<23} {'map: forward':>13} {'backward':>9} {'scores: forward':>16}"
-        f"{'s an item':>11}{f'h for {items}':>14}",
-        f"{'answer and reliance':<65}{asking:>11.1f}{asking * items / 3600:>14.2f}",
-    ]
-    total, scoring = asking, scoring_passes()
-    for name in each(methods, "counting passes", "method"):
-        try:
-            there, back = method_passes(name, target)
-        except StudyError as refusal:  # a method that this model cannot have
-            lines.append(f"{name:<23} not counted: {refusal}")
-            continue
-        scores = scoring * draws_of(name)
-        seconds = back * both + max(there - back, 0) * forward + scores * forward
-        total += seconds
-        hours = seconds * items / 3600
-        passes_made = f"{name:<23} {there:>13} {back:>9} {scores:>16}"
-        lines.append(f"{passes_made} {seconds:>10.1f} {hours:>13.2f}")
-    lines.append(f"{'together':<24}{total:>52.1f}{total * items / 3600:>14.2f}")
-    return "\n".join(lines)
-
-
-def picture_bytes(target: Target, batch: int = 8) -> float:
-    """Peak bytes above the weights of a pass with gradients, for each picture of its batch."""
-    size = target.micro_batch(batch)
-    plain_pass(target, size)  # first use
-    with measure(target.bound.adapter.model) as cost:
-        plain_pass(target, size)
-    return cost.peak_bytes / size
-
-
-def pass_lines(cost: costs.Cost, batch: int, picture: float) -> list[str]:
-    """Two lines: operations of a pass, and the memory of a batch of them.
-
-    What is kept between the two ways is counted, so it must fit; `picture`, the measured bytes of a
-    picture, has also what the operations need for themselves.
-    """
-    about = cost.weights + batch * max(picture, cost.saved)
-    return [
-        f"Counted: {cost.forward / 1e9:.2f} GFLOP a picture forward, {cost.backward / 1e9:.2f} "
-        f"backward; {cost.saved / 2**20:.1f} MiB are kept between the two.",
-        f"Memory: {cost.weights / 2**20:.0f} MiB of weights; with gradients of {batch} pictures at "
-        f"once at least {cost.memory(batch) / 2**20:.0f} MiB (counted), about "
-        f"{about / 2**20:.0f} MiB (measured here, and scaled).",
-    ]
-
-
 def pass_seconds(target: Target, batch: int = 8) -> tuple[float, float]:
     """Seconds a picture: forward and backward, and forward alone; best of three batches."""
     size = target.micro_batch(batch)
@@ -324,17 +266,6 @@ def method_passes(name: str, target: Target | None = None) -> tuple[int, int]:
             raise
         return counted(target, lambda: METHODS[name](target))
     return cost.forward, cost.backward
-
-
-def asking_seconds(model, item) -> float:
-    """Seconds to answer one item and to measure its reliance under every baseline, once."""
-
-    def ask():
-        answer = model.answer(item.rgb, item.question)
-        for name in Sweep.baselines:
-            visual_reliance(model, item.rgb, item.question, answer, name)
-
-    return _seconds(ask)
 
 
 def scoring_passes(ways: int = len(Sweep.units) + len(Sweep.fills) - 1) -> int:

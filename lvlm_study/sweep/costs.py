@@ -47,9 +47,29 @@ class Cost:
 
 def counted(work: Callable[[], Tensor], module: nn.Module) -> Cost:
     """Count one forward and backward pass; `work` gives a tensor that depends on a leaf."""
+    with FlopCounterMode(display=False) as ahead, keeping(module) as kept:
+        out = work()
+    with FlopCounterMode(display=False) as back:
+        out.sum().backward()
+    ways = ahead.get_total_flops(), back.get_total_flops()
+    return Cost(*ways, sum(kept), weight_bytes(module))
+
+
+def weight_bytes(module: nn.Module) -> int:
+    """Bytes of a module's parameters."""
+    return sum(p.numel() * p.element_size() for p in module.parameters())
+
+
+@contextmanager
+def keeping(module: nn.Module):
+    """Yield a list that holds, once the block has ended, the bytes of each tensor that is kept.
+
+    Kept for a backward pass, that is; the module's own parameters and buffers do not count.
+    """
     own = [*module.parameters(), *module.buffers()]
     fixed = {p.untyped_storage()._cdata for p in own}
     kept: dict[int, tuple] = {}
+    sizes: list[int] = []
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -57,14 +77,12 @@ def counted(work: Callable[[], Tensor], module: nn.Module) -> Cost:
             kept[storage._cdata] = (storage.nbytes(), storage)  # held, so that no number is reused
         return tensor
 
-    with FlopCounterMode(display=False) as ahead:
+    try:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            out = work()
-    with FlopCounterMode(display=False) as back:
-        out.sum().backward()
-    saved = sum(size for size, _ in kept.values())
-    weights = sum(p.numel() * p.element_size() for p in module.parameters())
-    return Cost(ahead.get_total_flops(), back.get_total_flops(), saved, weights)
+            yield sizes
+    finally:
+        sizes += [size for size, _ in kept.values()]
+        kept.clear()  # or they would be held all the way back
 
 
 def of_target(target) -> Cost:

@@ -25,6 +25,27 @@ def versions() -> dict[str, str]:
     return found
 
 
+def machine(model) -> dict[str, str | None]:
+    """What a model's numbers were computed on and with: device, attention kernels, number format.
+
+    `attention` names the kernel of every part, "sdpa" where all have the same; None without any.
+    """
+    import torch  # slow to import
+
+    from ..models.alone import configs_of
+
+    network, cuda = model.model, model.device.type == "cuda"
+    kernels = {getattr(config, "_attn_implementation", None) for config in configs_of(network)}
+    name = torch.cuda.get_device_name(model.device) if cuda else platform.processor()
+    return {
+        "device": str(model.device),
+        "device_name": name or platform.machine(),
+        "cuda": torch.version.cuda if cuda else None,
+        "attention": ", ".join(sorted(filter(None, kernels))) or None,
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
+
+
 @cache
 def commit() -> str:
     """The checked-out commit of this repository, "+" behind it if files were changed, or ""."""

@@ -40,8 +40,9 @@ from ..metrics.coalitions import subset_scores
 from ..metrics.counterfactual import object_effects, object_mass
 from ..metrics.faithfulness import UNITS, deletion_insertion
 from ..metrics.plausibility import plausibility
-from ..models import load_model
+from ..models import load_model, trouble
 from ..models.base import LENGTH
+from ..models.trouble import device_lost
 from ..pixels.baselines import baselines as known_baselines
 from ..scenes import scenes
 from . import identity, profiles, provenance
@@ -461,6 +462,8 @@ def attempt(case: Case, shard: Shard) -> list[dict]:
     try:
         found = ROWS[shard.kind](case, shard.method)
     except Exception as error:  # noqa: BLE001 - one unreadable image must not end a long run
+        if device_lost(error):  # every later item would fail too; this one is left to do
+            raise trouble.sentence(error, f"computing {item.id} of {case.benchmark}") from error
         message = " ".join(str(error).split()) or type(error).__name__
         found = [{"status": "error", "message": f"{type(error).__name__}: {message}"}]
     names = set(shard.schema.names)
@@ -785,6 +788,7 @@ def fingerprint(sweep: Sweep, model) -> list[tuple]:
     own = {kind: {"baseline": BASELINE} for kind in DRAWN}
     own |= {"reliance": {"baselines": list(sweep.baselines)}}
     made = {"model": model.name, "profile": sweep.profile, "versions": provenance.versions()}
+    made["machine"] = provenance.machine(model)
     found = []
     for kind, method in tables(sweep):
         more = own.get(kind) or scoring | {"options": identity.method_options(method)}

@@ -229,3 +229,11 @@ def test_sum_and_mean(tiny_llava):
     target = real_target(tiny_llava)
     n = int(target.crucial.sum())
     torch.testing.assert_close(tam(target, combine="sum"), n * tam(target))
+
+
+def test_states_and_head_may_lie_on_different_devices(tiny_llava):
+    """States here, the output matrix on a device that has shapes alone (meta)."""
+    reading = Reading(white_box.target_of(tiny_llava))
+    reading.head = torch.nn.Linear(reading.visual.shape[1], tiny.VOCAB, device="meta")
+    said = reading.says(reading.visual, torch.tensor([3, 5]))
+    assert said.device.type == "meta" and said.shape == (len(reading.visual), 2)

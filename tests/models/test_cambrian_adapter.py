@@ -156,3 +156,47 @@ def test_8b_gets_its_own_prompt_with_one_or_two_start_tokens(small_release, doub
     assert bound.prompt_ids[0, : 1 + doubled].tolist() == start
     assert bound.prompt_ids[0, 1 + doubled] == tok.convert_tokens_to_ids("<|start_header_id|>")
     assert int(bound.image_span.int().argmax()) == at
+
+
+# ------------------------------------------------------------------ several GPUs
+
+
+@pytest.mark.parametrize("kind", [CambrianLlamaForCausalLM, CambrianPhi3ForCausalLM])
+def test_layers_towers_and_samplers_stay_whole_when_spread(kind):
+    """accelerate cuts a model anywhere between the modules that are named."""
+    accelerate = pytest.importorskip("accelerate", reason="accelerate is an optional extra")
+    model = adapter(kind).model
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    found = accelerate.infer_auto_device_map(
+        model,
+        max_memory={n: size // 3 for n in range(4)},
+        no_split_module_classes=model._no_split_modules,
+    )
+    assert set(found.values()) > {0, 1}
+    inside = [n for n, m in model.named_modules() if type(m).__name__ in model._no_split_modules]
+    assert len(inside) > 4 and {type(model.model.layers[0]).__name__} <= set(
+        model._no_split_modules
+    )
+    assert not [name for name in found for part in inside if name.startswith(part + ".")]
+
+
+def test_the_second_look_reaches_layers_on_another_device():
+    """Content is here, the later layers are on a device that has shapes alone (meta)."""
+    accelerate = pytest.importorskip("accelerate", reason="accelerate is an optional extra")
+    adapt = adapter()
+    net, bound = adapt.model, adapt.bind(SIZE, QUESTION)
+    names = [f"model.{n}" for n, _ in net.model.named_children()]
+    names += ["model.vision_query", "model.image_newline", "lm_head"]
+    places = dict.fromkeys(names, "cpu")
+    layers, samplers = places.pop("model.layers"), places.pop("model.vision_sampler_layers")
+    places |= {f"model.layers.{i}": "meta" if i else layers for i in range(len(net.model.layers))}
+    later = net.model.config.aggregating_layers()
+    places |= {
+        f"model.vision_sampler_layers.{k}": "meta" if at else samplers for k, at in enumerate(later)
+    }
+    assert later[0] == 0 and len(later) > 1
+    places |= {"model.norm": "meta", "lm_head": "meta"}
+    accelerate.dispatch_model(net, places, main_device="cpu", force_hooks=True)
+    accelerate.hooks.remove_hook_from_module(net)  # it would bring the answer back
+    out = bound.run(picture(), torch.tensor([70, 71]))
+    assert out.logits.device.type == "meta" and out.logits.shape[:2] == (1, 2)

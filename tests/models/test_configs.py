@@ -10,8 +10,18 @@ import torch
 import transformers as T
 from safetensors.torch import load_file, save_file
 
+from lvlm_study import cli
 from lvlm_study.errors import StudyError
-from lvlm_study.models import checkpoint, configs, load_model, towers
+from lvlm_study.models import (
+    checkpoint,
+    configs,
+    list_models,
+    load_model,
+    pickles,
+    registry,
+    towers,
+    weights,
+)
 from lvlm_study.models.registry import FAMILIES
 from lvlm_study.sweep import provenance
 
@@ -292,7 +302,7 @@ def test_a_tower_that_cannot_be_loaded_is_named(tmp_path, kind):
     if kind == "pickle":
         T.CLIPVisionConfig(**TOWER).save_pretrained(tmp_path)
         torch.save({}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(StudyError, match="The vision tower .* cannot be loaded .*safetensors"):
+    with pytest.raises(StudyError, match="The vision tower .*safetensors"):
         towers.load_encoder({"model_type": "clip_vision_model"}, str(tmp_path))
 
 
@@ -310,3 +320,98 @@ def test_other_towers_are_other_weights():
         next(model.parameters()).add_(1)
     assert provenance.weights_checksum(own) != first
     assert provenance.weights_checksum(plain) == files
+
+
+def test_a_tower_kept_as_a_pickle_is_converted_and_found(tmp_path, monkeypatch, capsys):
+    """As openai/clip-vit-large-patch14-336 may be: config.json and pytorch_model.bin."""
+    monkeypatch.setenv("LVLM_STUDY_DATA", str(tmp_path))
+    model, bare = T.CLIPVisionModel(T.CLIPVisionConfig(**TOWER)), tmp_path / "bare"
+    model.config.save_pretrained(bare)
+    torch.save(model.state_dict(), bare / "pytorch_model.bin")
+    spec = {"model_type": "clip_vision_model"}
+    with pytest.raises(StudyError, match="is kept as a pickle.*'lvlm-study convert .*bare NEW_F"):
+        towers.load_encoder(spec, str(bare))
+    with pytest.raises(StudyError, match="org/clip cannot be loaded.*at data/towers/org--clip, "):
+        towers.load_encoder(spec, "org/clip")
+    assert cli.main(["convert", str(bare), str(tmp_path / "towers" / "org--clip")]) == 0
+    found = towers.load_encoder(spec, "org/clip").state_dict()
+    assert all(torch.equal(found[k], v) for k, v in model.state_dict().items())
+    assert "as safetensors" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_pickled_shards_is_converted_and_loads(whole, tmp_path):
+    plain, state = load_model(whole), load_file(whole / "model.safetensors")
+    (whole / "model.safetensors").unlink()
+    keys = sorted(state)
+    for part, names in enumerate((keys[:5], keys[5:])):
+        torch.save({k: state[k] for k in names}, whole / f"pytorch_model-0000{part}.bin")
+    assert f"'lvlm-study convert {whole} NEW_FOLDER'" in refused(whole)
+    again = load_model(pickles.unpickled(whole, tmp_path / "out"))
+    assert all(torch.equal(a, b) for a, b in zip(tensors(again), tensors(plain), strict=True))
+
+
+def tensors(adapter):
+    return adapter.model.state_dict().values()
+
+
+def test_a_pickle_of_code_is_not_run(tmp_path):
+    class Code:
+        def __reduce__(self):
+            return (print, ("run",))
+
+    torch.save({"a": Code()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(StudyError, match="cannot be read as a file of tensors alone"):
+        pickles.unpickled(tmp_path, tmp_path / "out")
+
+
+def test_an_open_clip_pickle_becomes_the_file_that_is_looked_for(tmp_path):
+    state = {"visual.trunk.stem.0.weight": torch.ones(2)}
+    torch.save(state, tmp_path / "open_clip_pytorch_model.bin")
+    with pytest.raises(StudyError, match="is kept as a pickle"):
+        towers.open_clip_file(str(tmp_path))
+    pickles.unpickled(tmp_path, tmp_path / "out")
+    assert load_file(towers.open_clip_file(str(tmp_path / "out"))).keys() == state.keys()
+
+
+# --- memory, early names -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["from_pretrained", "to"])
+@pytest.mark.parametrize("full", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_a_full_device_is_one_sentence_when_a_model_is_loaded(whole, monkeypatch, where, full):
+    def fails(*args, **options):
+        raise full
+
+    monkeypatch.setattr(FAMILIES["llava"].model_class, where, fails)
+    assert "Memory ran out while loading" in refused(whole)
+
+
+@pytest.mark.parametrize("wrong", ["on", None, 2])
+def test_checkpointing_is_auto_on_or_off(whole, wrong):
+    with pytest.raises(StudyError, match="checkpointing is 'auto', True or False, not"):
+        load_model(whole, checkpointing=wrong)
+    assert load_model(whole, checkpointing=True).checkpointing is True
+
+
+def test_the_early_name_of_qwens_processor_is_known(checkpoints, adapters, tmp_path):
+    folder = shutil.copytree(checkpoints("qwen2_5_vl"), tmp_path / "qwen")
+    settings = folder / "preprocessor_config.json"
+    tiny.edit_json(settings, image_processor_type="Qwen2_5_VLImageProcessor")
+    usual, found = adapters("qwen2_5_vl").processor.to_dict(), load_model(folder).processor
+    assert {k: v for k, v in found.to_dict().items() if k in usual} == usual
+
+
+@pytest.mark.parametrize("key", ["hidden_size", "num_hidden_layers", "patch_size"])
+def test_another_tower_than_that_of_the_training_is_refused(tmp_path, key):
+    T.CLIPVisionModel(T.CLIPVisionConfig(**TOWER)).save_pretrained(tmp_path)
+    spec = {"model_type": "clip_vision_model", **TOWER, key: 4}
+    with pytest.raises(StudyError, match=f"has {key} {TOWER[key]} where .* trained with 4; name"):
+        towers.load_encoder(spec, str(tmp_path))
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_model_of_the_zoo_fits_its_files(name):
+    folder = registry.find_folder(name)
+    if _kind(folder) != "owlvit_llava":
+        family = FAMILIES[_kind(folder)]
+        assert configs.check_fit(folder, family.model_class, weights.weight_files(folder))

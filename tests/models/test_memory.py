@@ -1,6 +1,7 @@
 """Memory: batches halve and say so, two stages give the one gradient, devices can be many."""
 
 import importlib.util
+import inspect
 import sys
 import warnings
 
@@ -9,6 +10,7 @@ import pytest
 import tiny
 import torch
 from refusals import refuses
+from tiny_joint import tiny_joint
 
 from lvlm_study.answers import Target
 from lvlm_study.errors import StudyError
@@ -22,6 +24,21 @@ from lvlm_study.models.planted import planted
 QUESTION = "What is the red thing?"
 SIZE = (50, 40)
 FAMILIES = [f for f in tiny.FAMILIES if f not in ("llava_pad", "onevision_shrunk", "gemma3_scan")]
+
+
+QUICK = {  # options that keep more than two pictures at once
+    "igos": {"iterations": 2, "steps": 3},
+    "igos++": {"iterations": 1, "steps": 2},
+    "rise": {"masks": 12},
+    "occlusion": {"window": 0.5, "stride": 0.25},
+    "integrated_gradients": {"steps": 5},
+    "smoothgrad": {"samples": 5},
+    "llava_cam": {"samples": 5, "layer": 0},
+    "iia": {"steps": 2},
+    "shapley": {"regions": 6},
+    "eagle": {"regions": 6},
+    "eagle_lazy": {"regions": 6},
+}
 
 
 def make(model, ids=(65, 66, 67)):
@@ -41,12 +58,15 @@ def small(monkeypatch):
         calls = []
 
         def full(module, args, kwargs):
-            batch = len(kwargs["input_ids"]) if "input_ids" in kwargs else len(args[0])
-            calls.append(batch)
+            given = [kwargs.get("input_ids"), *args, kwargs.get("pixel_values")]
+            batch = len(next(x for x in given if x is not None))
+            if module is model.model:
+                calls.append(batch)
             if batch > most:
                 raise error("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-        hooks.append(model.model.register_forward_pre_hook(full, with_kwargs=True, prepend=True))
+        for part in (model.model, model.vision):  # both see one view of every picture
+            hooks.append(part.register_forward_pre_hook(full, with_kwargs=True, prepend=True))
         memory._limits.clear()
         return calls
 
@@ -103,6 +123,40 @@ def test_methods_that_only_look_fit_themselves_in(tiny_llava, small, method):
     whole = METHODS[method](target, batch=16, **options)
     small(tiny_llava, 5)
     torch.testing.assert_close(METHODS[method](target, batch=16, **options), whole)
+
+
+@pytest.fixture(scope="session")
+def joint(tmp_path_factory):
+    return load_model(tiny_joint(tmp_path_factory.mktemp("joint")))
+
+
+@pytest.mark.filterwarnings("ignore:Memory ran out")
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_fits_a_device_that_holds_two_pictures(tiny_llava, joint, small, name):
+    model = joint if name == "ga" else tiny_llava
+    target, options = make(model), QUICK.get(name, {})
+    whole = METHODS[name](target, **options)
+    calls = small(model, 2)
+    found = METHODS[name](target, **options)
+    torch.testing.assert_close(found, whole, atol=1e-5, rtol=1e-4)
+    batched = "batch" in inspect.signature(METHODS[name]).parameters
+    assert (max(calls, default=0) > 2) == batched  # it was tried, and refused
+
+
+def test_a_smaller_or_larger_picture_starts_where_others_ended(tiny_llava, small):
+    """Every size would repeat the failures of the last one; an octave apart, at most one more."""
+    small(tiny_llava, 3)
+    tries = []
+    for size in [(60, 40), (64, 44), (66, 40), (480, 640), (481, 640), (400, 300), (60, 41)]:
+        bound = tiny_llava.bind(size, QUESTION)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            bound.log_probs(torch.rand(8, 3, *size), torch.tensor([65]))
+        tries.append(len(told))
+    assert tries[0] == 2 and sum(tries[1:]) == 0
+    assert memory.fits({}, 9) > 1000 and memory.fits({9: 3.0}, 9) == memory.fits({9: 3.0}, 12) == 3
+    assert memory.fits({9: 3.0}, 8) == 6 and memory.fits({9: 0.5}, 9) == 0
+    assert memory.fits({9: 0.5}, 8) == 1 and memory.fits({9: 3.0, 7: 2.0}, 10) == 2
 
 
 @pytest.mark.filterwarnings("ignore:Memory ran out")
@@ -162,10 +216,10 @@ def test_two_stages_hold_one_graph_at_a_time(tiny_llava):
 
 
 def test_when_one_picture_is_too_much_the_stages_part(adapters, small, monkeypatch):
+    """Layers computed twice are tried before; what failed is not tried again."""
     model = adapters("llava")
     target = make(model)
     whole = image_gradient(target, target.image)
-    monkeypatch.setattr(model, "two_stage", False, raising=False)
     real, full = Target.score, torch.OutOfMemoryError("CUDA out of memory")
 
     def score(self, images):
@@ -174,11 +228,15 @@ def test_when_one_picture_is_too_much_the_stages_part(adapters, small, monkeypat
         return real(self, images)
 
     monkeypatch.setattr(Target, "score", score)
-    with pytest.warns(UserWarning, match="going on with|Going on with gradients in two stages"):
+    small(model, 9)
+    with pytest.warns(UserWarning) as told:
         staged = memory.gradient(target, target.image.repeat(2, 1, 1, 1))
-    assert model.two_stage
+    said = [str(w.message) for w in told if "One picture" in str(w.message)]
+    assert ["with checkpointed" in said[0], "with checkpointed two-st" in said[1]] == [True, True]
     torch.testing.assert_close(staged[:1], whole, atol=1e-5, rtol=1e-5)
-    memory._limits.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch.testing.assert_close(memory.gradient(target, target.image), staged[:1])
 
 
 def test_a_model_without_stages_says_that_it_is_full(monkeypatch):

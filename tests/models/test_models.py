@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from white_box import adapter_of
 
 import lvlm_study.models.registry as registry
 from lvlm_study.errors import StudyError
-from lvlm_study.models import list_models, load_model
+from lvlm_study.models import checkpoint, list_models, load_model
 from lvlm_study.models.base import pieces
 from lvlm_study.models.checkpoint import load_template
 from lvlm_study.pixels.images import to_tensor
@@ -390,6 +391,18 @@ def shard(folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+def two_sharded(folder):
+    shard(folder)
+    file = folder / "model-00001-of-00002.safetensors"
+    for name in ("model-00002-of-00002", "model-00001-of-00003"):
+        shutil.copyfile(file, folder / f"{name}.safetensors")
+
+
+def no_index(folder):
+    shard(folder)
+    (folder / "model.safetensors.index.json").unlink()
+
+
 def other_model(kind):
     return rewrite("config.json", model_type=kind)
 
@@ -407,6 +420,19 @@ BROKEN = {
     "missing shard": (shard, "00002-of-00002.safetensors is missing"),
     "cut short": (cut_short, "model.safetensors is damaged or cut short"),
     "missing tensor": (drop_tensor, "lack 1 tensors, first .*multi_modal_projector.linear_1"),
+    "two checkpoints": (
+        two_sharded,
+        "two checkpoints: the index names .*-of-00002.* and not model-00001-of-00003",
+    ),
+    "no index": (no_index, "parts of its weights and no model.safetensors.index.json"),
+    "other tower": (
+        lambda f: rewrite("config.json", vision_config=tiny.CLIP | {"patch_size": 14})(f),
+        r"vision encoder with patches of shape \(32, 3, 14, 14\), and the weight files hold none",
+    ),
+    "other words": (
+        lambda f: rewrite("config.json", text_config=tiny.TEXT | {"vocab_size": 999})(f),
+        r"word embedding of shape \(999, 32\), and the weight files hold none",
+    ),
     "other shape": (
         lambda f: rewrite("config.json", text_config=tiny.TEXT | {"intermediate_size": 48})(f),
         "cannot be loaded as LlavaForConditionalGeneration",
@@ -426,9 +452,15 @@ BROKEN = {
 }
 
 
+LATE = ("missing tensor", "other shape")  # transformers finds these when it reads the weights
+
+
 @pytest.mark.parametrize("case", BROKEN)
-def test_broken_checkpoints_say_what_is_wrong(checkpoints, tmp_path, case):
+def test_broken_checkpoints_say_what_is_wrong(checkpoints, tmp_path, monkeypatch, case):
+    """Before memory is spent on the weights."""
     harm, message = BROKEN[case]
+    if case not in LATE:
+        monkeypatch.setattr(checkpoint, "load_weights", lambda *a: pytest.fail("weights were read"))
     folder = copy(checkpoints("llava"), tmp_path)
     harm(folder)
     refuses(message, load_model, folder)
@@ -473,3 +505,31 @@ def test_templates_must_hold_image_and_question(checkpoints, tmp_path, template,
 )
 def test_bad_questions(tiny_llava, question, message):
     refuses(message, tiny_llava.bind, SIZE, question)
+
+
+def test_a_picture_of_many_tokens_is_remarked_on(monkeypatch):
+    """12 megapixels at the released patches of 14, two by two: 15301 tokens."""
+    model = tiny.real_size("qwen2_5_vl")
+    monkeypatch.setattr(model.processor.size, "longest_edge", 12_845_056)
+    with pytest.warns(UserWarning, match="3000 x 4000 pixels makes 15301 visual tokens in qwen"):
+        model.geometry_for((3000, 4000))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.geometry_for((1500, 2000))
+
+
+@pytest.mark.parametrize(("there", "spread"), [(True, {"": "cuda:0"}), (False, None)])
+def test_weights_go_from_the_file_to_the_gpu(checkpoints, monkeypatch, there, spread):
+    """Without accelerate they are whole in memory first, and once for every worker."""
+    monkeypatch.setattr(registry, "pick_device", lambda device: torch.device("cuda:0"))
+    monkeypatch.setattr(checkpoint, "installed", lambda package: there)
+    asked = []
+
+    def load(model_class, folder, dtype, spread):
+        asked.append((dtype, spread))
+        raise StudyError("enough")
+
+    monkeypatch.setattr(checkpoint, "load_weights", load)
+    with pytest.raises(StudyError, match="enough"):
+        load_model(checkpoints("llava"))
+    assert asked == [("auto", spread)]

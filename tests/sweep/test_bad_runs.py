@@ -4,13 +4,16 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from huggingface_hub import errors as hub
 from refusals import refuses
 from test_runner import Counting, toy
 
 from lvlm_study import cli
+from lvlm_study.answers import visual_reliance
 from lvlm_study.errors import StudyError
-from lvlm_study.models import load_model, registry
+from lvlm_study.heatmaps import explain
+from lvlm_study.models import load_model, registry, trouble
 from lvlm_study.pixels import images
 from lvlm_study.sweep import runner
 from lvlm_study.sweep import tables as shards
@@ -120,3 +123,85 @@ def test_values_out_of_range_name_their_file(tmp_path):
 
     Image.fromarray(np.full((4, 4), 7.5, np.float32)).save(tmp_path / "bright.tif")
     refuses("the values of .*bright.tif span", images.load_image, tmp_path / "bright.tif")
+
+
+# --- devices --------------------------------------------------------------------------------
+
+NOT_INITIALISED = RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling")
+STEPS = ["make_target", "explain_target", "deletion_insertion"]  # answering is a model's own
+
+
+def failing_at(monkeypatch, place, error, number=1):
+    """From call `number` on, for one call, a step of an item raises `error`."""
+    real, calls = getattr(runner, place), []
+
+    def step(*args, **options):
+        calls.append(place)
+        if len(calls) == number + 1:
+            raise error
+        return real(*args, **options)
+
+    monkeypatch.setattr(runner, place, step)
+
+
+@pytest.mark.parametrize("place", STEPS)
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), NOT_INITIALISED]
+)
+def test_a_full_device_costs_one_item(go, monkeypatch, place, error):
+    failing_at(monkeypatch, place, error)
+    assert go(["planted/object"], toy(4)) == 1
+    rows = [*go.table("maps").status, *go.table("reliance").status]
+    assert 1 <= rows.count("error") <= 2 and len(rows) == 8
+
+
+@pytest.mark.parametrize("place", STEPS)
+def test_a_lost_device_ends_the_run_and_fills_no_row(go, monkeypatch, place):
+    """CUDA answers every later call with the same error: all that is left would be error rows."""
+    lost = RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with ...")
+    with monkeypatch.context() as patch:
+        failing_at(patch, place, lost)
+        with pytest.raises(StudyError, match="device failed while computing .*; start again") as t:
+            go(["planted/object"], toy(4))
+    assert "\n" not in str(t.value)
+    before = go.table("reliance")
+    assert len(before) in (1, 2) and "error" not in set(before.status)
+    assert go(["planted/object"], toy(4)) == 0 and len(go.table("maps")) == 4
+
+
+def test_what_a_lost_device_says():
+    lost = ["CUDA error: device-side assert triggered", "CUBLAS_STATUS_EXECUTION_FAILED"]
+    assert all(trouble.device_lost(RuntimeError(text)) for text in lost)
+    full = ["CUDA error: out of memory", "CUBLAS_STATUS_NOT_INITIALIZED when calling cublasCreate"]
+    for text in full:
+        assert trouble.out_of_memory(RuntimeError(text))
+        assert not trouble.device_lost(RuntimeError(text))
+    assert not trouble.device_lost(RuntimeError("shapes do not match"))
+
+
+@pytest.mark.parametrize("what", ["answer", "explain", "reliance"])
+def test_a_full_device_is_a_sentence_everywhere(adapters, monkeypatch, what):
+    """Also where nothing can be halved: one picture is answered, one map is painted."""
+    model, image = adapters("llava"), np.zeros((30, 40, 3), np.uint8)
+
+    def full(*args, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    place = {"answer": "generate", "explain": "get_output_embeddings", "reliance": "forward"}[what]
+    monkeypatch.setattr(type(model.model), place, full)
+    call = {
+        "answer": lambda: model.answer(image, "?"),
+        "explain": lambda: explain(model, image, "?", method="tam", answer="red", tokens="all"),
+        "reliance": lambda: visual_reliance(model, image, "?", "red"),
+    }[what]
+    with pytest.raises(StudyError, match="Memory ran out") as told:
+        call()
+    assert "\n" not in str(told.value)
+
+
+def test_the_command_line_says_it_too(monkeypatch, capsys):
+    _, *told = cli.COMMANDS["explain"]
+    full = (lambda options: (_ for _ in ()).throw(MemoryError()), *told)
+    monkeypatch.setitem(cli.COMMANDS, "explain", full)
+    assert cli.main(["explain", "a.png", "What?"]) == 2
+    assert capsys.readouterr().err.startswith("lvlm-study: Memory ran out while at work; use a")

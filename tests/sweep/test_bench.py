@@ -1,17 +1,22 @@
 """The benchmark runs and compares like with like; no test looks at a clock."""
 
+import contextlib
 from types import SimpleNamespace
 
 import pytest
 import tiny
+import torch
+import white_box
 
 from lvlm_study import cli, models
 from lvlm_study.answers import make_target
 from lvlm_study.benchmarks import load_benchmark
+from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import METHODS, explain
 from lvlm_study.heatmaps.eagle import greedy, slic_zero
+from lvlm_study.models import memory
 from lvlm_study.models.planted import planted, planted_scene
-from lvlm_study.sweep import bench, costs, results
+from lvlm_study.sweep import bench, estimate, results
 
 
 @pytest.fixture(scope="module")
@@ -121,27 +126,84 @@ def test_estimated_passes_are_those_of_a_real_architecture(target, name):
 
 
 def test_a_method_that_refuses_the_model_is_named_and_left_out(monkeypatch):
-    monkeypatch.setattr(bench, "pass_seconds", lambda target: (3.0, 1.0))
     model = models.load_model("mini/llava-1.5")
-    told = bench.estimate_table(model, load_benchmark("sprites")[0], ["ga", "random"], 1)
+    told = estimate.estimate_table(model, load_benchmark("sprites")[0], ["ga", "random"], 1)
     assert "ga                      not counted: ga needs a model that shares its sight" in told
-    assert "together" + " " * 16 in told and told.count("1800.0") >= 1  # random: its scores alone
+    assert "together" + " " * 16 in told and "random                              0" in told
 
 
 def test_estimate_multiplies(monkeypatch):
-    monkeypatch.setattr(bench, "pass_seconds", lambda target: (3.0, 1.0))
-    monkeypatch.setattr(bench, "asking_seconds", lambda model, item: 20.0)
+    found = estimate.Measured(5 << 20, 11.0, 1.0, 3.0, 2e9, 3 << 20)
+    monkeypatch.setattr(estimate, "measured", lambda model, item: (None, found))
     item = load_benchmark("sprites")[0]
-    table = bench.estimate_table(planted("object"), item, ["igos", "random"], 36)
-    assert "GFLOP a picture forward" in table and "MiB of weights" in table
-    bytes_of = bench.pass_lines(costs.Cost(1e9, 2e9, 2 << 20, 5 << 20), 4, 3 << 20)[1]
-    assert "5 MiB of weights; with gradients of 4 pictures at once at least 13 MiB" in bytes_of
-    assert "about 17 MiB" in bytes_of
-    asking, igos, random, both = (line.split() for line in table.splitlines()[4:])
-    assert asking == ["answer", "and", "reliance", "20.0", "0.20"]
+    table = estimate.estimate_table(planted("object"), item, ["igos", "random"], 36)
+    assert "5 MiB of weights, and a gradient takes 3 MiB (layers kept) a picture" in table
+    assert "2.00 GFLOP a picture forward" in table
+    asking, igos, random, both = (line.split() for line in table.splitlines()[6:])
+    assert asking == ["answer", "and", "reliance", "20.0", "0.20"]  # 9 passes beside the answer
     assert igos == ["igos", "100", "100", "90", "390.0", "3.90"]
     assert random == ["random", "0", "0", "1800", "1800.0", "18.00"]  # 20 draws
     assert both == ["together", "2210.0", "22.10"]
+
+
+def test_what_fits_on_which_card_by_hand():
+    """15 GB of weights and 17 GB a picture, 2 GB computed twice, beside 1 GB for the driver."""
+    found = estimate.Measured(15 * 10**9, kept=17e9, twice=2e9)
+    _, cards, kept, twice = (line.split() for line in estimate.memory_lines(found))
+    assert cards[4:] == ["24", "GB", "48", "GB", "80", "GB", "141", "GB"]
+    assert kept[2:] == ["none", "1", "3", "7"] and twice[3:] == ["4", "16", "32", "62"]
+    found = estimate.Measured(15 * 10**9, kept=None, twice=2e9)
+    assert estimate.memory_lines(found)[2].split()[2:] == ["-"] * 4
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "cambrian"])
+def test_an_estimate_takes_three_passes_forward_and_two_backward(adapters, monkeypatch, family):
+    """Passes in which the model sees pictures; the words of an answer come from its cache."""
+    model, seen, back = white_box.adapter_of(adapters, family), [], []
+    grad = torch.autograd.grad
+
+    def look(module, args, kwargs):
+        seen.append(len(kwargs["input_ids"])) if kwargs.get("pixel_values") is not None else None
+
+    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: back.append(1) or grad(*a, **k))
+    hook = model.model.register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        estimate.estimate_table(model, load_benchmark("sprites")[0], [], 1)
+    finally:
+        hook.remove()
+    assert set(seen) == {1} and len(seen) in (2, 3)  # transformers may look before it generates
+    assert len(back) == 2
+
+
+def test_an_estimate_counts_what_the_methods_make(target, adapters):
+    """Passes that are known from a method's options are those that it makes."""
+    for name in (*estimate.INSIDE, "iia", "knockout"):
+        if name == "ga":  # not on this model
+            continue
+        assert bench.counted(target, lambda n=name: METHODS[n](target)) == estimate.passes_of(
+            name, target
+        )
+    assert estimate.passes_of("llava_cam", target) == (50, 50)
+
+
+def test_an_estimate_goes_on_where_layers_do_not_fit(adapters, monkeypatch):
+    model, item = adapters("llava"), load_benchmark("sprites")[0]
+    layer = model.model.get_decoder().layers[0]
+
+    def full(module, args):
+        if args[0].requires_grad and "forward" not in vars(module):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    hook = layer.register_forward_pre_hook(full)
+    try:
+        _, found = estimate.measured(model, item)
+        assert found.kept is None and found.twice > 0 and found.both > found.forward > 0
+        monkeypatch.setattr(estimate, "checkpointed", lambda bound: contextlib.nullcontext())
+        with pytest.raises(StudyError, match="Not even one gradient of .* fits"):
+            estimate.measured(model, item)
+    finally:
+        hook.remove()
+        memory._limits.clear()
 
 
 def test_methods_side_by_side(monkeypatch):

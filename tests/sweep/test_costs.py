@@ -9,7 +9,7 @@ from torch import nn
 from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.models import list_models, load_model
 from lvlm_study.paths import data_dir
-from lvlm_study.sweep import bench, costs
+from lvlm_study.sweep import bench, costs, estimate
 from lvlm_study.sweep.costs import Cost
 
 SIZES = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=3, vocab_size=50)
@@ -61,19 +61,15 @@ def test_parts_on_paper_are_the_mini_model_in_full():
 @pytest.mark.slow
 @pytest.mark.skipif("mini/llava-1.5" not in list_models(), reason="the mini model is not here")
 def test_the_estimated_memory_is_of_the_measured_size():
-    """What `estimate` prints for 12 pictures, from 8, against the peak of a pass with 12."""
+    """What `estimate` finds for one picture, times 12, against the peak of a pass with 12."""
     model, item, batch = load_model("mini/llava-1.5"), load_benchmark("sprites")[0], 12
-    target = bench.target_of(model, item)
-    cost, picture = costs.of_target(target), bench.picture_bytes(target)
-    line = bench.pass_lines(cost, batch, picture)[1]
-    least, about = (float(line.split(word)[1].split()[0]) for word in ("at least ", "about "))
+    target, found = estimate.measured(model, item)
     bench.plain_pass(target, batch)
-    with bench.measure(model.model) as found:
+    with bench.measure(model.model) as cost:
         bench.plain_pass(target, batch)
-    peak = (cost.weights + found.peak_bytes) / 2**20
-    assert least == pytest.approx((cost.weights + batch * cost.saved) / 2**20, abs=0.51)
-    assert least < peak < 2.5 * least  # what is kept is about half of what is needed
-    assert about == pytest.approx(peak, rel=0.15)
+    assert batch * found.kept == pytest.approx(cost.peak_bytes, rel=0.3)
+    assert costs.of_target(target).saved <= found.kept < 4 * costs.of_target(target).saved
+    assert found.twice < found.kept
 
 
 def test_layers_add_up():

@@ -15,6 +15,7 @@ from lvlm_study.answers import make_target
 from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import METHODS, variants
+from lvlm_study.models.planted import planted
 from lvlm_study.paths import data_dir
 from lvlm_study.sweep import identity, provenance, runner
 from lvlm_study.sweep import tables as shards
@@ -249,3 +250,10 @@ def test_a_difference_in_versions_is_said_and_kept(study, monkeypatch):
     study(toy(), items=6)
     assert len(said) == 1  # the shard has rows of both already
     assert shards.made_with(study.results)["numpy"] == now["numpy"]
+
+
+def test_what_a_number_was_computed_on_is_told(adapters):
+    found = provenance.machine(adapters("llava"))
+    assert found["device"] == "cpu" and found["device_name"] and found["cuda"] is None
+    assert (found["attention"], found["dtype"]) == ("sdpa", "float32")
+    assert provenance.machine(planted("object"))["attention"] is None
