@@ -32,7 +32,7 @@ def data(tmp_path):
     folder = tmp_path / "data"
     for name in ("results/mini", "results/paper", "paper"):
         (folder / name).mkdir(parents=True)
-    values = {"deletion": 0.25, "models": {"mini/a-1.5": {"n": 7}}, "curve": [1.0, 0.5]}
+    values = {"deletion": 0.25, "models": {"mini/a-1.5": {"n": 7}}, "curve": [1.0, -0.5]}
     values |= {"methods": {"igos[l2=1,gamma=0.5]": {"n": 3}}}
     values |= {"gap": {"value": 0.5, "low": 0.25, "high": 0.75, "n": 12}}
     values |= {"bad": float("nan"), "ok": True, "provenance": PROVENANCE}
@@ -53,7 +53,7 @@ def data(tmp_path):
         ("paper/q1.deletion", 0.5),
         ("q1.models[mini/a-1.5].n", 7),
         ("q1.methods[igos[l2=1,gamma=0.5]].n", 3),
-        ("q1.curve[1]", 0.5),
+        ("q1.curve[1]", -0.5),
         ("q1.provenance.versions.torch", "2.13.0"),
         ("paper/table9[B].del", -3),
         ("paper/table9[A-1.5,Ours].del", 0.4),
@@ -158,10 +158,26 @@ def small_page(folder: Path, data: Path, text: str) -> subprocess.CompletedProce
 
 def test_the_role_prints_the_number_with_its_origin(data, tmp_path):
     pytest.importorskip("myst_parser", reason="myst_parser belongs to the book's environment")
-    done = small_page(tmp_path / "page", data, "It is {result}`q1.deletion:.3f`.")
+    text = "It is {result}`q1.deletion:.3f`, or {result}`q1.curve[1]:.1f`."
+    done = small_page(tmp_path / "page", data, text)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "page" / "out" / "index.html").read_text()
     assert re.search(r'<abbr[^>]*title="mini profile[^"]*n = 7[^"]*"[^>]*>0\.250</abbr>', page)
+    assert ">−0.5</abbr>" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("-0.25", "−0.25"),
+        ("95 % interval -0.3 to -.1", "95 % interval −0.3 to −.1"),
+        ("mini profile, mini/llava-1.5, n = 7", "mini profile, mini/llava-1.5, n = 7"),
+        ("2026-11-29", "2026-11-29"),
+        ("1e-05", "1e-05"),
+    ],
+)
+def test_a_negative_number_has_a_minus_sign(text, shown):
+    assert role_module().signed(text) == shown
 
 
 @pytest.mark.parametrize("text", ["q1.deletion:.3q", "q1.nothing"])

@@ -1,6 +1,6 @@
 """What the paper's tables would cost on GPUs: counted passes and operations, assumed speed.
 
-    python tools/plan.py                 the two tables of book/reproduce.md
+    python tools/plan.py                 the two tables of book/costs.md
     python tools/plan.py --price 3.5     another price of a GPU hour, and so on
 
 Counted: passes of a method (on a planted reader or our own model), operations and kept memory of
@@ -17,6 +17,7 @@ from functools import cache
 import transformers as T
 
 from lvlm_study.benchmarks import load_benchmark
+from lvlm_study.heatmaps.names import draws_of
 from lvlm_study.models import load_model
 from lvlm_study.models.towers import RELEASED, build_encoder
 from lvlm_study.sweep import bench, costs
@@ -27,7 +28,7 @@ KEPT = {"mmvp": 105, "mmstar": 705, "cv_bench": 897, "llava_bench": 60}  # after
 WHOLE = {"mmvp": 300, "mmstar": 1500, "cv_bench": 2638, "llava_bench": 60}
 HAT = 1374  # questions of VQA-HAT's validation set
 OTHERS = ("grad_cam", "gae", "iia")  # of Table 1 beside iGOS; T-MM is called gae here
-CONTROLS = ("random", "center", "sobel")  # not in the paper; the book's command runs them too
+CONTROLS = ("center", "sobel", "difference")  # not in the paper; random apart: scored 20 times
 THREE = ("mmvp", "mmstar", "cv_bench")
 
 
@@ -150,7 +151,8 @@ def scoring(ways: int) -> int:
 def map_work(model: str, method: str, items: int, ways: int = 3) -> float:
     """Operations of maps and their deletion and insertion scores (variants have one way only)."""
     cost, (ahead, back) = pass_cost(model), passes(method)
-    return items * (cost.forward * (ahead + scoring(ways)) + cost.backward * back)
+    scores = scoring(ways) * draws_of(method)
+    return items * (cost.forward * (ahead + scores) + cost.backward * back)
 
 
 def reliance_work(model: str, items: int, baselines: int = 4) -> float:

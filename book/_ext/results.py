@@ -6,6 +6,7 @@ built with warnings as errors, so no page can show a number that the study has n
 """
 
 import importlib
+import re
 import sys
 import types
 from pathlib import Path
@@ -36,17 +37,23 @@ def split(text: str) -> tuple[str, str]:
     return text, ""
 
 
+def signed(text: str) -> str:
+    """A minus sign where a number has a hyphen; the hyphens of names stay."""
+    return re.sub(r"(?<![\w.])-(?=\.?\d)", "−", text)
+
+
 class ResultRole(SphinxRole):
     def run(self):
         key, spec = split(self.text.strip())
         try:
             result = _reader().read(key, Path(self.config.results_data or ROOT / "data"))
-            text = format(result.value, spec)
+            text = signed(format(result.value, spec))
         except Exception as error:  # whatever is wrong, the page must not come out with a gap
             log.warning("result %r: %s", self.text, error, location=self.get_location())
             return [nodes.Text("?")], []
         self.env.note_dependency(str(result.file))
-        number = nodes.abbreviation(text, text, explanation=result.origin, classes=["result"])
+        origin = signed(result.origin)
+        number = nodes.abbreviation(text, text, explanation=origin, classes=["result"])
         return [number], []
 
 

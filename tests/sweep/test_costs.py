@@ -90,6 +90,6 @@ def test_layers_add_up():
 @pytest.mark.slow
 def test_the_plan_in_the_book_is_what_the_tool_prints(pytestconfig, capsys):
     assert plan.main([]) == 0
-    page = (pytestconfig.rootpath / "book" / "reproduce.md").read_text()
+    page = (pytestconfig.rootpath / "book" / "costs.md").read_text()
     missing = [line for line in capsys.readouterr().out.splitlines() if line and line not in page]
     assert missing == [] and data_dir().is_dir()
