@@ -161,15 +161,13 @@ def random_table(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def likeness_table(tree: dict) -> pd.DataFrame:
-    """A row a method: two architectures' maps, as they are and given the difference picture."""
-    rows = []
+    """A row a method: maps of two models, as they are and given the difference picture."""
+    rows, nothing = [], estimate([]).json()
     for method, found in tree["methods"].items():
-        row = {"method": name_of(method), "pictures": found["nulls"][OTHER_ARCHITECTURE]["n"]}
+        row = {"method": name_of(method)}
         for null in (OTHER_SEED, OTHER_SIZE, OTHER_ARCHITECTURE):
-            row |= {
-                null: shown(found["nulls"][null]),
-                f"{null}, given": shown(found["given"][null]),
-            }
+            row[null] = shown(found["nulls"].get(null, nothing))
+            row[f"{null}, given"] = shown(found["given"].get(null, nothing))
         rows.append(row)
     return pd.DataFrame(rows)
 
