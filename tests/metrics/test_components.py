@@ -5,7 +5,15 @@ import pandas as pd
 import pytest
 
 from lvlm_study.errors import StudyError
-from lvlm_study.metrics.components import partition, parts, standardised, without
+from lvlm_study.metrics.components import (
+    partition,
+    parts,
+    picture_parts,
+    standardised,
+    unit,
+    without,
+)
+from lvlm_study.metrics.plausibility import rank_correlation
 
 SHARES = {"picture": 0.4, "question": 0.1, "model": 0.05, "method": 0.2, "question,method": 0.1}
 
@@ -43,8 +51,8 @@ def test_known_parts_are_found():
 def test_parts_by_hand():
     shared = {"": 0.3, "question": 0.4, "model": 0.3, "method": 0.5}
     shared |= {"question,model": 0.4, "question,method": 0.7, "model,method": 0.5}
-    found = parts(pd.Series(shared))
-    assert found[["picture", "question", "model", "method"]].tolist() == pytest.approx(
+    found = parts(shared)
+    assert [found[name] for name in ("picture", "question", "model", "method")] == pytest.approx(
         [0.3, 0.1, 0, 0.2]
     )
     assert found["question,method"] == pytest.approx(0.1)
@@ -53,7 +61,26 @@ def test_parts_by_hand():
 
 def test_pairs_that_are_missing_are_told():
     with pytest.raises(StudyError, match="share exactly the picture"):
-        parts(pd.Series({"question": 0.1}))
+        parts({"question": 0.1})
+
+
+def test_two_factors_and_pictures_that_lack_a_kind_of_pair():
+    maps, about = put_together({"picture": 0.5, "question": 0.2}, pictures=3)
+    some = about.method == "g"
+    lone = some & ~((about.picture == 2) & (about.model != "d"))  # picture 2 has one model only
+    found = picture_parts(maps[lone], about[lone], ("question", "model"))
+    assert found.index.tolist() == [0, 1]
+    assert list(found) == ["picture", "question", "model", "rest"]
+    assert found.sum(axis=1).tolist() == pytest.approx([1, 1])
+    assert found.picture.mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_product_is_the_rank_correlation_of_the_study():
+    random = np.random.default_rng(0)
+    one, other = random.normal(size=(2, 21, 35))
+    a, b, large = standardised([one, other, np.kron(other, np.ones((2, 2)))], grid=8)
+    assert a @ b == pytest.approx(rank_correlation(one, other, 8))
+    assert b == pytest.approx(large)
 
 
 def test_ranks_have_no_scale_and_a_flat_map_has_no_order():
@@ -71,3 +98,4 @@ def test_what_is_known_is_taken_away():
     apart = without(np.stack([known[0], random.normal(size=64)]), known)
     assert np.abs(apart[0]).max() < 1e-12
     assert apart[1] @ known.T == pytest.approx(np.zeros(2))
+    assert np.isnan(unit(apart)[0]).all() and np.linalg.norm(unit(apart)[1]) == pytest.approx(1)
