@@ -12,6 +12,7 @@ Three questions share a picture, so whole pictures are drawn anew for every inte
 """
 
 import textwrap
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -40,7 +41,7 @@ from ..sweep.stored import Tables, enlarged, stored_maps
 from .annotate import with_controls
 from .compare import named, rows_of, same_items, scored, shown, told, wide, with_evidence
 
-FOLDER = "busy"  # of its tables, inside a results folder: no other chapter reads them
+FOLDER = "busy"  # of its tables, inside a results folder, so that no other chapter reads them
 MEMBER = "mini/llava-1.5-s"  # of level 0; those of the other levels are named after it
 LEVELS = {  # level -> (member, benchmark)
     "0": (MEMBER, "sprites_clutter-0"),
@@ -80,9 +81,14 @@ def picture_of(item: str) -> str:
     return item.rpartition("/")[2].partition("-")[0]
 
 
-def read(results) -> pd.DataFrame:
+def read(results: Path) -> pd.DataFrame:
     """Stored maps of all levels, each with the answer that it explains."""
-    return by_level(stored_maps(results / FOLDER, ablations=True))
+    return by_level(stored_maps(home(results), ablations=True))
+
+
+def home(results: Path) -> Path:
+    """Where the tables lie: in `FOLDER`, or among those of the other chapters."""
+    return results / FOLDER if (results / FOLDER).is_dir() else results
 
 
 # --- tables of the page
@@ -118,11 +124,12 @@ def bars_table(study: dict) -> pd.DataFrame:
     rows = []
     for level, part in study["levels"].items():
         bars = part["bars"]
-        ahead = f"{bars['ahead']['count']} of {bars['methods']}"
-        row = {"level": level, "items": bars["n"], "best method": bars["best"]}
-        row |= {"better control": bars["control"], "control ÷ method": shown(bars["share"])}
-        row |= {"ROC-AUC, better control": f"{bars['auc_control']} {shown(bars['auc'])}"}
-        rows.append(row | {"methods clearly ahead": f"{ahead}: {bars['ahead']['titles']}"})
+        row = {"level": level, "answers": part["asked"], "items": bars["n"]}
+        row |= {"best method": bars["best"], "better control": bars["control"]}
+        row |= {"control ÷ method": shown(bars["share"])}
+        row |= {"clearly ahead": f"{bars['ahead']['count']} of {bars['methods']}"}
+        row |= {"ROC-AUC, control": f"{bars['auc_control']} {shown(bars['auc'])}"}
+        rows.append(row | {"ROC-AUC, method": f"{bars['seer']} {shown(bars['auc_best'])}"})
     return pd.DataFrame(rows)
 
 
@@ -190,7 +197,7 @@ def wrong_figure(study: dict, level: str = POOLED):
     """Share of maps on the evidence, of right and of wrong answers, a panel a rule."""
     methods = study["wrong"][level]["methods"]
     names = in_order(methods)
-    figure, axes = grid(len(RULES), 0.5 + 0.42 * len(names), 2)
+    figure, axes = grid(len(RULES), 0.8 + 0.5 * len(names), 2)
     for ax, rule in zip(axes, RULES, strict=True):
         for kind, (shade, marker, shift) in ANSWERS.items():
             found = [methods[name][rule][kind] for name in names]
@@ -219,9 +226,12 @@ def gallery(stored: pd.DataFrame, methods=GALLERY):
     """
     chosen = through_levels(stored, methods)
     size = (WIDTH, WIDTH * (len(methods) + 1) / len(chosen) + 0.6)
-    figure, axes = plt.subplots(len(methods) + 1, len(chosen), figsize=size, layout="constrained")
-    for column, (level, rows) in zip(axes.T, chosen.items(), strict=True):
-        _column(column, level, rows, methods)
+    rows = len(methods) + 1
+    figure, axes = plt.subplots(
+        rows, len(chosen), figsize=size, squeeze=False, layout="constrained"
+    )
+    for column, (level, part) in zip(axes.T, chosen.items(), strict=True):
+        _column(column, level, part, methods)
     names = ["picture", *(SHORT.get(name, title(name)) for name in methods)]
     for ax, name in zip(axes[:, 0], names, strict=True):
         ax.text(-0.06, 0.5, name, rotation=90, va="center", ha="right", fontsize="small",
@@ -249,7 +259,7 @@ def through_levels(stored: pd.DataFrame, methods=GALLERY) -> dict[str, pd.DataFr
     whole = rows.groupby(["level", "picture"]).method.transform("nunique") == len(methods)
     rows = rows[whole]
     levels = sorted(rows.level.unique())
-    spread = rows.groupby("picture").level.nunique()
+    spread = rows.groupby("picture")["level"].nunique()
     if spread.empty or spread.max() < len(levels):
         raise StudyError("No attribute item has all maps at every level; run more items.")
     found = rows[rows.picture == spread.index[spread == len(levels)].min()]
@@ -264,7 +274,7 @@ def summary(tables: Tables) -> dict:
 
     `order` says how alike levels 0 and 4 order the methods, by a rank correlation of their means.
     """
-    own = Tables(tables.results / FOLDER, tables.profile, tables.seed)
+    own = Tables(home(tables.results), tables.profile, tables.seed)
     rows = by_level(rows_of(own.maps, variants=True))
     if rows.empty:
         return {}
@@ -296,6 +306,8 @@ def with_effects(rows: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
 
 def usable(effects: pd.DataFrame) -> pd.DataFrame:
     """Scenes of enough objects whose effects on the answer differ."""
+    if effects.empty:
+        return effects.reindex(columns=["model", "benchmark", "item", "effect"])
     good = effects[effects.status == "ok"]
     enough = [len(e) >= LEAST_OBJECTS and np.ptp(e) >= LEAST_SPREAD for e in good.effect]
     return good[np.array(enough, bool)]
