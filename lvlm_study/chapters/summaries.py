@@ -161,6 +161,7 @@ SUMMARIES: dict[str, Callable[[Tables], dict]] = {
     "trainings": elsewhere("ch09_architecture", "trainings_summary"),
     "audit": elsewhere("ch11_audit"),
     "shortcut": elsewhere("ch15_shortcut"),
+    "busy": elsewhere("ch16_busy_ground"),
     "whose": elsewhere("ch17_whose_map"),
     "subsets": elsewhere("ch14_zoo"),
     "tokens": elsewhere("ch01_reliance"),

@@ -3,9 +3,10 @@
     python -m lvlm_study.zoo.accuracy        writes data/results/mini/zoo.json and amends the cards
 
 Keys look like `zoo.models[mini/llava-1.5].picture.counting.percent`; see
-`lvlm_study.sweep.results`. Beside `models` stand `about` (architecture, parameters, minutes of
-training, learning curve), `stages` (minutes of every stage), `range` (lowest and highest member)
-and, when the tables of reliance are there, `small` and `mistakes`.
+`lvlm_study.sweep.results`. Beside `models` stand `busy` (members for busy ground, each on the test
+set of its own level), `about` (architecture, parameters, minutes of training, learning curve),
+`stages` (minutes of every stage), `range` (lowest and highest member) and, when the tables of
+reliance are there, `small` and `mistakes`.
 """
 
 import json
@@ -25,12 +26,12 @@ from .families import FAMILIES
 from .members import BUSY, RECIPES
 
 
-def gather(zoo: Path) -> dict[str, dict]:
+def gather(zoo: Path, busy: bool = False) -> dict[str, dict]:
     """{member: {view: {category: share}}} from every accuracy.json; "all" counts all categories.
 
-    Left out are the detector, which answers no questions and has other numbers in its file, the
-    joint model, which was put together and not trained as a member, and members for busy ground,
-    which were measured on another test set.
+    Members for busy ground were measured on other test sets, and are gathered alone if `busy`. Left
+    out are the detector, which answers no questions and has other numbers in its file, and the
+    joint model, which was put together and not trained as a member.
     """
     out = {}
     for file in sorted(zoo.glob("*/accuracy.json")):
@@ -40,7 +41,7 @@ def gather(zoo: Path) -> dict[str, dict]:
             raise StudyError(f"{file} is no JSON ({error}); train its member again.") from error
         if "picture" not in views or (file.parent / "alignment.json").exists():
             continue
-        if file.parent.name.partition("-seed")[0] in BUSY:
+        if (file.parent.name.partition("-seed")[0] in BUSY) != busy:
             continue
         out[f"mini/{file.parent.name}"] = {
             view: {c: share(*cell) for c, cell in (counts | {"all": _total(counts)}).items()}
@@ -101,7 +102,7 @@ def write(data: Path | None = None) -> Path:
     stages = times.read(zoo)
     about = {name: facts(zoo / name.removeprefix("mini/"), stages) for name in models}
     table = {"provenance": origin, "models": models, "about": about, "stages": stages}
-    table["range"] = extremes(models)
+    table |= {"range": extremes(models), "busy": gather(zoo, busy=True)}
     rows = read_table(path.parent, "reliance")
     rows = rows[rows.model.isin(list(models))] if len(rows) else rows
     if len(rows):

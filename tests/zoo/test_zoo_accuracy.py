@@ -47,6 +47,14 @@ def test_the_book_reads_what_was_written(data):
     assert list(accuracy.gather(data / "zoo")) == ["mini/tiny"]
 
 
+def test_members_for_busy_ground_stand_apart(data):
+    """They answered other test sets: no row among the others, no part in their range."""
+    (data / "zoo" / "tiny").rename(data / "zoo" / "llava-1.5-s-clutter3-seed1")
+    assert accuracy.gather(data / "zoo") == {}
+    found = accuracy.gather(data / "zoo", busy=True)
+    assert found["mini/llava-1.5-s-clutter3-seed1"]["picture"]["all"]["percent"] == 50
+
+
 def test_bad_and_missing_counts_are_named(data, tmp_path):
     (data / "zoo" / "tiny" / "accuracy.json").write_text("{")
     refuses("tiny/accuracy.json is no JSON", accuracy.write, data)
