@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..figures import CMAP, ROW, WIDTH, chance_line, dots, grid, heat, picture, when_run
-from ..heatmaps.names import CONTROLS, NOBODY, REFERENCE, title
+from ..heatmaps.names import CONTROLS, NOBODY, REFERENCE, listed, title
 from ..metrics.ranks import complete, rank_agreement
 from ..metrics.statistics import Estimate, estimate
 from ..sweep.sanity import read_rows
@@ -254,15 +254,13 @@ def summary(tables) -> dict:
 
 
 def overall(models: dict) -> dict:
-    """What holds over the models: who is first where, and what iGOS adds to a map without one."""
-    parts = {model: part for model, sets in models.items() for part in sets.values()}
-    first = {m: part for m, part in parts.items() if part["winner"].get("n", 0) >= LEAST}
-    wins = [f"{p['winner']['title']} ({m}, n = {p['winner']['n']})" for m, p in first.items()]
-    added = [p["margin"][REFERENCE]["value"] for p in first.values() if REFERENCE in p["margin"]]
+    """What holds over the models: clear leads, and what iGOS adds to a map without a model."""
+    parts = [part for sets in models.values() for part in sets.values()]
+    first = [part for part in parts if part["winner"].get("n", 0) >= LEAST]
+    added = [p["margin"][REFERENCE]["value"] for p in first if REFERENCE in p["margin"]]
     return {
         "models": len(first),
-        "winners": ", ".join(wins) or NOBODY,
-        "clear_leads": sum(p["winner"]["not_clearly_worse"] == NOBODY for p in first.values()),
+        "clear_leads": sum(p["winner"]["not_clearly_worse"] == NOBODY for p in first),
         "added": {"least": min(added), "most": max(added)} if added else {},
     }
 
@@ -270,7 +268,7 @@ def overall(models: dict) -> dict:
 def of_model(maps: pd.DataFrame, part: pd.DataFrame) -> dict:
     """Scores and tests of one model on one benchmark; `maps` has the other tests of it."""
     names, best = ranked(part), best_of(part)
-    best.pop("best", None)
+    best = {key: best[key] for key in best if key not in ("best", "place", "apart")}
     low = method_scores(part).set_index("method").gap_low
     return {
         "items": int(part.item.nunique()),
@@ -283,7 +281,7 @@ def of_model(maps: pd.DataFrame, part: pd.DataFrame) -> dict:
         },
         "above": named(apart(part, 1)),
         "below": named(apart(part, -1)),
-        "at_chance": named([name for name in names if not low[name] > 0]),
+        "at_chance": {"titles": listed([name for name in names if not low[name] > 0])},
         "weak": weak_spots(part),
         "tests": of_tests(maps, *part[GROUP].iloc[0]),
     }
@@ -312,7 +310,7 @@ def of_tests(maps: pd.DataFrame, model: str, benchmark: str) -> dict:
 
 
 def weak_spots(part: pd.DataFrame) -> dict:
-    """Where iGOS fails: items on which the difference picture does better, or chance.
+    """Where iGOS fails: items on which the difference picture does better, kinds of question.
 
     `categories` is a list, the weakest first: "spatial 0.71 (n = 10), counting 0.82 (n = 9)".
     """
@@ -322,10 +320,8 @@ def weak_spots(part: pd.DataFrame) -> dict:
     kinds = rows.groupby("category").gap.agg(["mean", "size"]).sort_values("mean")
     told = [f"{kind} {spread(mean)} (n = {n})" for kind, mean, n in kinds.itertuples()]
     return {
-        "n": len(rows),
         "pairs": len(both),
         "below_difference": int((both.gap < both.item.map(null).to_numpy(float)).sum()),
-        "at_chance": int((rows.gap <= 0).sum()),
         "categories": ", ".join(told) or NOBODY,
     }
 
