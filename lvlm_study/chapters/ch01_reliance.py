@@ -3,7 +3,6 @@
 Figures here read an explanation, a score, or a table of results; they never run a model.
 """
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -13,9 +12,10 @@ from ..figures import WIDTH, grid, legend_below, overlay, picture, stacked
 from ..metrics.content_words import RULES, rated
 from ..scenes.questions import CATEGORIES
 from ..sweep.stored import Tables
-from .compare import DROPS, first_trainings, interval, shown
+from .compare import DROPS, first_trainings, interval, one_each, shown
 
 BANDS = {"lt30": "below 30 %", "30_70": "30 to 70 %", "gt70": "above 70 %"}
+EMPTY = ["blur", "black", "mean", "noise"]  # pictures without information
 
 
 def band_shares(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -120,35 +120,27 @@ def drop_bands(frame: pd.DataFrame):
     return figure
 
 
-def length_figure(frame: pd.DataFrame):
-    """Total drop and ratio per token against the length of the answer, under blur."""
-    part = frame[(frame.baseline == "blur") & frame.total_drop.notna()]
-    part = part.assign(length=part.tokens.map(len))
-    count = part.model.nunique()
-    figure, axes = grid(2, (0.42 + 0.03 * count) * WIDTH, sharey=False)
-    names = {"total_drop": "drop in probability", "per_token": "ratio per token (nats)"}
-    apart = min(0.2 * count, 0.7) if count > 1 else False
-    for ax, (column, label) in zip(axes, names.items(), strict=True):
-        sns.pointplot(
-            part, x="length", y=column, hue="model", ax=ax, linestyle="none", dodge=apart,
-            markersize=4, err_kws={"linewidth": 1.2}, seed=0,
-        )  # fmt: skip
-        ax.set(xlabel="tokens in the answer", ylabel=label)
-        ax.get_legend().remove()  # several models would cover the points
-    legend_below(figure, axes[0], min(count, 3))
-    return figure
-
-
 def leak_figure(frame: pd.DataFrame, model: str):
-    """For each kind of empty picture and category: items that keep over 70 % of the probability."""
-    shares = band_shares(frame[frame.model == model], ["baseline", "category"])
-    kept = shares.pivot(index="category", columns="baseline", values="lt30").reindex(CATEGORIES)
-    figure, ax = plt.subplots(figsize=(0.8 * WIDTH, 0.5 * WIDTH), layout="constrained")
-    sns.heatmap(
-        kept[["blur", "black", "mean", "noise"]], annot=True, fmt=".0f", vmin=0, vmax=100,
-        cmap="cividis", ax=ax, cbar_kws={"label": "% of items with a drop below 30 %"},
-    )  # fmt: skip
-    ax.set(xlabel="picture without information", ylabel="")
+    """Items that keep over 70 % of their probability, by empty picture.
+
+    Left: of one model, a row a category; right: questions about the whole place, a row a model.
+    """
+    figure, axes = grid(2, 0.45 * WIDTH, sharey=False)
+    mine = band_shares(frame[frame.model == model], ["category", "baseline"])
+    others = band_shares(one_each(frame[frame.category == "global"]), ["model", "baseline"])
+    rows = (("category", mine, CATEGORIES), ("model", others, sorted(set(others.model))))
+    heads = (f"{model}, by kind of question", "questions about the whole place")
+    for ax, (by, shares, names), head in zip(axes, rows, heads, strict=True):
+        kept = shares.pivot(index=by, columns="baseline", values="lt30").reindex(names)[EMPTY]
+        kept.index = [name.removeprefix("mini/") for name in kept.index]
+        sns.heatmap(
+            kept, annot=True, fmt=".0f", vmin=0, vmax=100, cmap="cividis", cbar=False, ax=ax
+        )
+        ax.set(xlabel="", ylabel="")
+        ax.tick_params(labelsize="small", axis="both")
+        ax.tick_params(axis="y", rotation=0)
+        ax.set_title(head, fontsize="small", loc="right")
+    figure.supxlabel("% of answers that lose less than 30 % of their probability", fontsize="small")
     return figure
 
 

@@ -2,7 +2,8 @@
 
 `maps` is what the runner writes under that name: one row for each (model, benchmark, item, method,
 units, fill). Unless said otherwise a score is measured on the grid with blur put in, the paper's
-test.
+test, and methods of one model are compared on the items that all of them have. Every method is held
+against `NULL`, the picture minus its baseline: a map that has seen neither model nor question.
 """
 
 from pathlib import Path
@@ -11,23 +12,26 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from ..figures import CMAP, ROW, WIDTH, grid, heat, picture, scale_bar, when_run
-from ..heatmaps.names import CONTROLS, NOBODY, REFERENCE, in_order, title
+from ..figures import CMAP, ROW, WIDTH, chance_line, dots, grid, heat, picture, when_run
+from ..heatmaps.names import CONTROLS, NOBODY, REFERENCE, listed, title
 from ..metrics.ranks import complete, rank_agreement
-from ..metrics.statistics import estimate, finite
+from ..metrics.statistics import Estimate, estimate
 from ..sweep.sanity import read_rows
 from ..sweep.stored import enlarged
 from .compare import (
+    CONTROL,
     GROUP,
     LEAST,
     LEVEL,
+    OWN,
+    SPECIAL,
     TEST,
     against,
     best_of,
     by_model,
     by_reading_order,
+    control_map,
     counted,
-    method_panels,
     method_scores,
     most_items_first,
     named,
@@ -42,58 +46,64 @@ from .compare import (
     without_controls,
 )
 
-GAP = ("gap", "gap_low", "gap_high")
-SHEET = 6  # pictures beside each other on a contact sheet
+NULL = "difference"  # the control that every method is held against
+MANY = 60  # items that a model needs for a panel of its own
+FEW = 20  # pairs below which a bootstrap interval covers too little to be shown
+SHEET = ("igos", "rise", NULL)  # maps of `contact_sheet`
 
 
-# --- Table 1
+# --- tables
 
 
 def paper_table1(paper: pd.DataFrame) -> pd.DataFrame:
     """The paper's Table 1, a row a model and method: its four benchmarks, insertion - deletion.
 
-    `turned` is the mean over the benchmarks if the map had been handed in upside down.
+    `inverted` is the mean over the benchmarks if the map had been handed in upside down.
     """
     names = {"mmvp": "MMVP", "mmstar": "MMStar", "cvbench": "CV-Bench", "llavabench": "LLaVA-Bench"}
     gaps = pd.DataFrame({n: paper[f"{k}_ins"] - paper[f"{k}_del"] for k, n in names.items()})
     deletion = paper[[f"{k}_del" for k in names]].mean(axis=1)
     insertion = paper[[f"{k}_ins" for k in names]].mean(axis=1)
     about = pd.DataFrame({"model": paper.lvlm, "method": paper.method})
-    means = {"deletion": deletion, "insertion": insertion, "gap": insertion - deletion}
-    return about.assign(**means, turned=deletion - insertion, **gaps)
+    means = {"deletion": deletion, "insertion": insertion, "ins − del": insertion - deletion}
+    return about.assign(**means, inverted=deletion - insertion, **gaps)
 
 
 def in_rank(part: pd.DataFrame) -> pd.DataFrame:
-    """Table 1 of one model in the order of its means on the same items, `same`; short rows last."""
+    """Scores of one model in the order of its means on the same items, `same`; short rows last."""
     table = method_scores(part)
     table = table.assign(same=table.method.map(wide(same_items(part)).mean()))
     return table.sort_values("same", ascending=False, kind="stable", ignore_index=True)
 
 
-def table1(maps: pd.DataFrame, paper: pd.DataFrame, seeds: dict | None = None) -> pd.DataFrame:
-    """Ours and the paper's in one table for readers: models with rivals, methods both ways up.
+def score_table(part: pd.DataFrame, seeds: dict | None = None) -> pd.DataFrame:
+    """Every method on one model, for readers.
 
     `seeds` {(model, method): text} is the column on other seeds (`other_seeds`).
     """
-    rows, seeds = [], seeds or {}
-    for (model, benchmark), part in most_items_first(with_rivals(rows_of(maps))):
-        for row in in_rank(part).itertuples():
-            rows.append(
-                {"model": model, "data": benchmark, "method": row.title, "n": row.n}
-                | {"skipped": row.skipped, "deletion": row.deletion, "insertion": row.insertion}
-                | {"insertion − deletion": spread(row.gap, row.gap_low, row.gap_high)}
-                | {"same items": spread(row.same), "turned over": -row.gap}
-                | {"another seed": seeds.get((model, row.method), "–")}
-            )
-    for row in paper_table1(paper).itertuples():
+    seeds, rows = seeds or {}, []
+    for row in in_rank(part).itertuples():
         rows.append(
-            {"model": row.model, "data": "the paper, 4 sets", "method": row.method, "n": None}
-            | {"skipped": None, "deletion": row.deletion, "insertion": row.insertion}
-            | {"insertion − deletion": spread(row.gap), "same items": "–"}
-            | {"turned over": row.turned, "another seed": "–"}
+            {"method": row.title, "n": row.n, "skipped": row.skipped}
+            | {"deletion": row.deletion, "insertion": row.insertion}
+            | {"ins − del": spread(row.gap, row.gap_low, row.gap_high)}
+            | {"same items": spread(row.same), "inverted": -row.gap}
+            | {"another seed": seeds.get((part.model.iloc[0], row.method), "–")}
         )
-    whole = {name: pd.Series([r[name] for r in rows], dtype=object) for name in ("n", "skipped")}
-    return pd.DataFrame(rows).assign(**whole)
+    return pd.DataFrame(rows)
+
+
+def margin_table(maps: pd.DataFrame) -> pd.DataFrame:
+    """What each method adds to the difference picture: a row a method, a column a model."""
+    frame = rows_of(maps)
+    parts = [(model, margins(part)) for (model, _), part in most_items_first(with_rivals(frame))]
+    order = [name for name in by_reading_order(frame) if name != NULL]
+    columns = {"method": [title(name) for name in order]}
+    for model, table in parts:
+        found = table.set_index("method").reindex(order)
+        cells = [spread(*row) for row in found[["difference", "low", "high"]].to_numpy(float)]
+        columns[f"{model}, n = {int(table.n.median()) if len(table) else 0}"] = cells
+    return pd.DataFrame(columns)
 
 
 def other_seeds(results: Path) -> dict[tuple[str, str], str]:
@@ -109,17 +119,25 @@ def other_seeds(results: Path) -> dict[tuple[str, str], str]:
     }
 
 
-# --- who is better
+# --- who adds something to a map without a model
 
 
-def beaten_by(frame: pd.DataFrame, control: str) -> list[str]:
-    """Methods (not controls) that are not clearly better than a control, best first."""
-    names = ranked(frame)
-    if control not in set(frame.method) or not names:
-        return []
-    table = against(frame[frame.method.isin([*names, control])], control).set_index("method")
-    better = [n for n in names if table.p_holm[n] < LEVEL and table.difference[n] < 0]
-    return [name for name in names if name not in better]
+def margins(part: pd.DataFrame) -> pd.DataFrame:
+    """Every method minus the difference picture on the same items, corrected for their number.
+
+    Columns as in `compare.against`, and `clear`; no interval below `FEW` pairs.
+    """
+    table = against(same_items(part), NULL)
+    ends = {"low": -table.high, "high": -table.low}
+    ends = {name: end.where(table.n >= FEW) for name, end in ends.items()} if len(table) else ends
+    return table.assign(difference=-table.difference, **ends, clear=table.p_holm < LEVEL)
+
+
+def apart(part: pd.DataFrame, sign: int) -> list[str]:
+    """Methods clearly above (`sign` 1) or below (-1) the difference picture, best first."""
+    table = margins(part).set_index("method")
+    return [n for n in ranked(part) if n in table.index and table.clear[n]
+            and sign * table.difference[n] > 0]  # fmt: skip
 
 
 # --- figures
@@ -127,32 +145,31 @@ def beaten_by(frame: pd.DataFrame, control: str) -> list[str]:
 
 @when_run
 def gap_figure(maps: pd.DataFrame):
-    """Insertion - deletion by method, a panel a model; small rings are the maps turned over."""
-    frame = rows_of(maps)
-    order, parts = by_reading_order(frame), with_rivals(frame)
-    if not parts:
+    """Insertion - deletion by method, a panel a model, beside what needs no model.
+
+    Models with `MANY` items on which all methods ran; where there are none, all of them. Orange
+    diamonds are clearly above the difference picture.
+    """
+    parts = most_items_first(with_rivals(rows_of(maps)))
+    same = [(model, same_items(part), part) for (model, _), part in parts]
+    same = [one for one in same if one[1].item.nunique() >= MANY] or same
+    if not same:
         return None
-    tables = [(model, method_scores(part), GAP, 0) for (model, _), part in parts]
-    label = "insertion − deletion (0 = chance; rings: the map turned over)"
-    figure, axes = method_panels(tables, order, label)
-    for ax, (_, table, _, _) in zip(axes, tables, strict=True):
-        turned = -table.set_index("method").gap.reindex(order)
-        ax.plot(turned, range(len(order)), "o", mfc="none", mec="0.6", markersize=3.5)
+    order = by_reading_order(pd.concat([rows for _, rows, _ in same]))
+    figure, axes = grid(len(same), ROW * len(order) + 1, sharex=True)
+    for ax, (model, rows, part) in zip(axes, same, strict=True):
+        above = set(apart(part, 1))
+        table = method_scores(rows).set_index("method").reindex(order)
+        colours = [SPECIAL if m in above else CONTROL if m in CONTROLS else OWN for m in order]
+        marks = ["D" if m in above else "s" if m in CONTROLS else "o" for m in order]
+        chance_line(ax, 0)
+        if NULL in order:
+            ax.axvline(table.gap[NULL], color=CONTROL, linewidth=1)
+        found = list(table[["gap", "gap_low", "gap_high"]].to_numpy(float))
+        dots(ax, found, [title(m) for m in order], colour=colours, marker=marks)
+        ax.set_title(f"{model}, n = {rows.item.nunique()}", fontsize=10)
+    figure.supxlabel("insertion − deletion (dotted: chance; line: difference picture)", fontsize=10)
     return figure
-
-
-@when_run
-def difference_figure(maps: pd.DataFrame):
-    """iGOS minus every other method, item by item, a panel a model; right of 0 iGOS is better."""
-    ends = ("difference", "low", "high")
-    tables = [(model, against(part), ends, 0) for (model, _), part in with_rivals(rows_of(maps))]
-    tables = [part for part in tables if len(part[1])]
-    if not tables:
-        return None
-    every = pd.concat([table for _, table, _, _ in tables])
-    order = every.groupby("method").difference.mean().sort_values().index.tolist()
-    label = "iGOS minus the method, insertion − deletion of the same item"
-    return method_panels(tables, order, label)[0]
 
 
 @when_run
@@ -186,30 +203,36 @@ def shared_item(stored: pd.DataFrame, model: str, category: str) -> str | None:
 
 @when_run
 def contact_sheet(stored: pd.DataFrame, model: str, items: dict, category: str):
-    """One picture, its evidence outlined, and every method's stored map of it.
+    """One picture, its evidence outlined, and the maps of `SHEET` on two scales.
 
-    The item is `shared_item`, so that nobody picks it; `items` finds items by their id. All maps on
-    one scale that has a meaning: the share of pixels that the map puts below a place. Deletion and
-    insertion read nothing else, and the units of different methods have nothing in common.
+    The item is `shared_item`, so that nobody picks it; `items` finds items by their id. Above, each
+    map ends at its own largest value; below, a colour is the share of pixels that the map puts
+    below a place, all that deletion and insertion read.
     """
     name = shared_item(stored, model, category)
     if name is None:
         return None
     mine = stored[(stored.model == model) & (stored.item == name) & stored.saliency.notna()]
-    item, maps = items[name], mine.set_index("method").saliency
-    rgb, names = item.rgb, in_order(maps.index)
-    figure, axes = grid(len(names) + 1, 1.4, SHEET, sharey=False)
-    picture(axes[0], rgb, "the picture", 6)
-    for ax, method in zip(axes[1:], names, strict=True):
-        below = share_below(enlarged(maps[method], *rgb.shape[:2]))
-        ax.imshow(below, cmap=CMAP, vmin=0, vmax=1)
-        ax.set_title(title(method), fontsize=6)
-    for ax in axes:
-        ax.set_axis_off()
-        if item.evidence is not None:
-            ax.contour(item.evidence, levels=[0.5], colors="white", linewidths=0.8)
-    scale_bar(list(axes), 0, 1, label="share of the picture below")
-    figure.suptitle(f"{mine.iloc[0].question}  {mine.iloc[0].answer}", fontsize="small")
+    rgb, evidence = items[name].rgb, items[name].evidence
+    maps = {**mine.set_index("method").saliency, NULL: control_map(NULL, items[name], 0)}
+    shown = [method for method in SHEET if method in maps]
+    columns = 1 + len(shown)
+    figure, axes = grid(2 * columns, 0.27 * WIDTH, columns, sharey=False)
+    picture(axes[0], rgb, "the picture", "small")
+    axes[columns].remove()
+    for place, method in enumerate(shown, 1):
+        saliency = enlarged(maps[method], *rgb.shape[:2])
+        for scale, row in ((saliency / saliency.max(), 0), (share_below(saliency), 1)):
+            ax = axes[row * columns + place]
+            picture(ax, rgb)
+            ax.imshow(scale, cmap=CMAP, vmin=0, vmax=1)
+            if evidence is not None:
+                ax.contour(evidence, levels=[0.5], colors="white", linewidths=1)
+        axes[place].set_title(title(method), fontsize="small")
+    for ax, words in ((axes[1], "own scale"), (axes[columns + 1], "rank scale")):
+        place = {"transform": ax.transAxes, "va": "center", "ha": "right", "fontsize": "small"}
+        ax.text(-0.05, 0.5, words, rotation=90, **place)
+    figure.suptitle(f"{mine.iloc[0].question}  {mine.iloc[0].answer}", fontsize="medium")
     return figure
 
 
@@ -231,60 +254,35 @@ def summary(tables) -> dict:
 
 
 def overall(models: dict) -> dict:
-    """What holds over the models: who wins where, and where iGOS beats the edges."""
-    parts = [(m, part) for m, sets in models.items() for part in sets.values() if part["winner"]]
-    first = {m: part["winner"] for m, part in parts if part["winner"]["n"] >= LEAST}
-    reference = title(REFERENCE)
-    ahead = [m for m, won in first.items() if won["title"] == reference]
-    close = [m for m, won in first.items() if reference in _titles(won["not_clearly_worse"])]
-    edges = [m for m, won in first.items() if _edges_first(won["same"])]
-    above = [
-        m
-        for m, part in parts
-        if m in first and REFERENCE in part["methods"]
-        if reference not in _titles(part["not_above"]["sobel"]["titles"])
-    ]
-    wins = [f"{won['title']} ({model}, n = {won['n']})" for model, won in first.items()]
+    """What holds over the models: clear leads, and what iGOS adds to a map without a model."""
+    parts = [part for sets in models.values() for part in sets.values()]
+    first = [part for part in parts if part["winner"].get("n", 0) >= LEAST]
+    added = [p["margin"][REFERENCE]["value"] for p in first if REFERENCE in p["margin"]]
     return {
         "models": len(first),
-        "winners": ", ".join(wins) or NOBODY,
-        "clear_leads": sum(won["not_clearly_worse"] == NOBODY for won in first.values()),
-        "reference_first": len(ahead),
-        "reference_not_clearly_worse": len(ahead) + len(close),
-        "reference_above_sobel": len(above),
-        "edges_first": {"count": len(edges), "models": ", ".join(edges) or NOBODY},
+        "clear_leads": sum(p["winner"]["not_clearly_worse"] == NOBODY for p in first),
+        "added": {"least": min(added), "most": max(added)} if added else {},
     }
-
-
-def _edges_first(same: dict) -> bool:
-    """Whether the edges have the highest mean on the items that all share."""
-    return "sobel" in same and max(same, key=lambda name: same[name]["value"]) == "sobel"
-
-
-def _titles(said: str) -> list[str]:
-    """The titles that `listed` joined."""
-    return said.replace(" and ", ", ").split(", ")
 
 
 def of_model(maps: pd.DataFrame, part: pd.DataFrame) -> dict:
     """Scores and tests of one model on one benchmark; `maps` has the other tests of it."""
     names, best = ranked(part), best_of(part)
-    if best:
-        best["weak"] = weak_spots(part, best.pop("best"))
+    best = {key: best[key] for key in best if key not in ("best", "place", "apart")}
     low = method_scores(part).set_index("method").gap_low
     return {
         "items": int(part.item.nunique()),
         "count": len(names),
         "methods": {name: of_method(rows) for name, rows in part.groupby("method")},
         "winner": best,
-        "reference": {
-            row.method: {k: finite(getattr(row, k)) for k in ("difference", "p_holm")}
-            | {"n": row.n}
-            for row in against(part).itertuples()
+        "margin": {
+            row.method: Estimate(row.difference, row.low, row.high, row.n).json()
+            for row in margins(part).itertuples()
         },
+        "above": named(apart(part, 1)),
+        "below": named(apart(part, -1)),
+        "at_chance": {"titles": listed([name for name in names if not low[name] > 0])},
         "weak": weak_spots(part),
-        "at_chance": named([name for name in names if not low[name] > 0]),
-        "not_above": {"sobel": named(beaten_by(part, "sobel"))},
         "tests": of_tests(maps, *part[GROUP].iloc[0]),
     }
 
@@ -298,43 +296,37 @@ def of_method(frame: pd.DataFrame) -> dict:
 def of_tests(maps: pd.DataFrame, model: str, benchmark: str) -> dict:
     """Every other test beside the first: does it order the methods alike, and who leads?
 
-    `random` is what the random map gets, `largest` the normalised gap that is furthest from 0.
+    `added` is by how much the leader is above the difference picture, in probability.
     """
     tests = other_tests(maps, model, benchmark)
-    plain = other_tests(maps, model, benchmark, "gap")
     first = tests.pop(", ".join(TEST), None)
-    return {
-        name: {
-            "value": rank_agreement(first, raw)["value"],
-            "own": rank_agreement(without_controls(first), raw),
-            "best": _leader(raw),
-            "random": counted(raw["random"].dropna() if "random" in raw else []),
-            "largest": finite(plain[name].abs().max().max()),
-        }
-        for name, raw in (tests.items() if first is not None else ())
-    }
+    out = {}
+    for name, raw in tests.items() if first is not None else ():
+        best = _leader(raw)
+        added = raw[best] - raw[NULL] if {best, NULL} <= set(raw) else []
+        own = rank_agreement(without_controls(first), raw)
+        out[name] = {"own": own, "best": title(best), "added": estimate(added).json()}
+    return out
 
 
-def weak_spots(part: pd.DataFrame, method: str = REFERENCE) -> dict:
-    """Where a method fails: items on which edges do better, or chance, and its scores by category.
+def weak_spots(part: pd.DataFrame) -> dict:
+    """Where iGOS fails: items on which the difference picture does better, kinds of question.
 
     `categories` is a list, the weakest first: "spatial 0.71 (n = 10), counting 0.82 (n = 9)".
     """
-    rows = scored(part[part.method == method])
-    edges = scored(part[part.method == "sobel"]).set_index("item").gap
-    both = rows[rows.item.isin(edges.index)]
+    rows = scored(part[part.method == REFERENCE])
+    null = scored(part[part.method == NULL]).set_index("item").gap
+    both = rows[rows.item.isin(null.index)]
     kinds = rows.groupby("category").gap.agg(["mean", "size"]).sort_values("mean")
     told = [f"{kind} {spread(mean)} (n = {n})" for kind, mean, n in kinds.itertuples()]
     return {
-        "n": len(rows),
         "pairs": len(both),
-        "below_edges": int((both.gap < both.item.map(edges).to_numpy(float)).sum()),
-        "at_chance": int((rows.gap <= 0).sum()),
+        "below_difference": int((both.gap < both.item.map(null).to_numpy(float)).sum()),
         "categories": ", ".join(told) or NOBODY,
     }
 
 
 def _leader(table: pd.DataFrame) -> str:
-    """Title of the method with the highest mean, controls not counted."""
-    own = complete(table)[0].mean().drop(list(CONTROLS), errors="ignore")
-    return title(own.idxmax()) if len(own) else title("")
+    """The method with the highest mean, controls not counted."""
+    own = without_controls(complete(table)[0]).mean()
+    return own.idxmax() if len(own) else ""

@@ -1,6 +1,7 @@
 """Tables of methods, ablations, truth and cost: every number here can be worked out by hand."""
 
 import json
+import re
 from pathlib import Path
 
 import method_frames as frames
@@ -16,6 +17,7 @@ from lvlm_study.chapters import compare
 from lvlm_study.heatmaps import names as method_names
 from lvlm_study.metrics.plausibility import plausibility, rank_correlation, soft_iou
 from lvlm_study.paths import data_dir
+from lvlm_study.sweep import results
 
 EIGHT = [0.6, 0.7, 0.8, 0.9, 0.6, 0.7, 0.8, 0.9]  # mean 0.75
 GAPS = {"igos": EIGHT, "gae": [g - 0.5 for g in EIGHT], "random": [0.1, -0.1] * 4}
@@ -114,23 +116,21 @@ def test_the_papers_table_by_hand():
     found = method_tables.paper_table1(paper).set_index(["model", "method"])
     row = found.loc["LLaVA-1.5-7b", "T-MM"]
     assert row["MMVP"] == pytest.approx(0.418 - 0.778)
-    assert row.gap == pytest.approx(
+    assert row["ins − del"] == pytest.approx(
         np.mean([0.418, 0.283, 0.461, 0.378]) - np.mean([0.778, 0.869, 0.869, 0.808])
     )
-    assert row.turned == -row.gap
+    assert row.inverted == -row["ins − del"]
 
 
-def test_table1_has_ours_and_theirs():
-    paper = pd.read_csv(data_dir() / "paper" / "table1.csv")
-    table = method_tables.table1(frames.maps(GAPS), paper)
-    assert len(table) == 3 + len(paper)
-    first = table.iloc[0]
-    assert first.method == "iGOS" and first["turned over"] == pytest.approx(-0.75)
-    assert first["insertion − deletion"].startswith("0.75 [0.6") and first["same items"] == "0.75"
-    assert table["n"].tolist()[:4] == [8, 8, 8, None]
-    assert set(table["another seed"]) == {"–"}
-    table = method_tables.table1(frames.maps(GAPS), paper, {("mini/a", "gae"): "1, no chance"})
-    assert table["another seed"].tolist()[:4] == ["–", "1, no chance", "–", "–"]
+def test_scores_for_readers():
+    table = method_tables.score_table(frames.maps(GAPS))
+    assert (
+        table.method.tolist() == ["iGOS", "T-MM", "Random map"] and table["n"].tolist() == [8] * 3
+    )
+    assert table["inverted"][0] == pytest.approx(-0.75) and table["same items"][0] == "0.75"
+    assert table["ins − del"][0].startswith("0.75 [0.6") and set(table["another seed"]) == {"–"}
+    table = method_tables.score_table(frames.maps(GAPS), {("mini/a", "gae"): "1, no chance"})
+    assert table["another seed"].tolist() == ["–", "1, no chance", "–"]
 
 
 # --- who is better
@@ -198,10 +198,10 @@ def test_the_best_of_many_equals_is_not_clearly_best():
 
 def test_where_a_method_fails():
     kinds = {"igos": ["a", "a", "a", "a", "b", "b", "b", "b"]}
-    gaps = {"igos": [0.8, 0.8, 0.8, 0.8, 0.4, 0.4, -0.4, 0.0], "sobel": [0.5] * 7}
-    frame = frames.maps(gaps, category=kinds | {"sobel": ["a"] * 7})
+    gaps = {"igos": [0.8, 0.8, 0.8, 0.8, 0.4, 0.4, -0.4, 0.0], "difference": [0.5] * 7}
+    frame = frames.maps(gaps, category=kinds | {"difference": ["a"] * 7})
     found = method_tables.weak_spots(frame)
-    assert (found["n"], found["pairs"], found["below_edges"], found["at_chance"]) == (8, 7, 3, 2)
+    assert (found["pairs"], found["below_difference"]) == (7, 3)
     assert found["categories"] == "b 0.10 (n = 4), a 0.80 (n = 4)"
 
 
@@ -213,29 +213,58 @@ def test_other_tests_are_read_in_probability():
     tables = compare.other_tests(pd.concat(both), "mini/a", "sprites")
     assert tables["grid, mean"]["gae"].mean() == 0.25
     told = of_one(method_tables, pd.concat(both))["tests"]
-    assert told["grid, mean"]["largest"] == 9.0 and told["grid, mean"]["best"] == "iGOS"
-    assert told["grid, mean"]["random"]["value"] == 0.0 and told["grid, mean"]["value"] == 1.0
+    assert told["grid, mean"]["best"] == "iGOS"  # gae by the normalised mean
+    assert told["grid, mean"]["added"]["value"] is None  # the difference picture was not run
 
 
 def test_over_all_models():
-    one, other = frames.maps(GAPS), frames.maps(GAPS, model="mini/b")
+    one = frames.maps(GAPS | {"difference": [g - 0.25 for g in EIGHT]})
+    other = frames.maps(GAPS | {"difference": [g - 0.5 for g in EIGHT]}, model="mini/b")
     other = other.assign(method=other.method.replace({"igos": "gae", "gae": "igos"}))
     found = tree_of(method_tables, pd.concat([one, other]))["overall"]
-    assert found["winners"] == "iGOS (mini/a, n = 8), T-MM (mini/b, n = 8)"
-    assert (found["clear_leads"], found["reference_first"]) == (2, 1)
-    assert found["reference_not_clearly_worse"] == 1  # on mini/b it is
-    assert found["edges_first"] == {"count": 0, "models": "none"}
-    edges = frames.maps(GAPS | {"sobel": [g + 0.1 for g in EIGHT]})
-    found = tree_of(method_tables, edges)["overall"]
-    assert found["edges_first"] == {"count": 1, "models": "mini/a"}
+    assert found["models"] == found["clear_leads"] == 2
+    assert found["added"] == {"least": pytest.approx(0, abs=1e-9), "most": pytest.approx(0.25)}
 
 
-def test_not_above_a_control():
-    gaps = GAPS | {"sobel": [g - 0.5 for g in EIGHT], "tam": [0.0, 0.02] * 4}
-    gaps["random"] = [0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.02]
-    assert method_tables.beaten_by(frames.maps(gaps), "sobel") == ["gae", "tam"]
-    assert method_tables.beaten_by(frames.maps(gaps), "random") == ["tam"]
-    assert method_tables.beaten_by(frames.maps(gaps), "center") == []
+def test_what_a_method_adds_to_a_map_without_a_model():
+    """igos is 0.25 above everywhere, gae 0.25 below, tam above as often as below."""
+    gaps = GAPS | {"difference": [g - 0.25 for g in EIGHT]}
+    gaps["tam"] = [g - 0.25 + (-1) ** n * 0.1 for n, g in enumerate(EIGHT)]
+    frame = frames.maps(gaps)
+    found = method_tables.margins(frame).set_index("method")
+    assert found.difference["igos"] == pytest.approx(0.25) and found.clear["igos"]
+    assert found.low.isna().all()  # eight pairs are too few for an interval
+    assert method_tables.apart(frame, 1) == ["igos"]
+    assert method_tables.apart(frame, -1) == ["gae"]
+    told = of_one(method_tables, frame)
+    assert told["above"]["titles"] == "iGOS" and told["below"]["count"] == 1
+    assert told["margin"]["gae"]["value"] == pytest.approx(-0.25)
+    assert method_tables.apart(frames.maps(GAPS), 1) == []
+
+
+def test_the_ends_of_a_margin_by_hand():
+    """Twenty pairs, ten with a margin of 0.2 and ten of 0.4: their mean with an interval."""
+    gaps = {"igos": [0.7, 0.9] * 10, "difference": [0.5] * 20}
+    row = method_tables.margins(frames.maps(gaps)).iloc[0]
+    assert row.difference == pytest.approx(0.3) and 0.2 < row.low < 0.3 < row.high < 0.4
+    table = method_tables.margin_table(frames.maps(gaps))
+    assert table.columns.tolist() == ["method", "mini/a, n = 20"]
+    assert table.iloc[0, 1].startswith("0.30 [0.2")
+
+
+def test_every_method_has_its_row_and_says_whether_it_was_swept():
+    """The page's hand-written table against the methods and the stored scores."""
+    page = (data_dir().parent / "notebooks" / "02_methods.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "`" in line]
+    swept = results.load(data_dir() / "results" / "mini" / "faithfulness.json")["models"]
+    swept = {name for model in swept.values() for name in model.get("sprites", {})}
+    named = {}
+    for line in rows:
+        first = line.split("|")[1]
+        for name in re.findall(r"(?<!})`([\w+]+)(?:\[[^`]*\])?`", first):
+            named[name] = "not swept yet" not in line
+    assert set(named) - {"method"} == set(method_names.BY_NAME)
+    assert {name for name, yes in named.items() if yes} - {"method"} == swept & set(named)
 
 
 def test_methods_summary():
@@ -243,9 +272,8 @@ def test_methods_summary():
     tree = of_one(method_tables, pd.concat(both))
     assert finite(tree)
     assert tree["winner"]["title"] == "iGOS" and tree["count"] == 2 and tree["items"] == 8
-    assert tree["at_chance"] == {"titles": "none", "count": 0}
+    assert tree["at_chance"] == {"titles": "none"}
     assert tree["methods"]["igos"]["gap"]["value"] == pytest.approx(0.75)
-    assert tree["tests"]["superpixels, blur"]["value"] == pytest.approx(1.0)
     assert tree["tests"]["superpixels, blur"]["best"] == "iGOS"
     assert tree["tests"]["superpixels, blur"]["own"]["methods"] == 2  # the random map left out
     assert tree_of(method_tables, pd.DataFrame()) == {}
