@@ -5,26 +5,29 @@ Passes are exact; seconds were measured while the sweep shared its machine and a
 Whether a map is stable, and whether it depends on the model at all, was measured by `sweep.sanity`.
 """
 
+from collections.abc import Callable
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from ..figures import WIDTH, chance_line, dots, when_run
+from ..figures import ROW, WIDTH, chance_line, dots, grid, when_run
 from ..heatmaps.names import CONTROLS, REFERENCE, in_order, title
-from ..metrics.flags import BAD, FLAGS, flag_scores, flagged, flags_by_method, luck, rates
+from ..metrics.flags import BAD, FLAGS, flag_scores, flagged, luck
 from ..metrics.statistics import finite
+from ..models.names import short
 from ..sweep.sanity import summarise
 from .compare import (
     OTHERS,
     by_model,
     colour_of,
-    counted,
     differences,
     likeness,
     method_panels,
     method_scores,
     most_items_first,
+    named,
     one_model,
     or_not_yet,
     rows_of,
@@ -38,7 +41,7 @@ from .compare import (
 
 MIB = 2**20
 PAUSE = 600  # seconds without a new row: nothing was running
-RATES = ("flagged", "base", "precision", "recall", "lift", "lift_low", "lift_high")
+RATES = ("base", "precision", "recall", "lift", "lift_low", "lift_high")
 RATES += ("within", "within_low", "within_high")
 
 
@@ -78,16 +81,25 @@ def _cost(part: pd.DataFrame, good: pd.DataFrame) -> dict:
 
 
 def cost_shown(maps: pd.DataFrame) -> pd.DataFrame:
-    """The table of the chapter: models on which several methods ran, cheapest first in each."""
-    rows = []
-    for (model, _), part in most_items_first(with_rivals(rows_of(maps))):
-        for row in costs(part[~part.method.isin(CONTROLS)]).itertuples():
-            rows.append(
-                {"model": model, "method": row.title, "n": row.n, "seconds": row.seconds}
-                | {"ins − del": row.gap, "forward": row.forward, "backward": row.backward}
-                | {"time / iGOS": row.times, "MiB": round(row.mib)}
-            )
-    return or_not_yet(pd.DataFrame(rows))
+    """A row a method, cheapest first: passes, memory and score of one model, seconds of all.
+
+    The models are those on which several methods ran; the one with most items comes first.
+    """
+    parts = most_items_first(with_rivals(rows_of(maps)))
+    tables = {
+        short(model): costs(part[~part.method.isin(CONTROLS)]).set_index("method")
+        for (model, _), part in parts
+    }
+    if not tables:
+        return or_not_yet(pd.DataFrame())
+    table = next(iter(tables.values()))
+    out = pd.DataFrame({"method": table.title, "n": table.n})
+    out = out.assign(forward=table.forward, backward=table.backward, MiB=table.mib.round())
+    out["ins − del"] = [spread(*row) for row in table[["gap", "gap_low", "gap_high"]].to_numpy()]
+    out["time / iGOS"] = table.times
+    for name, one in tables.items():
+        out[f"s, {name}"] = one.seconds
+    return out.astype({"MiB": int}).reset_index(drop=True)
 
 
 def pareto(table: pd.DataFrame) -> list[str]:
@@ -117,29 +129,28 @@ def statuses(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def shown(rows: pd.DataFrame) -> pd.DataFrame:
-    """The table of the chapter: a row a method, means with intervals."""
+    """A row a method: means over the items, noise and infidelity beside the likenesses."""
     labels = {"another seed": "seeds", "other words": "logit"}
     labels |= {"another question": "question", "no weight left": "forgotten"}
+    labels |= {"moved by noise": "noise", "infidelity": "infidelity"}
+    return _told(rows, lambda told: {label: told[name] for label, name in labels.items()})
+
+
+def shown_alone(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row a method: the likeness to the first map with one stage alone drawn anew."""
+    return _told(rows, lambda told: {f"{k} anew": found for k, found in told["alone"].items()})
+
+
+def _told(rows: pd.DataFrame, cells_of: Callable) -> pd.DataFrame:
     items, out = rows.groupby("method").item.nunique(), []
     for method, told in summarise(rows).items():
-        cells = {label: _cell(told[name], items[method]) for label, name in labels.items()}
+        cells = {label: _cell(found, items[method]) for label, found in cells_of(told).items()}
         out.append({"method": told["title"], "items": items[method]} | cells)
     return or_not_yet(pd.DataFrame(out))
 
 
-def shown_alone(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row a method: noise and infidelity, and the likeness with one stage alone drawn anew."""
-    items, out = rows.groupby("method").item.nunique(), []
-    for method, told in summarise(rows).items():
-        cells = {"moved by noise": told["noise"], "infidelity": told["infidelity"]}
-        cells |= {f"{stage} anew": found for stage, found in told["alone"].items()}
-        row = {label: _cell(found, items[method]) for label, found in cells.items()}
-        out.append({"method": told["title"]} | row)
-    return or_not_yet(pd.DataFrame(out))
-
-
 def _cell(found, items: int) -> str:
-    """Mean and interval; with n where a constant map, which is like nothing, left fewer items."""
+    """The mean; with n where a constant map, which is like nothing, left fewer items."""
     return f"{found:.2f}" if found.n == items else f"{found:.2f} (n = {found.n})"
 
 
@@ -162,45 +173,30 @@ def settings_shown(frame: pd.DataFrame) -> pd.DataFrame:
 # --- figures
 
 
-def free_height(row, taken: list[tuple[float, float]], dots: pd.DataFrame) -> int:
-    """Points above the dot at which a name runs into no other and no dot to its right.
-
-    `taken` are the names so far, (seconds, height), which it joins.
-    """
-    ahead = dots[(dots.seconds > row.seconds) & (np.log10(dots.seconds / row.seconds) < 0.35)]
-    for points in (3, -10, 13, -20, 23, -30):
-        height = row.gap + points / 250  # about 250 points for a difference of 1
-        near = [y for x, y in taken if abs(np.log10(row.seconds / x)) < 0.6]
-        if all(abs(height - y) > 0.034 for y in (*near, *ahead.gap)):
-            break
-    taken.append((row.seconds, height))
-    return points
-
-
 @when_run
 def cost_figure(maps: pd.DataFrame, model: str, benchmark: str):
-    """Seconds a map against insertion - deletion: up and to the left is better."""
+    """Seconds of a map beside its insertion - deletion, cheapest first; controls run no model."""
     table = costs(one_model(maps, model, benchmark))
-    table = table[~table.method.isin(CONTROLS)]
-    if table.empty:
+    if table[~table.method.isin(CONTROLS)].empty:
         return None
-    figure, ax = plt.subplots(figsize=(WIDTH, 0.75 * WIDTH), layout="constrained")
-    taken = []
-    shades = [colour_of(name) for name in table.method]
-    gaps = table[["gap", "gap_low", "gap_high"]].to_numpy(float)
-    dots(ax, gaps, places=table.seconds, colour=shades, upright=True)
-    for row in table.itertuples():
-        ax.annotate(
-            row.title, (row.seconds, row.gap), xytext=(4, free_height(row, taken, table)),
-            textcoords="offset points", fontsize="x-small",
-        )  # fmt: skip
-    chance_line(ax, 0, upright=True)
-    ax.set(xscale="log", xlabel="seconds for one map (log scale)", ylabel="insertion − deletion")
+    free = table.method.isin(CONTROLS)
+    table = table.assign(seconds=table.seconds.mask(free), none=np.nan)
+    table = pd.concat([table[free].sort_values("gap"), table[~free]])
+    parts = [
+        ("", table, ("seconds", "none", "none"), None),
+        ("", table, ("gap", "gap_low", "gap_high"), 0),
+    ]
+    figure, (left, right) = method_panels(parts, table.method.tolist(), sharex=False)
+    left.set(xscale="log")
+    left.set_xlabel("seconds for one map (log scale)", fontsize="small")
+    right.set_xlabel("insertion − deletion", fontsize="small")
+    if (table.method == "difference").any():
+        chance_line(right, table.set_index("method").gap["difference"])
     return figure
 
 
 @when_run
-def flag_figure(maps: pd.DataFrame, model: str, benchmark: str, fault: str = "off_evidence"):
+def flag_figure(maps: pd.DataFrame, model: str, benchmark: str, fault: str = "below_half"):
     """Share of bad maps among all, among those that a flag picks out, and how many it finds."""
     table = flag_scores(with_evidence(one_model(maps, model, benchmark)), fault)
     if table.empty:
@@ -222,40 +218,40 @@ def flag_figure(maps: pd.DataFrame, model: str, benchmark: str, fault: str = "of
     return figure
 
 
-@when_run
-def flag_by_method_figure(maps: pd.DataFrame, model: str, benchmark: str):
-    """Per method: the share of bad maps, and of those the share that the flag finds."""
-    table = flags_by_method(with_evidence(one_model(maps, model, benchmark)))
-    if table.empty:
-        return None
-    table = table.assign(none=np.nan)
-    heads = {"base": "bad maps", "recall": "bad maps that are flagged"}
-    parts = [("", table, (column, "none", "none"), None) for column in heads]
-    figure, axes = method_panels(parts, table.method.tolist())
-    for ax, name in zip(axes, heads.values(), strict=True):
-        ax.set(xlim=(-0.02, 1.02), xlabel=name)
-    return figure
+SHOULD_BE = {"seeds": ("another seed", 1), "forgotten": ("no weight of the model left", 0)}
 
 
 @when_run
-def cascade_figure(rows: pd.DataFrame):
-    """Likeness to the first map while weights are drawn anew from the top: it should fall to 0."""
-    rows = rows[(rows.check == "weights") & rows.value.notna()]
-    if rows.empty:
+def stability_figure(rows: pd.DataFrame):
+    """Likeness to the first map, a small dot an item and a large one for the mean.
+
+    Left another seed, which should give 1; right no weight left, which should give 0.
+    """
+    told = summarise(rows)
+    if not told:
         return None
-    figure, ax = plt.subplots(figsize=(WIDTH, 0.5 * WIDTH), layout="constrained")
-    stages = list(dict.fromkeys(rows.stage))
-    styles, markers = sns.color_palette("colorblind"), "osD^vPX*<>hdp"
-    for n, method in enumerate(in_order(rows.method.unique())):
-        means = rows[rows.method == method].groupby("stage").value.mean().reindex(stages)
-        line = {"color": styles[n % len(styles)], "marker": markers[n % len(markers)]}
-        line |= {"linestyle": "--" if n >= len(styles) else "-", "markersize": 4}
-        ax.plot(range(len(stages)), means, label=title(method), **line)
-    chance_line(ax, 0, upright=True)
-    ax.set_xticks(range(len(stages)), stages, rotation=20, fontsize="small")
-    ax.set(ylabel="rank correlation with the first map", xlabel="drawn anew up to and including")
-    figure.legend(loc="outside right upper", fontsize="x-small")
+    order = sorted(told, key=lambda name: -np.nan_to_num(told[name]["forgotten"].value, nan=-1))
+    figure, axes = grid(len(SHOULD_BE), ROW * len(order) + 0.8, 2)
+    shades = [colour_of(name) for name in order]
+    for ax, (check, (label, ideal)) in zip(axes, SHOULD_BE.items(), strict=True):
+        for place, name in enumerate(order):
+            values = of_items(rows[rows.method == name], check)
+            ax.plot(values, [place] * len(values), "o", color=shades[place], alpha=0.3, ms=3)
+        means = [(told[name][check].value, np.nan, np.nan) for name in order]
+        dots(ax, means, [title(name) for name in order], colour=shades)
+        chance_line(ax, ideal)
+        ax.set_xlabel(f"{label}: should be {ideal}", fontsize="small")
     return figure
+
+
+def of_items(part: pd.DataFrame, check: str) -> np.ndarray:
+    """One value an item of a check of one method; `forgotten` is the last stage of "weights"."""
+    if check == "forgotten":
+        part = part[part.check == "weights"]
+        part = part[part.stage == part.stage.iloc[-1]] if len(part) else part
+    else:
+        part = part[part.check == check]
+    return part.value.to_numpy(float)
 
 
 # --- the numbers of the page
@@ -283,19 +279,26 @@ def hours_taken(*tables: pd.DataFrame) -> dict[str, float]:
 
 
 def of_model(part: pd.DataFrame) -> dict:
-    """Cost by method, what is worth its time, flags."""
+    """What is worth its time, which methods beat the difference picture, flags."""
     same, good = same_items(part), with_evidence(part)
     front = pareto(costs(same))
     return {
-        "methods": {
-            row.method: {k: finite(getattr(row, k)) for k in ("forward", "backward", "seconds")}
-            for row in costs(part).itertuples()
-        },
         "worth_it": {"titles": ", ".join(map(title, front)), "n": int(same.item.nunique())},
+        "above_difference": above(same, "difference"),
         "flags": {fault: flags_told(good, fault) for fault in BAD if len(flagged(good))},
         "luck": finite(luck(good)),
         "reference_flag": reference_flag(good),
     }
+
+
+def above(same: pd.DataFrame, control: str) -> dict:
+    """How many methods have a higher mean insertion - deletion than a control, and which."""
+    means = same.groupby("method").gap.mean()
+    own = means.drop([name for name in CONTROLS if name in means])
+    if control not in means:
+        return {}
+    higher = in_order(own.index[own > means[control]])
+    return named(higher) | {"of": len(own), "control": finite(means[control])}
 
 
 def flags_told(good: pd.DataFrame, fault: str) -> dict:
@@ -309,11 +312,7 @@ def _percent(rates: dict) -> dict:
 
 
 def reference_flag(good: pd.DataFrame) -> dict:
-    """The flag of the random maps for iGOS alone, and its gap on the evidence."""
+    """The maps of iGOS alone: how many, and per cent that are bad."""
     maps = flagged(good)
     maps = maps[maps.method == REFERENCE]
-    if maps.empty:
-        return {}
-    found = rates(maps, "like_random", "off_evidence")
-    told = {"n": len(maps)} | {k: finite(100 * found[k]) for k in ("base", "flagged")}
-    return told | {"good_gap": counted(maps[~maps.off_evidence].gap)}
+    return {"n": len(maps), "base": finite(100 * maps.below_half.mean())} if len(maps) else {}

@@ -1,11 +1,12 @@
 """Where do models look, and do their answers need all of it together or any part of it?
 
-`metrics.focus` has the measures. Planted readers say whether these measure what they claim; a
-description, word by word, and wrong answers with the objects under their maps say what single maps
-tell.
+Two models' maps of one picture are held against the picture's difference from its blur, which has
+seen neither model nor question. `metrics.focus` has the measures of how much an answer needs;
+planted readers say whether these measure what they claim, and a description, word by word, says
+what single maps tell.
 
-    focus.models[mini/llava-1.5].index_against_random.correlation
-    focus.pairs[mini/llava-1.5 & mini/llava-ov].same.value
+    focus.pairs[mini/llava-1.5 & mini/llava-ov].given.value
+    focus.models[mini/llava-1.5].index_against.random
 """
 
 import base64
@@ -16,13 +17,16 @@ from dataclasses import dataclass
 from itertools import combinations
 from urllib.parse import quote
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from PIL import Image
 
 from ..answers import make_target, retarget, tokens_within
+from ..benchmarks import load_benchmark
 from ..benchmarks.base import Item
 from ..figures import (
+    ROW,
     WIDTH,
     chance_line,
     dots,
@@ -35,20 +39,28 @@ from ..figures import (
 )
 from ..heatmaps import explain, explain_target
 from ..heatmaps.base import Explanation
-from ..heatmaps.names import PAPER_METHOD
+from ..heatmaps.names import PAPER_METHOD, title
 from ..metrics.counterfactual import object_mass
 from ..metrics.faithfulness import Faithfulness, deletion_insertion
 from ..metrics.focus import HALF, composition, half_points, normalised, regions, spread
 from ..metrics.plausibility import GRAIN, area_means, rank_correlation
-from ..metrics.statistics import compare, estimate, finite
+from ..metrics.statistics import ENOUGH_TO_RESAMPLE, Estimate, compare, estimate, finite
+from ..models.names import short
 from ..models.planted import OBJECT, PlantedReader, planted, planted_scene
 from ..scenes import scenes
 from ..scenes.questions import CATEGORIES
-from ..sweep.stored import Tables, enlarged
-from .compare import correlation, estimated, frames, interval
+from ..sweep.stored import Tables, enlarged, stored_maps
+from .compare import control_map, correlation, estimated, one_each
 
 HALVES = (OBJECT[:2] + (0.75, 0.375), (0.75, 0.125) + OBJECT[2:])
 THUMB = 84  # pixels a side on the contact sheet
+PAIR = ("mini/llava-1.5", "mini/llava-ov")  # two architectures that most methods ran on
+SHOWN = (PAPER_METHOD, "random", "difference")
+LIKENESSES = ("same", "difference", "given", "other")
+LIKENESS_TITLES = (
+    "the two models' maps", "a map and the difference picture",
+    "the two maps given that picture", "maps of different pictures",
+)  # fmt: skip
 COUNTS = ("none", "one", "two", "three or more")
 EXPLORER = "../book/explorer.html"
 
@@ -90,28 +102,63 @@ def needed_objects(effects: pd.DataFrame, least: float = 1.0) -> pd.DataFrame:
     return rows[["model", "benchmark", "item"]].assign(objects_needed=counts)
 
 
-def alike(maps: pd.DataFrame, method: str = PAPER_METHOD, seed: int = 0) -> pd.DataFrame:
-    """How alike two models' maps are on the same item, and on different ones, pair by pair.
+def difference_cells(items: dict[str, Item]) -> dict[str, np.ndarray]:
+    """{item: the picture's difference from its blur on 14 x 14 cells}, which needs no model."""
+    drawn = {name: control_map("difference", item, 0) for name, item in items.items()}
+    return {name: area_means(one.astype(float), GRAIN) for name, one in drawn.items()}
 
-    Rank correlations of 14 x 14 cells. `same` is one value a shared item; `other` pairs each map of
-    the first model with the second's map of the next item in a shuffled order: what two maps share
-    because both are maps of drawn scenes.
+
+def given(one: np.ndarray, other: np.ndarray, third: np.ndarray) -> float:
+    """Partial rank correlation: of two maps, without what either shares with a third.
+
+    NaN where a map is constant or has the third one's order.
+    """
+    pairs = ((one, other), (one, third), (other, third))
+    both, first, second = (rank_correlation(a, b, None) for a, b in pairs)
+    rest = (1 - first**2) * (1 - second**2)
+    return (both - first * second) / np.sqrt(rest) if rest > 1e-12 else np.nan
+
+
+def alike(
+    maps: pd.DataFrame, pictures: dict[str, np.ndarray], method: str = PAPER_METHOD, seed: int = 0
+) -> pd.DataFrame:
+    """How alike two models' maps are, one row a pair of models and item that both have a map of.
+
+    Rank correlations on 14 x 14 cells: `same` of the two maps, `difference` of a map with the
+    item's `pictures` (mean of the two), `given` the two maps given that picture (partial), `other`
+    of the first model's map with the second's of another item, in a shuffled order.
     """
     kept = _with_map(maps, method)
     kept = kept.assign(cells=[area_means(m.astype(float), GRAIN) for m in kept.saliency])
     by_model = {name: part.set_index("item").cells for name, part in kept.groupby("model")}
     rows = []
     for a, b in combinations(by_model, 2):
-        shared = [item for item in by_model[a].index if item in by_model[b].index]
+        one, two = by_model[a], by_model[b]
+        shared = [item for item in one.index if item in two.index]
         order = np.random.default_rng(seed).permutation(len(shared))
-        if len(shared) < 2:
-            continue
         after = {shared[i]: shared[j] for i, j in zip(order, np.roll(order, -1), strict=True)}
-        for item in shared:
-            one, two, third = by_model[a][item], by_model[b][item], by_model[b][after[item]]
-            same, other = (rank_correlation(one, each, None) for each in (two, third))
-            rows.append({"a": a, "b": b, "item": item, "same": same, "other": other})
-    return pd.DataFrame(rows, columns=["a", "b", "item", "same", "other"])
+        for item in shared if len(shared) > 1 else ():
+            row = _alike(one[item], two[item], pictures[item])
+            other = rank_correlation(one[item], two[after[item]], None)
+            rows.append({"a": a, "b": b, "item": item} | row | {"other": other})
+    return pd.DataFrame(rows, columns=["a", "b", "item", *LIKENESSES])
+
+
+def _alike(one: np.ndarray, two: np.ndarray, picture: np.ndarray) -> dict:
+    same, *seen = (
+        rank_correlation(*pair, None) for pair in ((one, two), (one, picture), (two, picture))
+    )
+    return {"same": same, "difference": np.mean(seen), "given": given(one, two, picture)}
+
+
+def alike_by_method(
+    maps: pd.DataFrame, pictures: dict[str, np.ndarray], pair: tuple[str, str] = PAIR
+) -> dict[str, pd.DataFrame]:
+    """{method: `alike` of two models}, most alike first; methods with enough items alone."""
+    both = maps[maps.model.isin(pair)]
+    found = {name: alike(both, pictures, name) for name in both.method.unique()}
+    found = {name: rows for name, rows in found.items() if len(rows) >= ENOUGH_TO_RESAMPLE}
+    return dict(sorted(found.items(), key=lambda named: -named[1].same.mean()))
 
 
 def _with_map(maps: pd.DataFrame, method: str) -> pd.DataFrame:
@@ -121,10 +168,12 @@ def _with_map(maps: pd.DataFrame, method: str) -> pd.DataFrame:
 def between_models(rows: pd.DataFrame, method: str = PAPER_METHOD, control: str = "random"):
     """The index of every two models on the items that both have: paired differences.
 
-    `rows` is `measured`. Columns a, b, difference (a - b), low, high, p_holm, n, and `random`: the
+    `rows` is `measured`. Columns a, b, n, difference (a - b), low, high, p_holm, and `random`: the
     same difference when both models are given random maps, which is what the answers alone do.
     """
     found = compare(rows[rows.method == method], "composition", by="model")
+    few = found.n < ENOUGH_TO_RESAMPLE
+    found[["low", "high"]] = found[["low", "high"]].mask(few)
     both, noise = (
         rows[rows.method == name].pivot(index="item", columns="model", values="composition")
         for name in (method, control)
@@ -134,9 +183,8 @@ def between_models(rows: pd.DataFrame, method: str = PAPER_METHOD, control: str 
         (noise[a] - noise[b])[both[[a, b]].notna().all(axis=1)].mean()
         for a, b in zip(found.a, found.b, strict=True)
     ]
-    return found.assign(random=apart)[
-        ["a", "b", "n", "difference", "low", "high", "p_holm", "random"]
-    ]
+    columns = ["a", "b", "n", "difference", "low", "high", "p_holm", "random"]
+    return found.assign(random=apart)[columns]
 
 
 # --- readers whose needs are known
@@ -285,64 +333,52 @@ def under_the_map(saliency: np.ndarray, scene: scenes.Scene) -> list[tuple[str, 
     return [(described(scene.objects[n]), float(shares[n])) for n in order]
 
 
-def wrong_answers(
-    maps: pd.DataFrame, items: dict[str, Item], method: str = PAPER_METHOD
-) -> pd.DataFrame:
-    """Wrong answers that have a map: what was said, and what lies under the map.
-
-    `off` is the share of the map's mass on objects that do not decide the right answer, of its
-    mass on objects: near 1, the model looked at the wrong thing. NaN where no object decides.
-    """
-    rows, kept = [], _with_map(maps, method)
-    for row in kept[kept.verdict == "wrong"].itertuples():
-        item = items[row.item]
-        things = under_the_map(row.saliency, item.extra["scene"])
-        told = {"model": row.model, "item": row.item, "question": row.question}
-        told |= {"said": row.answer, "right": item.reference}
-        told |= {"under the map": ", ".join(name for name, _ in things[:4])}
-        rows.append(told | {"off": off_the_evidence(row.saliency, item)})
-    columns = ["model", "item", "question", "said", "right", "under the map", "off"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def off_the_evidence(saliency: np.ndarray, item: Item) -> float:
-    """Of a map's mass on objects, the share on objects that the right answer does not need."""
-    deciding, shares = item.extra["objects"], shares_of(saliency, item.extra["scene"])
-    total = shares.sum() if deciding else 0.0
-    return float(1 - shares[list(deciding)].sum() / total) if total > 0 else float("nan")
-
-
 # --- tables of the page
 
 
-def focus_table(rows: pd.DataFrame, methods=(PAPER_METHOD, "random")) -> pd.DataFrame:
+def pair_rows(likeness: pd.DataFrame) -> pd.DataFrame:
+    """One row a pair of models, most items first; intervals where items are enough."""
+    names = dict(zip(LIKENESSES, LIKENESS_TITLES, strict=True))
+    rows = [
+        {"models": f"{short(a)}, {short(b)}", "n": len(part)}
+        | {label: f"{estimate(part[name]).where_enough():.2f}" for name, label in names.items()}
+        for (a, b), part in likeness.groupby(["a", "b"])
+    ]
+    return pd.DataFrame(rows).sort_values("n", ascending=False, ignore_index=True)
+
+
+def of_items(rows: pd.DataFrame, method: str) -> pd.DataFrame:
+    """The index of one method by category and item, a mean over the models that have it."""
+    part = rows[rows.method == method]
+    return part.groupby(["category", "item"], as_index=False).composition.mean()
+
+
+def index_of(rows: pd.DataFrame, method: str, category: str) -> Estimate:
+    """The index of a category's answers; items are the units."""
+    part = of_items(rows, method)
+    return estimate(part.composition[part.category == category]).where_enough()
+
+
+def focus_table(rows: pd.DataFrame, methods=SHOWN) -> pd.DataFrame:
     """One row a model and method: how spread its maps are, and the compositional index."""
     table = []
     for (model, method), part in rows[rows.method.isin(methods)].groupby(["model", "method"]):
-        row = {"model": model, "map": method, "n": len(part)}
+        row = {"model": short(model), "map": title(method), "n": len(part)}
         row |= dict(part[["spread", "regions", "needed", "enough"]].mean())
-        table.append(row | _index(part))
+        found = estimate(part.composition).where_enough()
+        table.append(row | {"composition": f"{found:.2f}"})
     return pd.DataFrame(table)
 
 
-def _index(part: pd.DataFrame, clusters=None) -> dict:
-    found = estimate(part.composition, clusters=clusters)
-    return {"composition": found.value, "from": found.low, "to": found.high}
-
-
-def category_table(rows: pd.DataFrame, method: str = PAPER_METHOD) -> pd.DataFrame:
-    """Spread, regions and index by category over all models, a random map's index beside it.
-
-    Intervals draw whole items: the models' maps of one item are not independent.
-    """
+def category_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Spread, regions and index by category over all models, the controls' index beside it."""
     table = []
-    for category in CATEGORIES:
-        part = rows[(rows.method == method) & (rows.category == category)]
-        noise = rows[(rows.method == "random") & (rows.category == category)]
-        if len(part):
-            row = {"category": category, "maps": len(part), "items": part.item.nunique()}
-            row |= dict(part[["spread", "regions"]].mean()) | _index(part, part.item)
-            table.append(row | {"random map": noise.composition.mean()})
+    for category in [c for c in CATEGORIES if c in set(rows.category)]:
+        part = rows[(rows.method == PAPER_METHOD) & (rows.category == category)]
+        row = {"category": category, "items": part.item.nunique(), "maps": len(part)}
+        row |= dict(part[["spread", "regions"]].mean())
+        found = {title(name): f"{index_of(rows, name, category):.2f}" for name in SHOWN}
+        table.append(row | found)
     return pd.DataFrame(table)
 
 
@@ -358,47 +394,63 @@ def needs_table(rows: pd.DataFrame, needed: pd.DataFrame) -> pd.DataFrame:
 # --- figures
 
 
+def likeness_figure(found: dict[str, pd.DataFrame]):
+    """Two models' maps beside the difference picture, a line a method (`alike_by_method`)."""
+    size = (WIDTH, 1.35 * ROW * len(found) + 0.9)
+    figure, ax = plt.subplots(figsize=size, layout="constrained")
+    looks = (("C0", "o", False, 0), ("C1", "D", False, -0.22), ("C0", "o", True, 0.22))
+    names = [title(name) for name in found]
+    for name, label, look in zip(LIKENESSES, LIKENESS_TITLES, looks, strict=False):
+        colour, marker, hollow, shift = look
+        values = [estimate(rows[name]) for rows in found.values()]
+        places = np.arange(len(found)) + shift
+        dots(ax, values, names, places, colour, marker, hollow, label=label)
+    chance_line(ax, 0)
+    ax.set_xlabel("rank correlation")
+    legend_below(figure, ax, fontsize="small")
+    return figure
+
+
 def known_figure(cases: list[Case]):
     """Deletion and insertion of every known reader, with the two areas that are compared."""
-    figure, axes = grid(len(cases), 0.42 * WIDTH, len(cases), 1.4 * WIDTH)
+    figure, axes = grid(len(cases), 0.4 * WIDTH, 2)
     for ax, case in zip(axes, cases, strict=True):
         area, deletion, insertion = _curves(case.score)
         ax.plot(area, deletion, label="deletion", marker=".")
         ax.plot(area, insertion, "--", label="insertion", marker=".")
         ax.axhline(HALF, color="0.6", linewidth=0.8)
         found = composition(area, deletion, insertion)
-        ax.set_title(f"{case.needs}\n{found:+.2f}".replace("-", "−"), fontsize="small")
+        ax.set_title(f"needs {case.needs}: {found:+.2f}".replace("-", "−"), fontsize="small")
         ax.set_xlim(0, 0.25)
-        ax.set_xlabel("area changed", fontsize="small")
-    axes[0].set_ylabel("answer, 0 = blur, 1 = picture", fontsize="small")
+        ax.set_xlabel("share of the picture changed", fontsize="small")
+    for ax in axes[::2]:
+        ax.set_ylabel("0 = blur, 1 = picture", fontsize="small")
     legend_below(figure, axes[0])
     return figure
 
 
-def composition_figure(rows: pd.DataFrame, method: str = PAPER_METHOD, control: str = "random"):
-    """The index by category of question, one panel a model: the map's own, and a random map's."""
-    models = sorted(rows[rows.method == method].model.unique())
-    columns = max(1, min(len(models), 3))
-    figure, axes = grid(len(models), 0.48 * WIDTH, columns, max(1, columns / 2) * WIDTH)
-    styles = ((method, "map", "C0", "o", -0.12), (control, "random map", "C1", "D", 0.12))
-    for ax, model in zip(axes, models, strict=False):
-        for name, said, colour, marker, shift in styles:
-            part = rows[(rows.model == model) & (rows.method == name)]
-            found = [estimate(part[part.category == each].composition) for each in CATEGORIES]
-            places = np.arange(len(CATEGORIES)) + shift
-            open_ = name == control
-            dots(ax, found, CATEGORIES, places, colour, marker, hollow=open_, label=said)
-        chance_line(ax, 0)
-        ax.set(title=model, xlim=(-1.05, 1.05))
-        ax.set_xlabel("← any part suffices      all is needed →", fontsize="small")
-    legend_below(figure, axes[0])
+def composition_figure(rows: pd.DataFrame):
+    """The index by category of question: of the maps, of random maps, of the difference picture."""
+    names = [c for c in CATEGORIES if c in set(rows.category)]
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.55 * len(names) + 1.1), layout="constrained")
+    looks = (("C0", "o", False, -0.2), ("C1", "D", True, 0.05), ("0.4", "s", True, 0.27))
+    for method, (colour, marker, hollow, shift) in zip(SHOWN, looks, strict=True):
+        found = [index_of(rows, method, each) for each in names]
+        places = np.arange(len(names)) + shift
+        dots(ax, found, names, places, colour, marker, hollow, label=title(method))
+    part = of_items(rows, PAPER_METHOD)
+    height = part.category.map({name: n - 0.2 for n, name in enumerate(names)})
+    ax.plot(part.composition, height, "o", color="C0", alpha=0.25, ms=3, zorder=0)
+    chance_line(ax, 0)
+    ax.set(xlim=(-1.05, 1.05), xlabel="composition:  ← any part suffices      all is needed →")
+    legend_below(figure, ax)
     return figure
 
 
 def names_figure(story: Story):
     """A long answer's picture, and the map of every word that names an object."""
     item, maps = story.item, story.maps
-    figure, axes = grid(len(maps) + 1, 0.42 * WIDTH, len(maps) + 1, 1.4 * WIDTH)
+    figure, axes = grid(len(maps) + 1, 0.4 * WIDTH, 3)
     picture(axes[0], item.rgb, "the picture", "small")
     densities = [density(each.saliency) for _, each in maps]
     top = min(float(each.max()) for each in densities)  # one scale, on which every map is seen
@@ -415,24 +467,7 @@ def density(saliency: np.ndarray) -> np.ndarray:
     return positive / max(positive.mean(), 1e-12)
 
 
-def wrong_figure(found: pd.DataFrame, maps: pd.DataFrame, items: dict, most: int = 4):
-    """Wrong answers: picture and map, with what was asked, said, and right."""
-    shown = found.head(most)
-    count = max(len(shown), 1)
-    figure, axes = grid(2 * count, 0.375 * WIDTH, count, 1.4 * WIDTH)
-    for ax in axes:
-        ax.set_axis_off()
-    for above, below, row in zip(axes, axes[count:], shown.itertuples(), strict=False):
-        rgb = items[row.item].rgb
-        same = (maps.model == row.model) & (maps.item == row.item) & (maps.method == PAPER_METHOD)
-        saliency = enlarged(maps[same].saliency.iloc[0], *rgb.shape[:2])
-        picture(above, rgb, f"{row.model}\n{row.question}")
-        overlay(below, rgb, saliency, 0.0, 1.0, bar=False)
-        below.set_title(f"said: {row.said}\nright: {row.right}", fontsize="x-small")
-    return figure
-
-
-def sheet_items(maps: pd.DataFrame, method: str = PAPER_METHOD, each: int = 3) -> list[str]:
+def sheet_items(maps: pd.DataFrame, method: str = PAPER_METHOD, each: int = 1) -> list[str]:
     """Items for the sheet: `each` a category, first those that most models have a map of."""
     kept = _with_map(maps, method)
     counts = kept.groupby(["category", "item"], sort=False).model.nunique().reset_index()
@@ -444,24 +479,31 @@ def sheet_items(maps: pd.DataFrame, method: str = PAPER_METHOD, each: int = 3) -
 
 
 def contact_sheet(
-    maps: pd.DataFrame, items: dict, method: str = PAPER_METHOD, each: int = 3
+    maps: pd.DataFrame, items: dict, method: str = PAPER_METHOD, each: int = 1
 ) -> str:
-    """HTML: one line an item, one small map a model, every map a link into the explorer."""
+    """HTML: one line an item, its difference picture, and one small map a model, each a link."""
     models = sorted(maps[maps.method == method].model.unique())
     kept = _with_map(maps, method)
     cells = {(row.item, row.model): row for row in kept.itertuples()}
-    head = "".join(f"<th scope='col'>{html.escape(name)}</th>" for name in models)
-    lines = [f"<tr><th scope='col'>question</th><th scope='col'>picture</th>{head}</tr>"]
+    names = ["question", "picture", title("difference"), *map(short, models)]
+    head = "".join(f"<th scope='col'>{html.escape(name)}</th>" for name in names)
+    lines = [f"<tr>{head}</tr>"]
     for name in sheet_items(maps, method, each):
         item = items[name]
         rgb = item.rgb
         tiles = [_tile(cells.get((name, model)), item, rgb, method) for model in models]
         picture = f"<td>{_img(rgb, _scene_in_words(item))}</td>"
         question = f"<th scope='row'>{html.escape(item.question)}</th>"
-        lines.append(f"<tr>{question}{picture}{''.join(tiles)}</tr>")
+        lines.append(f"<tr>{question}{picture}{_difference_tile(item, rgb)}{''.join(tiles)}</tr>")
     style = "font-size:.75em;line-height:1.25;text-align:left;vertical-align:top"
     table = f"<table class='table' style='{style}'>{''.join(lines)}</table>"
     return f"<div class='contact-sheet' style='overflow-x:auto' tabindex='0'>{table}</div>"
+
+
+def _difference_tile(item, rgb: np.ndarray) -> str:
+    one = enlarged(control_map("difference", item, 0), *rgb.shape[:2])
+    alt = f"Difference of the picture from its blur. {_scene_in_words(item)}"
+    return f"<td>{_img(overlay_image(rgb, one, 0.0, float(one.max())), alt)}<br>no model</td>"
 
 
 def _tile(row, item, rgb: np.ndarray, method: str) -> str:
@@ -501,30 +543,44 @@ def _scene_in_words(item) -> str:
 
 def focus_summary(tables: Tables) -> dict:
     """`focus.json`: the index by model and category, and how alike models' maps are."""
-    maps = frames(tables)
-    if maps.empty:
+    if tables.maps.empty or tables.reliance.empty:
         return {}
-    rows, likeness = measured(maps), alike(maps)
-    chosen, between = rows[rows.method == PAPER_METHOD], between_models(rows)
-    pairs = {
-        f"{a} & {b}": {"n": len(part), "same": interval(part.same), "other": interval(part.other)}
-        for (a, b), part in likeness.groupby(["a", "b"])
-    }
+    maps = stored_maps(tables.results)
+    maps = one_each(maps[maps.benchmark == "sprites"])
+    asked = set(maps.item)
+    pictures = difference_cells({i.id: i for i in load_benchmark("sprites") if i.id in asked})
+    rows = measured(maps[maps.method.isin(SHOWN)])
+    between = between_models(rows)
     return {
-        "provenance": tables.origin(chosen),
+        "provenance": tables.origin(rows[rows.method == PAPER_METHOD]),
         "models": {
-            model: {"index_against_random": against_random(part)}
-            for model, part in rows.groupby("model")
+            model: {"index_against": index_against(part)} for model, part in rows.groupby("model")
         },
-        "categories": {name: over_models(part) for name, part in chosen.groupby("category")},
-        "pairs": pairs,
+        "categories": {
+            name: {
+                "n": part.item.nunique(),
+                "composition": estimated(index_of(rows, PAPER_METHOD, name)),
+            }
+            for name, part in rows.groupby("category")
+        },
+        "pairs": {
+            f"{a} & {b}": likenesses(part)
+            for (a, b), part in alike(maps, pictures).groupby(["a", "b"])
+        },
+        "methods": {name: likenesses(one) for name, one in alike_by_method(maps, pictures).items()},
         "between": {
-            f"{row.a} - {row.b}": {"n": row.n, "difference": row.difference}
+            f"{row.a} - {row.b}": {"n": row.n, "difference": row.difference, "random": row.random}
             | {"low": finite(row.low), "high": finite(row.high)}
             for row in between.itertuples()
         },
         "between_all": between_all(between),
     }
+
+
+def likenesses(rows: pd.DataFrame) -> dict:
+    """`alike` of one pair of models in numbers."""
+    told = {name: estimated(estimate(rows[name]).where_enough()) for name in LIKENESSES}
+    return {"n": len(rows)} | told
 
 
 def between_all(between: pd.DataFrame, level: float = 0.05) -> dict:
@@ -541,16 +597,8 @@ def between_all(between: pd.DataFrame, level: float = 0.05) -> dict:
     }
 
 
-def over_models(rows: pd.DataFrame) -> dict:
-    """The index over all models' maps of a category; intervals draw items."""
-    found = estimate(rows.composition, clusters=rows.item)
-    return {"n": len(rows), "composition": estimated(found)}
-
-
-def against_random(rows: pd.DataFrame) -> dict:
-    """Spearman, over items, of the map's index with that of a random map of the same item."""
-    wide = rows.pivot_table("composition", "item", "method")
-    if not {PAPER_METHOD, "random"} <= set(wide):
-        return {"n": 0, "correlation": None}
-    both = wide[[PAPER_METHOD, "random"]].dropna()
-    return {"n": len(both), "correlation": correlation(both[PAPER_METHOD], both.random)}
+def index_against(rows: pd.DataFrame) -> dict:
+    """Spearman, over items, of the map's index with that of each control's map of the same item."""
+    wide = rows.pivot_table("composition", "item", "method").reindex(columns=list(SHOWN)).dropna()
+    own, controls = wide[PAPER_METHOD], wide[list(SHOWN[1:])]
+    return {"n": len(wide)} | {name: correlation(own, controls[name]) for name in controls}

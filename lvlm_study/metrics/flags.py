@@ -7,7 +7,7 @@ evidence, which the flag does not see.
 import numpy as np
 import pandas as pd
 
-from ..heatmaps.names import CONTROLS, title
+from ..heatmaps.names import CONTROLS
 from .ranks import means
 from .statistics import ends
 
@@ -16,9 +16,11 @@ FLAGS = {  # a sign that needs no truth -> how readers call it
     "not_positive": "insertion − deletion at most 0",
     "like_random": "does not beat 95 % of random maps",
     "below_sobel": "worse than the picture's edges",
+    "below_difference": "worse than the difference picture",
 }
 BAD = {  # what makes a map bad, where the truth is known -> how readers call it
-    "off_evidence": "less on the evidence than chance",
+    "below_half": "ROC-AUC against the evidence below ½",  # ranks alone: on no scale of the map's
+    "off_evidence": "less mass on the evidence than chance",
     "missed": "peak outside the evidence",
 }
 
@@ -29,15 +31,22 @@ def flagged(good: pd.DataFrame) -> pd.DataFrame:
     `good` are one model's rows whose evidence is known (`compare.with_evidence`). A flag reads the
     item's scores and those of its controls only.
     """
-    edges = good[good.method == "sobel"].drop_duplicates("item").set_index("item").gap
     own = good[~good.method.isin(CONTROLS)]
     return own.assign(
         not_positive=own.gap <= 0,
         like_random=own.gap <= luck(good),
-        below_sobel=own.gap.to_numpy() < own.item.map(edges).to_numpy(float),
+        below_sobel=own.gap < _gap_of(good, "sobel", own.item),
+        below_difference=own.gap < _gap_of(good, "difference", own.item),
+        below_half=own.auc < 0.5,
         off_evidence=own.energy_ratio < 1,
         missed=own.pointing_near < 0.5,
     )
+
+
+def _gap_of(good: pd.DataFrame, control: str, items: pd.Series) -> np.ndarray:
+    """The score of a control on each of the items; NaN where it has none, which flags nothing."""
+    gaps = good[good.method == control].drop_duplicates("item").set_index("item").gap
+    return items.map(gaps).to_numpy(float)
 
 
 def luck(good: pd.DataFrame) -> float:
@@ -46,7 +55,7 @@ def luck(good: pd.DataFrame) -> float:
     return random.quantile(QUANTILE) if len(random) else np.nan
 
 
-def flag_scores(good: pd.DataFrame, fault: str = "off_evidence") -> pd.DataFrame:
+def flag_scores(good: pd.DataFrame, fault: str = "below_half") -> pd.DataFrame:
     """How often each flag is right, over all methods' maps of one model.
 
     Columns: flag, title, n (maps), flagged (share), base (share of bad maps), precision, recall,
@@ -86,13 +95,3 @@ def rates(maps: pd.DataFrame, flag: str, fault: str) -> dict:
         low, high = ends(values) if flags[0] else (np.nan, np.nan)
         found |= {name: values[0], f"{name}_low": low, f"{name}_high": high}
     return found
-
-
-def flags_by_method(good: pd.DataFrame, flag: str = "like_random", fault: str = "off_evidence"):
-    """One row a method: title, n, flagged, base, precision, recall."""
-    rows = [
-        {"method": method, "title": title(method)} | rates(part, flag, fault)
-        for method, part in flagged(good).groupby("method")
-    ]
-    table = pd.DataFrame(rows, columns=None if rows else ["method", "title", "n", "base"])
-    return table.sort_values("base", ignore_index=True)

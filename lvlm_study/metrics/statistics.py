@@ -14,6 +14,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 from ..errors import StudyError
 
+ENOUGH_TO_RESAMPLE = 20  # units; of fewer the percentiles of a bootstrap cover less than they say
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -57,6 +59,11 @@ class Estimate:
         """The estimate of a results file again; one without `n` has n = 0."""
         ends = (found[name] for name in ("value", "low", "high"))
         return cls(*(np.nan if end is None else end for end in ends), found.get("n", 0))
+
+    def where_enough(self, units: int | None = None) -> "Estimate":
+        """The same, without ends if it rests on fewer than 20 units (default: its n)."""
+        enough = (self.n if units is None else units) >= ENOUGH_TO_RESAMPLE
+        return self if enough else replace(self, low=np.nan, high=np.nan)
 
     def columns(self, name: str) -> dict[str, float]:
         """`{name, name_low, name_high}`: three columns of a table."""

@@ -29,7 +29,7 @@ from ..metrics.sanity import (
     sensitivity,
     wrong_question,
 )
-from ..metrics.statistics import estimate, finite
+from ..metrics.statistics import Estimate, estimate, finite
 from . import profiles, provenance
 from .runner import item_seed, shuffled
 from .tables import write
@@ -47,7 +47,8 @@ METHODS = (
     "attention",
     "rollout",
     "tam",
-    "sobel",  # can only fail: it never sees the model
+    "difference",  # these two can only fail: they never see the model
+    "sobel",
 )
 STAGES = 2  # the language model's blocks are drawn anew in so many steps
 SEEDS = (0, 1, 2)
@@ -138,14 +139,18 @@ def summarise(rows: pd.DataFrame) -> dict:
     out = {}
     for method, part in rows.groupby("method", sort=False):
         of = {check: part[part.check == check] for check in CHECKS}
-        told = {check: estimate(of[check].value) for check in CHECKS if check not in STAGED}
+        told = {check: _mean(of[check].value) for check in CHECKS if check not in STAGED}
         for check in STAGED:
             some = of[check].groupby("stage", sort=False).value
-            told[check] = {stage: estimate(values) for stage, values in some}
-        last = list(told["weights"].values())[-1:] or [estimate([])]
+            told[check] = {stage: _mean(values) for stage, values in some}
+        last = list(told["weights"].values())[-1:] or [_mean([])]
         silent = int((part.status == "constant").sum())
         out[method] = {"title": title(method), "forgotten": last[0], "silent": silent} | told
     return out
+
+
+def _mean(values) -> Estimate:
+    return estimate(values).where_enough()
 
 
 def study(

@@ -33,11 +33,25 @@ def test_measured_rows():
     assert rows.composition.iloc[0] == pytest.approx((root - 0.5) / (root + 0.5))
 
 
-def test_alike_compares_the_same_item_with_another():
-    rows = focus.alike(frame())
+def test_two_models_beside_the_picture_and_beside_another_item():
+    """The maps are equal, and opposite on the other item; the picture is that of x."""
+    up = np.arange(196.0).reshape(14, 14)
+    rows = focus.alike(frame(), {"x": up, "y": up})
     assert rows[["a", "b"]].drop_duplicates().to_numpy().tolist() == [["a", "b"]]
     assert rows.same.tolist() == pytest.approx([1, 1])
     assert rows.other.tolist() == pytest.approx([-1, -1])
+    assert rows.difference.tolist() == pytest.approx([1, -1])
+
+
+def test_what_two_maps_share_beyond_a_third():
+    """Ranks with correlations 0.5, 0.5 and 0.5: (0.5 - 0.25) / 0.75; of a shared part, nothing."""
+    a, b, c = (np.array([row], float) for row in ([1, 2, 3], [1, 3, 2], [2, 1, 3]))
+    both, first, second = 0.5, 0.5, -0.5
+    expected = (both - first * second) / np.sqrt((1 - first**2) * (1 - second**2))
+    assert focus.given(a, b, c) == pytest.approx(expected)
+    third = np.random.default_rng(0).normal(size=(60, 60))
+    one, other = (third + np.random.default_rng(n).normal(size=third.shape) for n in (1, 2))
+    assert abs(focus.given(one, other, third)) < 0.05
 
 
 def test_objects_that_an_answer_needs():

@@ -39,14 +39,6 @@ def test_objects_under_a_map(item):
     things = item.extra["scene"].objects
     found = ch06_focus.under_the_map(lit(item, 1), item.extra["scene"])
     assert found[0] == (f"{things[1].color} {things[1].name}", pytest.approx(1))
-    assert ch06_focus.off_the_evidence(lit(item, 1), item) == pytest.approx(1)
-    assert ch06_focus.off_the_evidence(lit(item, 2), item) == pytest.approx(0)
-
-
-def test_half_of_the_mass_off_the_evidence(item):
-    one, two = lit(item, 1), lit(item, 2)
-    mixed = one / one.sum() + two / two.sum()
-    assert ch06_focus.off_the_evidence(mixed, item) == pytest.approx(0.5, abs=1e-4)
 
 
 def scene(*names):
@@ -85,25 +77,16 @@ def maps(item, other):
     )
 
 
-def test_wrong_answers_and_the_contact_sheet(item):
+def test_the_contact_sheet(item):
     other = next(i for i in load_benchmark("sprites") if i.id != item.id)
     items, frame = {item.id: item, other.id: other}, maps(item, other)
-    wrong = ch06_focus.wrong_answers(frame, items)
-    assert wrong["item"].tolist() == [item.id] and wrong.off.tolist() == pytest.approx([1])
-    sheet = ch06_focus.contact_sheet(frame, items)
-    assert sheet.count("<img") == 4 and sheet.count("alt=") == 4
+    sheet = ch06_focus.contact_sheet(frame, items, each=2)
+    assert sheet.count("<img") == sheet.count("alt=") == 6, "picture, difference and map of each"
     assert (
         "model=m&amp;method=igos%5Bpreset%3Dpaper%5D&amp;item=" + item.id.replace("/", "%2F")
         in sheet
     )
     assert "It is &lt;red&gt;. (wrong)" in sheet and "<red>" not in sheet
-
-
-def test_no_wrong_answer_is_a_table_without_lines(item):
-    frame = maps(item, item).assign(verdict="correct")
-    found = ch06_focus.wrong_answers(frame, {item.id: item})
-    assert found.empty and "off" in found
-    assert ch06_focus.wrong_figure(found, frame, {}).axes
 
 
 def test_bars_add_up_to_all_items(item):
@@ -123,10 +106,20 @@ def test_pairs_that_no_test_could_tell_apart_are_counted():
     assert ch06_focus.between_all(pairs[:0])["least"] is None
 
 
-def test_index_of_maps_against_that_of_random_maps():
+def test_index_of_maps_against_those_that_see_no_model():
     rows = pd.DataFrame(
-        {"item": list("abc") * 2, "method": [PAPER_METHOD] * 3 + ["random"] * 3}
-        | {"composition": [0.1, 0.2, 0.3, -0.5, 0.0, 0.9]}
+        {"item": list("abc") * 3}
+        | {"method": [PAPER_METHOD] * 3 + ["random"] * 3 + ["difference"] * 3}
+        | {"composition": [0.1, 0.2, 0.3, -0.5, 0.0, 0.9, 0.3, 0.2, 0.1]}
     )
-    assert ch06_focus.against_random(rows) == {"n": 3, "correlation": pytest.approx(1)}
-    assert ch06_focus.against_random(rows[:3])["correlation"] is None
+    one, other = pytest.approx(1), pytest.approx(-1)
+    assert ch06_focus.index_against(rows) == {"n": 3, "random": one, "difference": other}
+    assert ch06_focus.index_against(rows[:3]) == {"n": 0, "random": None, "difference": None}
+
+
+def test_items_are_the_units_of_the_index():
+    """Item a has maps of two models, b of one: a mean of (0.2 + 0.6) / 2 and 0.0, no interval."""
+    rows = pd.DataFrame({"item": list("aab"), "composition": [0.2, 0.6, 0.0]})
+    rows = rows.assign(method=PAPER_METHOD, category="counting")
+    found = ch06_focus.index_of(rows, PAPER_METHOD, "counting")
+    assert (found.value, found.n) == (pytest.approx(0.2), 2) and np.isnan(found.low)

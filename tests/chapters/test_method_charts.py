@@ -49,14 +49,13 @@ def test_nothing_run_is_said_and_does_not_fail():
         ch04_truth.evidence_figure,
         ch05_cost.cost_figure,
         ch05_cost.flag_figure,
-        ch05_cost.flag_by_method_figure,
     ):
         assert empty(draw(nothing, *WHERE)), draw.__name__
         assert empty(draw(frames.maps(GAPS), "mini/b", "sprites")), draw.__name__
     assert empty(ch04_truth.effect_figure(nothing, nothing))
     assert empty(ch04_truth.agreement_figure(frames.maps(GAPS), nothing, *WHERE))
     assert empty(ch02_methods.contact_sheet(None, "mini/a", {}, "attribute"))
-    assert empty(ch05_cost.cascade_figure(nothing))
+    assert empty(ch05_cost.stability_figure(nothing))
 
 
 def test_gaps_best_on_top_with_a_line_at_the_difference_picture():
@@ -95,18 +94,20 @@ def test_nobody_picks_the_item_of_the_sheet():
     assert ch02_methods.shared_item(stored, "mini/a", "spatial") is None
 
 
-def test_cost_is_drawn_at_its_seconds():
+def test_cost_is_drawn_at_its_seconds_below_the_controls():
     seconds = {"igos": [2.0] * 8, "gae": [0.5] * 8, "random": [0.1] * 8}
-    ax = ch05_cost.cost_figure(frames.maps(GAPS, seconds=seconds), *WHERE).axes[0]
-    assert points(ax) == [0.5, 2.0]
-    assert [text.get_text() for text in ax.texts] == ["T-MM", "iGOS"]
+    left, right = ch05_cost.cost_figure(frames.maps(GAPS, seconds=seconds), *WHERE).axes
+    assert labels(left) == ["Random map", "T-MM", "iGOS"]
+    assert points(left) == [0.5, 2.0], "a control runs no model, and has no time"
+    assert points(right) == pytest.approx([0.0, 0.25, 0.75], abs=1e-9)
 
 
-def test_the_cascade_takes_means_by_stage():
+def test_stability_is_drawn_item_by_item_with_its_mean():
     rows = pd.DataFrame(
-        [("igos", "weights", "head", 1.0), ("igos", "weights", "head", 0.5)]
-        + [("igos", "weights", "vision", 0.0), ("igos", "seeds", "", 0.9)],
-        columns=["method", "check", "stage", "value"],
-    )
-    ax = ch05_cost.cascade_figure(rows).axes[0]
-    assert ax.lines[0].get_ydata().tolist() == [0.75, 0.0]
+        [("i", "igos", "weights", "head", 1.0), ("i", "igos", "weights", "vision", 0.2)]
+        + [("j", "igos", "weights", "vision", 0.6), ("i", "igos", "seeds", "", 0.9)],
+        columns=["item", "method", "check", "stage", "value"],
+    ).assign(status="ok")
+    seeds, weights = ch05_cost.stability_figure(rows).axes
+    assert weights.lines[0].get_xdata().tolist() == [0.2, 0.6]
+    assert points(weights)[0] == pytest.approx(0.4) and points(seeds)[:2] == [0.9, 0.9]

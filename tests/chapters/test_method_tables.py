@@ -543,6 +543,14 @@ def test_worth_its_time():
     assert cost_tables.pareto(table.assign(gap=[0.5, 0.4, 0.9, 2])) == ["a", "c"]
 
 
+def test_methods_above_a_control():
+    """iGOS has a mean of 0.75, T-MM one of 0.25; the other control in between is no method."""
+    rows = frames.maps(GAPS | {"difference": [0.4] * 8})
+    told = cost_tables.above(rows, "difference")
+    assert told == {"count": 1, "titles": "iGOS", "of": 2, "control": pytest.approx(0.4)}
+    assert cost_tables.above(frames.maps(GAPS), "difference") == {}
+
+
 def test_hours_are_the_times_between_rows_without_pauses():
     day = "2026-01-01T0"
     one = pd.DataFrame({"model": "a", "made": [f"{day}0:00:00", f"{day}0:05:00", f"{day}0:05:00"]})
