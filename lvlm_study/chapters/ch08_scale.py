@@ -14,7 +14,11 @@ from ..metrics import mixed
 from ..metrics.statistics import paired_test
 from ..models.names import SIZES, member
 from .compare import (
+    OTHER_ARCHITECTURE,
+    OTHER_SEED,
+    OTHER_SIZE,
     RANK,
+    apart,
     as_numbers,
     comparable,
     estimated,
@@ -23,7 +27,6 @@ from .compare import (
     permutation,
     shared_part,
     shown,
-    spanned,
     studied,
 )
 from .two_models import by_sizes
@@ -85,6 +88,7 @@ def scale_summary(tables) -> dict:
     if gaps.empty:
         return {}
     shared, two = shared_part(tables), two_sizes(gaps)
+    pairs = shared["pairs"]
     families = of_families(gaps, "gap")
     return {
         "provenance": tables.origin(tables.maps),
@@ -98,8 +102,10 @@ def scale_summary(tables) -> dict:
         "answers": answers_by_size(tables.reliance),
         "relations": shared["relations"],
         "ceiling": shared["ceiling"],
-        "ceiling_spans": spanned(shared["ceiling"]),
-        "apart": shared["apart"],
+        "apart": {
+            "size_architecture": apart(pairs, OTHER_SIZE, OTHER_ARCHITECTURE).json(),
+            "size_training": apart(pairs, OTHER_SIZE, OTHER_SEED).json(),
+        },
     }
 
 

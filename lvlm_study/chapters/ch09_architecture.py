@@ -3,78 +3,73 @@
 `architecture.json` compares what is there: with one training of each member, a difference between
 architectures cannot be told from one between trainings. `trainings.json` is the one size in which
 most architectures have several trainings, and nothing else: every architecture has a spread of its
-own to be held against, in scores and in maps, and a permutation test has trained models as units.
+own to be held against. Trainings of one architecture share its tower and a language model to start
+from, so its label stands for these too, and labels dealt at random are no fair null for maps.
 """
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 
-from ..figures import WIDTH, dots
+from ..figures import WIDTH, dots, heat
 from ..heatmaps.names import PAPER_METHOD
-from ..metrics import mixed
 from ..metrics.statistics import compare, estimate, finite
 from ..models.names import member, short
 from .compare import (
     OTHER_ARCHITECTURE,
     OTHER_SEED,
+    OWN,
     RANK,
+    SPECIAL,
     answers_of,
     apart,
+    first_trainings,
     gap_table,
     map_table,
     matrix,
     mixed_numbers,
     pair_table,
     permutation,
+    pictures,
     plain,
     relations,
     shared_part,
-    spanned,
 )
-
-# --- the table of the page
-
-
-def rows(tree: dict) -> pd.DataFrame:
-    """Both permutation tests of `trainings.json` as a table: scores, and maps."""
-    table = {
-        ("insertion − deletion", "sum of squares between architectures"): tree["scores"],
-        ("maps", "likeness within minus across"): tree["maps"],
-    }
-    columns = {
-        "value": "value",
-        "models": "trained models",
-        "n": "items",
-        "p": "p",
-        "smallest": "least possible",
-    }
-    return pd.DataFrame(
-        [
-            {"what": what, "statistic": name} | {c: one.get(key) for key, c in columns.items()}
-            for (what, name), one in table.items()
-        ]
-    )
-
 
 # --- figures
 
 
+def likeness_figure(tree: dict):
+    """How alike maps are given the picture: trainings of one architecture, then of two."""
+    found = {
+        (one, other): cell
+        for one, row in tree["families"].items()
+        for other, cell in row.items()
+        if one <= other
+    }
+    order = sorted(found, key=lambda pair: (pair[0] != pair[1], -found[pair]["value"]))
+    names = [one if one == other else f"{one} and {other}" for one, other in order]
+    colours = [OWN if one == other else SPECIAL for one, other in order]
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.3 * len(names)), layout="constrained")
+    dots(ax, [found[pair] for pair in order], names, colour=colours)
+    for word, colour, place in (
+        ("two trainings", OWN, 0),
+        ("two architectures", SPECIAL, sum(one == other for one, other in order)),
+    ):
+        ax.text(0.02, place, word, color=colour, va="center", fontsize="small")
+    ax.set(xlabel="rank correlation of two maps, given the picture", xlim=(0, 1))
+    return figure
+
+
 def matrix_figure(tree: dict):
-    """Mean similarity of every two models' maps on the items that both have; first trainings."""
-    table = pd.DataFrame(tree["matrix"]).rename(short, axis=0).rename(short, axis=1)
-    first = [name for name in table if "-seed" not in name]
-    table = table.loc[first, first]
-    side = min(WIDTH, 2.2 + 0.7 * max(len(table), 2))
-    figure, ax = plt.subplots(figsize=(side, 0.8 * side), layout="constrained")
+    """Likeness of the largest models' maps given the picture, on the items that two both have."""
+    table = pd.DataFrame(tree["matrix"])
+    largest = [name for name in table if member(name).size == "l"]
+    table = table.loc[largest, largest].rename(short, axis=0).rename(short, axis=1)
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.55 * WIDTH), layout="constrained")
     if len(table):
-        sns.heatmap(
-            table.astype(float), annot=True, fmt=".2f", vmin=0, vmax=1, cmap="cividis", ax=ax,
-            cbar_kws={"label": "rank correlation of maps"},
-        )  # fmt: skip
-    ax.tick_params(axis="x", rotation=30)
-    plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
+        heat(ax, table.mask(np.eye(len(table), dtype=bool)), "partial rank correlation")
+    ax.tick_params(axis="x", rotation=20)
     return figure
 
 
@@ -99,19 +94,18 @@ def architecture_summary(tables) -> dict:
         return {}
     size = gaps.groupby("size").family.nunique().idxmax()
     part, shared = gaps[gaps["size"] == size], shared_part(tables)
+    first = first_trainings(gaps).model.unique()
+    pairs = shared["pairs"]
+    table = matrix(pairs[pairs.a.isin(first) & pairs.b.isin(first)])
     return {
         "provenance": tables.origin(tables.maps),
         "models": int(part.model.nunique()),
         "architectures": int(part.family.nunique()),
-        "gaps": {m: estimate(rows.gap).json() for m, rows in part.groupby("model")},
         "pairs": pair_differences(part),
         "permutation": permutation(part),
         "mixed": mixed_numbers(part),
         "over_sizes": over_sizes(gaps),
-        "relations": shared["relations"],
-        "matrix": shared["matrix"],
-        "ceiling": shared["ceiling"],
-        "ceiling_spans": spanned(shared["ceiling"]),
+        "matrix": {a: plain(row) for a, row in table.iterrows()},
     }
 
 
@@ -124,20 +118,14 @@ def pair_differences(part: pd.DataFrame) -> list[dict]:
 
 
 def over_sizes(gaps: pd.DataFrame) -> dict | None:
-    """Architectures compared over several sizes; None unless two sizes have two architectures.
-
-    The models of one architecture then stand for it together: how much they differ beyond their
-    size is the spread that a single size cannot show.
-    """
+    """Architectures compared over several sizes; None unless two sizes have two architectures."""
     many = gaps.groupby("size").family.nunique()
     part = gaps[gaps["size"].isin(many.index[many > 1])]
     if part["size"].nunique() < 2:
         return None
     return {
         "sizes": ", ".join(sorted(part["size"].unique(), key=lambda s: RANK.get(s, 9))),
-        "models": int(part.model.nunique()),
         "permutation": permutation(part, within="size"),
-        "mixed": mixed_numbers(part),
     }
 
 
@@ -149,8 +137,8 @@ def trainings_summary(tables) -> dict:
         return {}
     own = map_table(tables.maps, (PAPER_METHOD,))
     own = own[own.model.isin(part.model)]
-    pairs = pair_table(own, answers_of(tables.reliance))
-    kinds = relations(pairs).set_index("relation")[["value", "low", "high", "chance"]]
+    known = pictures(own["item"].unique())
+    pairs = pair_table(own, answers_of(tables.reliance), known=known)
     split = mixed_numbers(part)
     return {
         "provenance": tables.origin(tables.maps),
@@ -160,10 +148,12 @@ def trainings_summary(tables) -> dict:
         "ranges": ranges(part),
         "scores": permutation(part),
         "mixed": {k: split[k] for k in ("training_sd", "effects", "reference", "converged")},
-        "relations": {kind: plain(row) for kind, row in kinds.iterrows()},
-        "within": within(pairs),
-        "apart": apart(pairs, OTHER_SEED, OTHER_ARCHITECTURE).json(),
-        "maps": likeness_test(pairs),
+        "relations": relations(pairs),
+        "families": by_family(pairs),
+        "apart": {
+            value: apart(pairs, OTHER_SEED, OTHER_ARCHITECTURE, value).json()
+            for value in ("value", "given")
+        },
     }
 
 
@@ -202,31 +192,15 @@ def ranges(part: pd.DataFrame) -> dict:
     }
 
 
-def within(pairs: pd.DataFrame) -> dict:
-    """{architecture: how alike the maps of its own trainings are}."""
-    families = pairs.a.map(lambda name: member(name).family)
-    same = pairs[families == pairs.b.map(lambda name: member(name).family)]
-    means = same.groupby(families[same.index]).value.mean()
-    return {str(family): {"value": finite(value)} for family, value in means.items()}
+def by_family(pairs: pd.DataFrame) -> dict:
+    """{architecture: {architecture: likeness of their maps given the picture}}, its own included.
 
-
-def likeness_test(pairs: pd.DataFrame) -> dict:
-    """Are maps of one architecture more alike than maps of two? Architectures are dealt anew.
-
-    The statistic is the mean likeness of pairs within architectures minus that of pairs across, on
-    the items that every model has a map of; p is one-sided.
+    Trainings of one architecture with each other, and of two with one another.
     """
-    every = pairs.groupby("item").size()
-    shared = pairs[pairs.item.isin(every.index[every == every.max()])]
-    table = matrix(shared)
-    likeness = table.to_numpy()
-    upper = np.triu(np.ones_like(likeness, bool), 1)
-
-    def apart(labels: np.ndarray) -> float:
-        same = labels[:, None] == labels[None]
-        return likeness[same & upper].mean() - likeness[~same & upper].mean()
-
-    labels = np.array([member(name).family for name in table])
-    p, smallest = mixed.label_test(apart, labels)
-    found = {"models": len(labels), "n": int(shared.item.nunique()), "value": float(apart(labels))}
-    return found | {"p": finite(p), "smallest": finite(smallest)}
+    sides = [pairs[side].map(lambda name: member(name).family) for side in "ab"]
+    out: dict = {}
+    for (one, other), part in pairs.groupby(sides):
+        found = estimate(part.given, clusters=part["item"], draws=1000).json()
+        out.setdefault(str(one), {})[str(other)] = found
+        out.setdefault(str(other), {})[str(one)] = found
+    return out

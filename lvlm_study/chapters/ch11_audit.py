@@ -1,18 +1,18 @@
-"""Which claims of the paper stand, on what, and what do our results say about each?
+"""Which claims of the paper hold, on what, and what do our results say about each?
 
-First the claims with our verdicts, of which there are four. "holds": it follows from the
-paper's own numbers, or holds wherever we looked. "holds on the zoo": our small models show it.
-"not supported": what is offered as evidence does not carry the claim, or our models show the
-contrary; the claim may still be true. "cannot tell here". The page fails when a result no longer
-bears its verdict. Then small demonstrations of what can go wrong between a map and a claim. Each
-runs in seconds on tables, planted readers or tiny models. What is said about the paper's released
-code was read there, or is taken from its issue tracker, and is built again here in our own words:
-the code itself was not run.
+First the claims, each with the paper's own words and our verdict, of which there are four. "holds
+on ours" and "does not hold on ours" speak of our small models alone: no result of theirs can refute
+a sentence about a model of seven billion parameters. "not shown by its evidence": what is offered
+for the claim does not carry it, which leaves it open. "cannot tell here". The page fails when a
+result no longer bears its verdict. Then small demonstrations of what can go wrong between a map and
+a claim. Each runs in seconds on tables, planted readers or tiny models. What is said about the
+paper's released code was read there, or is taken from its issue tracker, and is built again here in
+our own words: the code itself was not run.
 
 "igos" is the paper's own setting on this page, whatever our default is (`default_rows`).
 """
 
-import re
+import textwrap
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -22,18 +22,29 @@ import seaborn as sns
 import torch
 from scipy import stats
 
-from ..figures import WIDTH, dots, grid, legend_below, overlay
+from ..figures import ENDS, WIDTH, chance_line, dots, grid, overlay, panels
 from ..heatmaps import explain
 from ..heatmaps.igos import nesterov
-from ..heatmaps.names import title, without_preset
+from ..heatmaps.names import REFERENCE, title, without_preset
 from ..metrics.faithfulness import GRID_CELLS, Curve, deletion_insertion, step_counts
-from ..metrics.plausibility import energy, rank_correlation, soft_iou
+from ..metrics.focus import composition, normalised, spread
+from ..metrics.plausibility import energy
+from ..metrics.quadrants import lift, sorted_rows
 from ..metrics.statistics import Estimate, estimate, finite, paired_test
 from ..models.planted import planted, planted_scene
 from ..paths import data_dir
 from ..sweep.results import NOT_YET
-from ..sweep.stored import one_way
-from .compare import FEWEST, comparable, one_each, studied, table4_tests, with_factors
+from ..sweep.stored import grids, one_way
+from .compare import (
+    FEWEST,
+    colour_of,
+    comparable,
+    first_trainings,
+    one_each,
+    studied,
+    table4_tests,
+    with_factors,
+)
 
 DATASETS = ("mmvp", "mmstar", "cvbench", "llavabench")
 CELLS, STEPS = GRID_CELLS**2, 50
@@ -42,25 +53,40 @@ QUESTION = "Which colour is the shape?"
 PALE = 0.3  # Table 2: answers that lose less than this share of their probability
 METHODS = ("Grad-CAM", "T-MM", "IIA", "Ours")
 RIVALS = ("grad_cam", "gae", "iia")  # the first three, as they are called here
-DRAWN = ("igos", *RIVALS, "sobel", "center", "random")
+DRAWN = ("igos", *RIVALS, "difference", "sobel", "center", "random")
 TIMES = {"half": 0.5, "once": 1.0, "twice": 2.0, "four_times": 4.0}
 L2S = (0.0, 0.1, 1.0, 10.0)
 FOUND = "what we found"
 VERDICTS = {
-    "holds": "holds",
-    "zoo": "holds on the zoo",
-    "unsupported": "not supported",
+    "zoo": "holds on ours",
+    "against": "does not hold on ours",
+    "unshown": "not shown by its evidence",
     "open": "cannot tell here",
 }
+VARIANTS = {  # what the claims call them -> our names; each is compared with "igos"
+    "keywords": "igos[tokens=keywords]",
+    "whole answer": "igos[tokens=all]",
+    "black": "igos[baseline=black]",
+    "noise": "igos[baseline=noise]",
+    "mean": "igos[baseline=mean]",
+    "no L2": "igos[l2=0]",
+    "L2 1": "igos[l2=1]",
+    "L2 10": "igos[l2=10]",
+    "L2 1, decay 0.2": "igos[l2=1,gamma=0.2]",
+    "L2 10, decay 0.2": "igos[l2=10,gamma=0.2]",
+}
+TWO_MASKS = "igos++"
+LIFT = ("difference", "low", "high")
+MANY, TILES = "mini/cambrian-l", "mini/llava-ov"  # several encoders, and several tiles
 
 
 # --- the claims
 
 
 def claims() -> pd.DataFrame:
-    """The paper's claims, where it makes them, what we found, and our verdict: a row each.
+    """The paper's claims in its own words, where it makes them, what we found, and our verdict.
 
-    What we found names numbers of `audit.json` in braces.
+    A row each; what we found names numbers of `audit.json` in braces.
     """
     return pd.read_csv(data_dir() / "paper" / "claims.csv")
 
@@ -80,12 +106,12 @@ def _filled(text: str, told: dict) -> str:
 
 
 def _told(tree):
-    """The tree with every estimate as one, whose form is "0.73 [0.64, 0.81]"."""
+    """The tree with every estimate as one, whose form is "0.73 [0.64, 0.81]"; no empty parts."""
     if not isinstance(tree, dict):
         return tree
     if "value" in tree:
         return Estimate.of_json(tree)
-    return {name: _told(part) for name, part in tree.items()}
+    return {name: _told(part) for name, part in tree.items() if part != {}}
 
 
 # --- Table 1: which way round were the rivals' maps?
@@ -100,8 +126,8 @@ def table1_gaps(table: pd.DataFrame) -> pd.DataFrame:
 def flipped_distance(table: pd.DataFrame, lvlm: str, method: str, other: str) -> pd.Series:
     """Row `method` with deletion and insertion swapped, minus row `other`: eight absolute values.
 
-    A map turned upside down swaps its two scores; small values mean that the first row, turned
-    over, could be the second.
+    An inverted map swaps its two scores; small values mean that the first row, inverted, could be
+    the second.
     """
     rows = table[table.lvlm == lvlm].set_index("method")
     pairs = {
@@ -111,15 +137,6 @@ def flipped_distance(table: pd.DataFrame, lvlm: str, method: str, other: str) ->
         for score, swapped in (("del", "ins"), ("ins", "del"))
     }
     return pd.Series(pairs).abs()
-
-
-def orientation_demo() -> pd.DataFrame:
-    """The only right map of a planted reader, as it is and turned over: the scores swap."""
-    model, found = explained((64, 64))
-    truth = model.expected(found.target).numpy()
-    truth = truth + 1e-3 * np.random.default_rng(0).random(truth.shape)  # no ties to be drawn for
-    maps = {"as it is": truth, "turned over": -truth}
-    return pd.DataFrame([{"map": name} | _scores(model, found, m) for name, m in maps.items()])
 
 
 # --- tiles in the wrong order
@@ -198,17 +215,6 @@ def _area(fractions: np.ndarray, values: np.ndarray, compat: str | None = None) 
     return Curve(fractions, values, values, values).area(compat=compat)
 
 
-def random_maps_demo(draws: int = 8) -> pd.DataFrame:
-    """Maps that know nothing, scored both ways: one row a draw."""
-    model, found = explained((32, 32))
-    rows = []
-    for seed in range(draws):
-        noise = np.random.default_rng(seed).random((32, 32))
-        own, code = (_scores(model, found, noise, compat=c)["gap"] for c in (None, "paper_code"))
-        rows.append({"draw": seed, "trapezoid": own, "code": code})
-    return pd.DataFrame(rows)
-
-
 # --- long answers
 
 
@@ -240,25 +246,6 @@ def pale_share(llr, times: float = 1.0) -> float:
 # --- the step size behind Table 5
 
 
-def step_table(iterations: int = 5) -> pd.DataFrame:
-    """How well the mask of a linear score keeps the order of its cells, after the paper's steps.
-
-    The score is a weighted sum of 64 cells, so the best map is known: the weights. The mask takes
-    accelerated steps of one size with a decaying L2 term, as iGOS does (decay: paper 0.2, released
-    code 1). A row a size and decay, a column an L2 weight, with Spearman's correlation of map and
-    weights; NaN when all cells are equal: the map says nothing.
-    """
-    weights, rows = torch.logspace(-3, -1, 64), []
-    for lr, gamma in ((10.0, 0.2), (0.1, 0.2), (10.0, 1.0)):
-        row = {"step size": f"{lr:g}", "decay": f"{gamma:g}"}
-        for l2 in L2S:
-            last = _linear_masks(weights, l2, lr, gamma, iterations)[-1]
-            flat = bool((last == last[0]).all())
-            row[f"L2 {l2:g}"] = np.nan if flat else stats.spearmanr(1 - last, weights).statistic
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
 def igos_steps_demo(l2s=L2S) -> pd.DataFrame:
     """Insertion - deletion of iGOS on a planted reader under growing L2 weights, decay 0.2."""
     model, scene = planted("object"), planted_scene((64, 64))
@@ -270,40 +257,16 @@ def igos_steps_demo(l2s=L2S) -> pd.DataFrame:
 
 
 def cell_path(weight: float, l2: float, lr: float, gamma: float = 0.2, iterations: int = 5):
-    """The value of one mask cell after every step, (iterations + 1,), starting at 1 (kept)."""
-    path = _linear_masks(torch.tensor([weight]), l2, lr, gamma, iterations)
-    return [1.0, *(float(p) for p in path)]
+    """The value of one mask cell after every step, (iterations + 1,), starting at 1 (kept).
 
-
-def _linear_masks(weights, l2, lr, gamma, iterations) -> list:
-    mask, point = torch.ones_like(weights), torch.zeros_like(weights)
-    path = []
-    for t in range(iterations):
-        gradient = weights - 2 * l2 * np.exp(-gamma * t) * (1 - mask)
-        mask, point = nesterov(mask, point, gradient, t, lr, momentum=5.0)
-        path.append(mask)
-    return path
-
-
-# --- the sign of human attention
-
-
-def human_demo() -> pd.DataFrame:
-    """A good map against the evidence in place of people: both orientations, both scales.
-
-    `rank_correlation` on 14 x 14 cells; `iou` is the soft overlap with both maps in [0, 1], and
-    `iou_255` with the people's map left in 0..255, as a grey picture comes from a file.
+    The score is linear in the cell, with this weight; the L2 term decays as in iGOS.
     """
-    model, found = explained((64, 64))
-    people = model.evidence((64, 64)).astype(float)
-    rows = []
-    for name, one in (("as it is", found.saliency), ("turned over", 1 - found.saliency)):
-        row = {"map": name, "rank correlation": rank_correlation(one, people)}
-        row["iou"] = soft_iou(one, people, "max")
-        grey = 255 * people
-        row["iou_255"] = float(np.minimum(one, grey).sum() / np.maximum(one, grey).sum())
-        rows.append(row)
-    return pd.DataFrame(rows)
+    mask, point, path = torch.ones(1), torch.zeros(1), [1.0]
+    for t in range(iterations):
+        gradient = weight - 2 * l2 * np.exp(-gamma * t) * (1 - mask)
+        mask, point = nesterov(mask, point, gradient, t, lr, momentum=5.0)
+        path.append(float(mask))
+    return path
 
 
 # --- Mini-Gemini without its second eye
@@ -402,20 +365,46 @@ def _nearest(values: np.ndarray, shape) -> np.ndarray:
 # --- figures
 
 
+def verdict_figure():
+    """Every claim of `claims` in the column of its verdict, and how many stand in each."""
+    table, words = claims(), list(VERDICTS.values())
+    table = table.assign(column=table.verdict.map(words.index)).sort_values("column", kind="stable")
+    size = (WIDTH, 0.9 + 0.25 * len(table))
+    figure, ax = plt.subplots(figsize=size, layout="constrained")
+    ax.grid(axis="y", color="0.92")
+    for column, (mark, colour) in enumerate(zip("osDX", sns.color_palette(), strict=False)):
+        rows = np.flatnonzero(table.column == column)
+        ax.plot([column] * len(rows), rows, mark, color=colour, markersize=9)
+    heads = [textwrap.fill(word, 9) for word in words]
+    counted = [f"{head}\n({n})" for head, n in zip(heads, counts_in_order(table), strict=True)]
+    ax.set_xticks(range(len(words)), counted, fontsize="small")
+    ax.set_yticks(range(len(table)), table.claim, fontsize="small")
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set(xlim=(-0.5, len(words) - 0.5), ylim=(len(table) - 0.5, -0.5))
+    return figure
+
+
+def counts_in_order(table: pd.DataFrame) -> list[int]:
+    """How many claims got each verdict of `VERDICTS`."""
+    return [int((table.verdict == word).sum()) for word in VERDICTS.values()]
+
+
 def table1_figure(table: pd.DataFrame):
-    """Insertion - deletion of the paper's Table 1, a panel a model; crosses: T-MM turned over."""
+    """Insertion - deletion of the paper's Table 1, a panel a model; crosses: T-MM inverted."""
     long = table1_gaps(table).melt(["lvlm", "method"], var_name="data", value_name="gap")
     names = list(long.lvlm.unique())
     figure, axes = grid(len(names), 0.36 * WIDTH, sharex=True)
     for ax, name in zip(axes, names, strict=True):
         part = long[long.lvlm == name]
-        ax.axvline(0, color="0.6", linewidth=1)
+        chance_line(ax, 0)
         ax.plot(part.gap, [METHODS.index(m) for m in part.method], "o", alpha=0.8)
         turned = -part.gap[part.method == "T-MM"]
         ax.plot(turned, [METHODS.index("T-MM")] * len(turned), "x", color="0.3")
         ax.set(title=name, yticks=range(len(METHODS)), yticklabels=METHODS)
-        ax.set_xlabel("insertion − deletion")
     axes[0].invert_yaxis()
+    figure.supxlabel("insertion − deletion in the paper", fontsize="small")
     return figure
 
 
@@ -439,27 +428,34 @@ def tile_figure():
 
 def step_figure(weight: float = 0.02, l2s=(0.1, 1.0, 10.0), lrs=(10.0, 0.1)):
     """One mask cell, step by step, under three L2 weights and two step sizes."""
-    figure, axes = plt.subplots(1, len(lrs), figsize=(WIDTH, 0.38 * WIDTH), layout="constrained")
-    colours, styles = sns.color_palette("cividis", len(l2s)), ("o-", "s--", "^:")
+    figure, axes = plt.subplots(
+        1, len(lrs), figsize=(WIDTH, 0.36 * WIDTH), sharey=True, layout="constrained"
+    )
     for ax, lr in zip(axes, lrs, strict=True):
-        for colour, style, l2 in zip(colours, styles, l2s, strict=True):
-            ax.plot(cell_path(weight, l2, lr), style, color=colour, label=f"L2 weight {l2:g}")
-        ax.set(xlabel="iteration", title=f"step size {lr:g}", xticks=range(6))
-    axes[0].set_ylabel("cell of the mask (1 = kept)")
-    legend_below(figure, axes[0])
+        ends: dict = {}
+        for style, l2 in zip(("o-", "s--", "^:"), l2s, strict=True):
+            path = cell_path(weight, l2, lr)
+            ax.plot(path, style)
+            ends.setdefault(round(path[-1], 1), []).append(f"{l2:g}")
+        for height, names in ends.items():
+            ax.text(5.2, height, f"L2 {', '.join(names)}", va="center", fontsize="small")
+        ax.set(xlabel="iteration", title=f"step size {lr:g}", xticks=range(6), xlim=(-0.2, 7.6))
+    axes[0].set_ylabel("cell (1 = kept)")
     return figure
 
 
 def rivals_figure(tree: dict):
     """Our own gaps of Table 1's methods and the controls, one panel a model, with intervals."""
     models = tree["rivals"]
-    figure, axes = grid(len(models), 0.36 * WIDTH, sharex=True)
+    figure, axes = panels(len(models), len(DRAWN))
+    colours = [colour_of(REFERENCE if name == "igos" else name) for name in DRAWN]
     for ax, (model, found) in zip(axes, models.items(), strict=False):
-        ax.axvline(0, color="0.6", linewidth=1)
+        chance_line(ax, 0)
         gaps = [found[name]["gap"] if name in found else None for name in DRAWN]
-        dots(ax, gaps, [title(name) for name in DRAWN])
-        ax.set(title=model.removeprefix("mini/"))
-    figure.supxlabel("insertion − deletion")
+        dots(ax, gaps, [title(name) for name in DRAWN], colour=colours)
+        n = found["igos"]["n"]
+        ax.set_title(f"{model.removeprefix('mini/')}\nn = {n}", fontsize="small")
+    figure.supxlabel("insertion − deletion", fontsize="small")
     return figure
 
 
@@ -483,11 +479,17 @@ def audit_summary(maps: pd.DataFrame, reliance: pd.DataFrame) -> dict:
         "table1": table1_numbers(),
         "table4": table4_numbers(),
         "rivals": rivals(gaps),
+        "control": against_difference(gaps),
         "ahead": ahead(gaps),
         "sums": sums(ok),
         "length": {m: lengths(rows) for m, rows in blurred(reliance).groupby("model")},
         "people": correlations(one_each(ok)),
-        "steps": step_variants(gaps),
+        "variants": variants(gaps.get("mini/llava-1.5", pd.DataFrame())),
+        "two_masks": two_masks(gaps),
+        "time": time(own[own.model == "mini/llava-1.5"]),
+        "composition": compositions(ok),
+        "spread": spreads(ok),
+        "quadrants": quadrants(own, reliance),
     }
 
 
@@ -509,7 +511,7 @@ def blurred(reliance: pd.DataFrame) -> pd.DataFrame:
 
 
 def table1_numbers() -> dict:
-    """How near the paper's T-MM row, turned over, comes to its IIA row."""
+    """How near the paper's T-MM row, inverted, comes to its IIA row."""
     table = pd.read_csv(data_dir() / "paper" / "table1.csv")
     apart = flipped_distance(table, "LLaVA-1.5-7b", "T-MM", "IIA")
     about = {"flipped_median": float(apart.median()), "flipped_largest": float(apart.max())}
@@ -550,11 +552,20 @@ def rivals(gaps: dict[str, pd.DataFrame]) -> dict:
     }
 
 
+def against_difference(gaps: dict[str, pd.DataFrame]) -> dict:
+    """{model: igos minus the model-blind difference picture}, where rivals were run too."""
+    return {
+        model: paired_test(table["igos"], table["difference"]).estimate.json()
+        for model, table in gaps.items()
+        if {"igos", "difference"} <= set(table) and set(RIVALS) & set(table)
+    }
+
+
 def ahead(gaps: dict[str, pd.DataFrame]) -> dict:
     """By rival, and for all of them: on how many models igos is ahead by more than chance.
 
-    On the items of both, by 95 % intervals that are not corrected; `behind` counts the other way,
-    `fewest` and `most` are items.
+    On the items of both; `higher` goes by the means, `clear` by 95 % intervals that are not
+    corrected, `behind` counts the other way; `fewest` and `most` are items.
     """
     found: dict[str, list] = {name: [] for name in RIVALS}
     for table in gaps.values():
@@ -566,6 +577,7 @@ def ahead(gaps: dict[str, pd.DataFrame]) -> dict:
     return {
         name: {
             "models": len(tests),
+            "higher": sum(test.difference > 0 for test in tests),
             "clear": sum(test.low > 0 for test in tests),
             "behind": sum(test.high < 0 for test in tests),
             "fewest": min((test.n for test in tests), default=0),
@@ -576,9 +588,13 @@ def ahead(gaps: dict[str, pd.DataFrame]) -> dict:
 
 
 def sums(rows: pd.DataFrame) -> dict:
-    """Stored curves added up both ways: random maps apart, and the shift over all maps."""
+    """Stored curves added up both ways: the shift over all maps, and random maps by item.
+
+    An item has one draw of noise for every model, so its models count as one.
+    """
     curves = rows[rows.deletion_curve.notna()]
     every, random = (two_sums(part) for part in (curves, curves[curves.method == "random"]))
+    random = random.groupby("item").mean()
     shift = every.code - every.trapezoid
     about = {"n": len(every), "shift": finite(shift.mean()), "spread": finite(shift.std())}
     both = {name: estimate(random[name]).json() for name in ("trapezoid", "code")}
@@ -598,19 +614,89 @@ def correlations(rows: pd.DataFrame) -> dict:
     return {m: estimate(part.correlation).json() for m, part in rated.groupby("model")}
 
 
-def step_variants(gaps: dict[str, pd.DataFrame]) -> dict:
-    """{weight and decay in words: what igos loses with a larger L2 weight on mini/llava-1.5}."""
-    table, out = gaps.get("mini/llava-1.5", pd.DataFrame()), {}
-    for name in table:
-        found = re.fullmatch(r"igos\[l2=([\d.]+)(?:,gamma=([\d.]+))?\]", name)
-        if found and float(found[1]) >= 1:
-            both = table[["igos", name]].dropna()
-            words = f"weight {found[1]}" + (f", decay {found[2]}" if found[2] else "")
-            out[words] = paired_test(both["igos"], both[name]).estimate.json()
+def variants(table: pd.DataFrame) -> dict:
+    """{what a claim calls it: its gap minus that of igos}; `table` is items by methods."""
+    return {
+        words: paired_test(table[name], table["igos"]).estimate.json()
+        for words, name in VARIANTS.items()
+        if name in table
+    }
+
+
+def two_masks(gaps: dict[str, pd.DataFrame]) -> dict:
+    """{model: igos++, which has a mask each for deletion and insertion, minus igos}."""
+    return {
+        model: paired_test(table[TWO_MASKS], table["igos"]).estimate.json()
+        for model, table in gaps.items()
+        if {TWO_MASKS, "igos"} <= set(table)
+    }
+
+
+def time(rows: pd.DataFrame) -> dict:
+    """How many times the passes and the seconds of igos two masks take: medians over items.
+
+    Rows that were computed apart from others, that is; {} without any.
+    """
+    if not {"forward", "seconds"} <= set(rows):
+        return {}
+    rows = rows[(rows.forward > 0) & rows.method.isin(["igos", TWO_MASKS])]
+    wide = rows.pivot_table(["forward", "seconds"], "item", "method").dropna()
+    if wide.empty or wide.shape[1] < 4:
+        return {}
+    told = {"passes": "forward", "seconds": "seconds"}
+    ratio = {k: (wide[c][TWO_MASKS] / wide[c]["igos"]).median() for k, c in told.items()}
+    return {name: float(value) for name, value in ratio.items()} | {"n": len(wide)}
+
+
+def compositions(rows: pd.DataFrame) -> dict:
+    """Composition index of `MANY` minus that of `TILES`: by igos maps, and by random ones."""
+    out = {}
+    for method in ("igos", "random"):
+        part = rows[(rows.method == method) & rows.deletion_curve.notna()]
+        found = _by_item(
+            part.assign(index=[_composition(row) for row in part.itertuples()]), "index"
+        )
+        out |= {method: found} if found else {}
     return out
+
+
+def _composition(row) -> float:
+    curves = (
+        normalised(raw, row.image_score, row.fill_score)
+        for raw in (row.deletion_curve, row.insertion_curve)
+    )
+    return composition(row.area, *curves)
+
+
+def spreads(rows: pd.DataFrame) -> dict:
+    """The share of the picture over which igos maps of `MANY` are spread, minus that of `TILES`."""
+    if "heatmap" not in rows:
+        return {}
+    part = rows[(rows.method == "igos") & rows.model.isin([MANY, TILES])]
+    part = part.assign(spread=[np.nan if m is None else spread(m) for m in grids(part)])
+    return _by_item(part, "spread")
+
+
+def _by_item(rows: pd.DataFrame, value: str) -> dict:
+    """`MANY` minus `TILES`, item by item; {} where one of them is missing."""
+    wide = rows.pivot_table(value, "item", "model")
+    if not {MANY, TILES} <= set(wide):
+        return {}
+    return paired_test(wide[MANY], wide[TILES]).estimate.json()
+
+
+def quadrants(rows: pd.DataFrame, reliance: pd.DataFrame) -> dict:
+    """Share of right answers with the igos map on the evidence minus off it, and who was wrong."""
+    if "pointing_near" not in rows:
+        return {}
+    said = studied(reliance).drop_duplicates(["model", "item"])[["model", "item", "verdict"]]
+    mine = first_trainings(rows[rows.method == "igos"]).merge(said, on=["model", "item"])
+    found = lift(sorted_rows(mine))
+    about = {name: finite(found[key]) for name, key in zip(ENDS, LIFT, strict=True)}
+    return {"difference": about | {"n": found["n_on"] + found["n_off"]}, "wrong": found["wrong"]}
 
 
 def counts() -> dict:
     """How many claims got which verdict."""
-    words = list(claims().verdict)
-    return {"claims": len(words)} | {name: words.count(word) for name, word in VERDICTS.items()}
+    table = claims()
+    return {"claims": len(table)} | dict(zip(VERDICTS, counts_in_order(table), strict=True))

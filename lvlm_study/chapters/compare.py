@@ -1,10 +1,10 @@
 """What chapters share: scores of methods, intervals, and whether two models look at one place.
 
 Tables in, tables and plain numbers out; nothing here runs a model, and no chapter imports another.
-A similarity of two maps means little alone. Beside it stand what two maps of *different* items
-have in common (a habit: objects in the middle, say) and, where results allow, what two maps of
-one model made with slightly other settings have in common (no pair of models can be asked for
-more).
+A similarity of two maps means little alone: both see the same picture, and much of a map is that
+picture. So it is told *given* the difference picture, which has seen no model, and beside what two
+maps of one model made with slightly other settings have in common, where results allow (no pair of
+models can be asked for more).
 """
 
 import math
@@ -15,7 +15,9 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from scipy import stats
+from scipy.stats import rankdata
 
+from ..benchmarks import load_benchmark
 from ..benchmarks.base import Item
 from ..figures import chance_line, dots, panels
 from ..heatmaps import controls
@@ -35,6 +37,7 @@ from ..metrics.plausibility import GRAIN, area_means, rank_correlation
 from ..metrics.ranks import ENOUGH, complete
 from ..metrics.statistics import Estimate, compare, estimate, finite, holm, paired_test
 from ..models.names import member
+from ..pixels.masks import settled
 from ..sweep.results import NOT_YET
 from ..sweep.stored import Tables, grids, one_way, stored_maps
 
@@ -62,11 +65,6 @@ DROPS = {"lt30": (-math.inf, 0.3), "30_70": (0.3, 0.7), "gt70": (0.7, math.inf)}
 CEILING = tuple(  # nearly the same settings
     f"igos[{change},preset=paper]" for change in ("noise=0", "steps=20", "steps=5")
 )
-APART_BY = {  # differences in likeness that the pages quote, on items that have both
-    "size_architecture": ("other size", "other architecture"),
-    "training_architecture": ("other training", "other architecture"),
-    "size_training": ("other size", "other training"),
-}
 RANK = {"s": 0, "m": 1, "l": 2}
 OTHER_SEED, OTHER_SIZE, OTHER_ARCHITECTURE = "other training", "other size", "other architecture"
 BOTH = "other size and architecture"
@@ -499,26 +497,59 @@ def map_table(maps: pd.DataFrame, methods=(PAPER_METHOD,)) -> pd.DataFrame:
 
 
 def pair_table(
-    table: pd.DataFrame, answers: pd.Series | None = None, by: str = "model"
+    table: pd.DataFrame,
+    answers: pd.Series | None = None,
+    by: str = "model",
+    known: dict[str, np.ndarray] | None = None,
 ) -> pd.DataFrame:
     """Every two models (or methods) on every item that both have a map of.
 
     `table` as from `map_table`, one map an item and model. `answers` (indexed by model, item) adds
-    whether both gave the same answer. Columns: a, b, item, value (rank correlation of 14 x 14
-    cells), and `chance`, that of a's map of this item and b's map of the next one in the list.
+    whether both gave the same answer; `known` has a map of each item that owes nothing to a model.
+    Columns: a, b, item, value (rank correlation of 14 x 14 cells), and `given`, the same with what
+    both share with the known map taken out (partial rank correlation); NaN without one.
     """
-    kept = {name: dict(zip(p.item, p.saliency, strict=True)) for name, p in table.groupby(by)}
+    ranks = [unit_ranks(one) for one in table.saliency]
+    kept = {
+        name: dict(zip(part["item"], part.ranks, strict=True))
+        for name, part in table.assign(ranks=ranks).groupby(by)
+    }
+    known = {item: unit_ranks(one) for item, one in (known or {}).items()}
     rows = []
     for a, b in combinations(kept, 2):
-        shared = sorted(kept[a].keys() & kept[b].keys())
-        for item, after in zip(shared, shared[1:] + shared[:1], strict=True):
-            one, other, third = kept[a][item], kept[b][item], kept[b][after]
-            row = {"a": a, "b": b, "item": item, "value": rank_correlation(one, other, GRAIN)}
-            alone = after == item
-            row["chance"] = np.nan if alone else rank_correlation(one, third, GRAIN)
+        for item in sorted(kept[a].keys() & kept[b].keys()):
+            one, other = kept[a][item], kept[b][item]
+            row = {"a": a, "b": b, "item": item, "value": float(one @ other)}
+            row["given"] = partial_correlation(one, other, known.get(item))
             row["same_answer"] = None if answers is None else _same(answers, a, b, item)
             rows.append(row)
-    return pd.DataFrame(rows, columns=["a", "b", "item", "value", "chance", "same_answer"])
+    return pd.DataFrame(rows, columns=["a", "b", "item", "value", "given", "same_answer"])
+
+
+def unit_ranks(saliency: np.ndarray) -> np.ndarray:
+    """Ranks of a map's 14 x 14 cells, mean 0 and length 1 (196,): products are correlations.
+
+    NaN for a map with the same value everywhere.
+    """
+    ranks = rankdata(settled(area_means(np.asarray(saliency, float), GRAIN)).ravel())
+    ranks -= ranks.mean()
+    length = np.linalg.norm(ranks)
+    return ranks / length if length > 0 else np.full(ranks.shape, np.nan)
+
+
+def partial_correlation(one: np.ndarray, other: np.ndarray, known: np.ndarray | None) -> float:
+    """Correlation of two `unit_ranks` beyond what a third explains of each; NaN without it."""
+    if known is None:
+        return math.nan
+    one, other = (x - (x @ known) * known for x in (one, other))
+    length = np.linalg.norm(one) * np.linalg.norm(other)
+    return float(one @ other / length) if length > 1e-9 else math.nan
+
+
+def pictures(names) -> dict[str, np.ndarray]:
+    """{item: its difference picture (32, 32)}, of the drawn scenes among these items."""
+    items = {item.id: item for item in load_benchmark("sprites")}
+    return {name: control_map("difference", items[name], 0) for name in names if name in items}
 
 
 def _same(answers: pd.Series, a: str, b: str, item: str) -> bool:
@@ -532,43 +563,46 @@ def answers_of(reliance: pd.DataFrame) -> pd.Series:
     return rows.set_index(["model", "item"]).answer
 
 
-def relations(pairs: pd.DataFrame) -> pd.DataFrame:
-    """One row a relation: mean similarity, its interval over items, chance, and how many.
+def relations(pairs: pd.DataFrame) -> dict:
+    """{relation: how alike maps are, raw and given the picture, and of how many pairs of models}.
 
     Items are drawn as a whole for the interval: a hard item is hard for every pair. `pairs` counts
     pairs of models; the interval does not know that they are few.
     """
-    kinds = pairs.assign(kind=[relation(a, b) for a, b in zip(pairs.a, pairs.b, strict=True)])
-    rows = []
+    kinds, out = with_relation(pairs), {}
     for kind in [k for k in RELATIONS if k in set(kinds.kind)]:
         part = kinds[kinds.kind == kind]
-        found = estimate(part.value, clusters=part.item, draws=1000)
-        same = part[part.same_answer.fillna(False).astype(bool)]
-        row = {"relation": kind, "pairs": len(part[["a", "b"]].drop_duplicates())}
-        row |= {"n": found.n, "value": found.value, "low": found.low, "high": found.high}
-        row |= {"chance": part.chance.mean(), "same_answer": same.value.mean()}
-        rows.append(row)
-    columns = ["relation", "pairs", "n", "value", "low", "high", "chance", "same_answer"]
-    return pd.DataFrame(rows, columns=columns)
+        raw, given = (
+            estimate(part[value], clusters=part["item"], draws=1000) for value in ("value", "given")
+        )
+        same = part.given[part.same_answer.fillna(False).astype(bool)]
+        about = {"pairs": len(part[["a", "b"]].drop_duplicates()), "n": len(part)}
+        out[kind] = about | {"raw": estimated(raw), "given": estimated(given)}
+        out[kind]["same_answer"] = finite(same.mean())
+    return out
 
 
-def apart(pairs: pd.DataFrame, one: str, other: str) -> Estimate:
+def with_relation(pairs: pd.DataFrame) -> pd.DataFrame:
+    """`pairs` with what the two models differ in, column kind."""
+    return pairs.assign(kind=[relation(a, b) for a, b in zip(pairs.a, pairs.b, strict=True)])
+
+
+def apart(pairs: pd.DataFrame, one: str, other: str, value: str = "given") -> Estimate:
     """How much more alike maps are under relation `one` than under `other`, on the same items.
 
     An item with pairs of both kinds counts once, with the mean of each; NaN without such items.
     """
-    kinds = pairs.assign(kind=[relation(a, b) for a, b in zip(pairs.a, pairs.b, strict=True)])
-    means = kinds.pivot_table(index="item", columns="kind", values="value")
+    means = with_relation(pairs).pivot_table(index="item", columns="kind", values=value)
     means = means.reindex(columns=[one, other])
     return estimate((means[one] - means[other]).dropna())
 
 
-def matrix(pairs: pd.DataFrame) -> pd.DataFrame:
+def matrix(pairs: pd.DataFrame, value: str = "given") -> pd.DataFrame:
     """Mean similarity of every two models, symmetric, 1 on the diagonal."""
     names = list(dict.fromkeys([*pairs.a, *pairs.b]))
     out = pd.DataFrame(np.eye(len(names)), names, names)
     for (a, b), part in pairs.groupby(["a", "b"]):
-        out.loc[a, b] = out.loc[b, a] = part.value.mean()
+        out.loc[a, b] = out.loc[b, a] = part[value].mean()
     return out
 
 
@@ -636,38 +670,26 @@ def as_numbers(found: mixed.Mixed | None) -> dict | None:
 def shared_part(tables) -> dict:
     """Map similarity of every two models, by what they differ in, and the ceiling."""
     table = map_table(tables.maps, (PAPER_METHOD, *CEILING))
+    known = pictures(table["item"].unique())
     own = table[table.method == PAPER_METHOD]
-    pairs = pair_table(own, answers_of(tables.reliance))
-    found = relations(pairs).set_index("relation")
-    together = matrix(pairs)
-    return {
-        "pairs": pairs,
-        "relations": {kind: plain(row) for kind, row in found.iterrows()},
-        "matrix": {a: plain(row) for a, row in together.iterrows()},
-        "apart": {key: apart(pairs, one, other).json() for key, (one, other) in APART_BY.items()},
-        "ceiling": ceiling(table),
-    }
+    pairs = pair_table(own, answers_of(tables.reliance), known=known)
+    return {"pairs": pairs, "relations": relations(pairs), "ceiling": ceiling(table, known)}
 
 
-def ceiling(table: pd.DataFrame) -> dict:
+def ceiling(table: pd.DataFrame, known: dict[str, np.ndarray]) -> dict:
     """How alike two maps of one model are when the method's settings hardly differ."""
     out = {}
     for name in CEILING:
         part = table[table.method.isin([PAPER_METHOD, name])]
-        values = [
-            pair_table(rows, by="method").value
+        found = [
+            pair_table(rows, by="method", known=known)
             for _, rows in part.groupby("model")
             if rows.method.nunique() == 2
         ]
-        if values and len(joined := pd.concat(values)):
-            out[name] = {"n": len(joined)} | interval(joined)
+        if found and len(pairs := pd.concat(found)):
+            likeness = {"raw": interval(pairs.value), "given": interval(pairs.given)}
+            out[name] = {"n": len(pairs)} | likeness
     return out
-
-
-def spanned(ceiling: dict) -> dict:
-    """The least and the greatest mean likeness of `ceiling`; {} where it is empty."""
-    values = [one["value"] for one in ceiling.values()]
-    return {"least": min(values), "most": max(values)} if values else {}
 
 
 def with_factors(table: pd.DataFrame) -> pd.DataFrame:

@@ -6,15 +6,14 @@ Trees are those of `scale.json`, `architecture.json` and `trainings.json`.
 import textwrap
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 
 from ..errors import StudyError
-from ..figures import WIDTH, dots, legend_below, overlay
+from ..figures import WIDTH, dots, grid, overlay, picture
 from ..heatmaps.names import without_preset
 from ..models.names import short
 from ..sweep.stored import enlarged
-from .compare import shown, table4_tests, with_factors
+from .compare import CONTROL, control_map, shown, table4_tests, with_factors
 
 SPREADS = {"item_sd": "items", "training_sd": "trainings", "residual_sd": "rest"}
 LEAST_P = "least that permutation can give"
@@ -40,16 +39,25 @@ def mixed_rows(tree: dict | None) -> pd.DataFrame:
 
 
 def relation_rows(tree: dict) -> pd.DataFrame:
-    """Map similarity by what two maps differ in, chance and ceiling included."""
+    """Map similarity by what two maps differ in, settings of one model last."""
     rows = []
     for kind, one in tree["relations"].items():
-        rows.append({"the two maps differ in": kind, "pairs of models": str(one["pairs"])})
-        rows[-1] |= {"n": one["n"], "rank correlation": shown(one)}
-        rows[-1] |= {"different items": one["chance"], "same answer": one["same_answer"]}
-    for name, one in tree["ceiling"].items():
-        row = {"the two maps differ in": f"settings: {name[5:-1]}", "pairs of models": "one model"}
-        rows.append(row | {"n": one["n"], "rank correlation": shown(one)})
+        about = {"pairs of models": str(one["pairs"]), "n": one["n"]}
+        same = {"given, same answer": one["same_answer"]}
+        rows.append({"the two maps differ in": kind} | about | _likeness(one) | same)
+    for name, one in tree.get("ceiling", {}).items():
+        about = {"pairs of models": "one model", "n": one["n"]}
+        rows.append({"the two maps differ in": settings(name)} | about | _likeness(one))
     return pd.DataFrame(rows or [{"the two maps differ in": "no two maps yet"}])
+
+
+def _likeness(one: dict) -> dict:
+    return {"given the picture": shown(one["given"]), "raw": shown(one["raw"])}
+
+
+def settings(name: str) -> str:
+    """What a variant changes, for a row: igos[noise=0,preset=paper] -> settings (noise 0)."""
+    return f"settings ({without_preset(name)[5:-1].replace('=', ' ')})"
 
 
 def by_sizes(tree: dict) -> list[tuple[str, str, dict]]:
@@ -94,61 +102,40 @@ def paper_units(
 # --- figures
 
 
-def paper_figure(table4: pd.DataFrame, group: str):
-    """The paper's Table 4, one half: deletion and insertion of every model."""
-    part = table4[table4.group == group]
-    figure, ax = plt.subplots(figsize=(WIDTH, 0.38 * WIDTH), layout="constrained")
-    ax.hlines(range(len(part)), part["del"], part.ins, color="0.8", zorder=0)
-    ax.plot(part["del"], range(len(part)), "o", label="deletion")
-    ax.plot(part.ins, range(len(part)), "s", label="insertion")
-    names = [f"{m} ({llm})" for m, llm in zip(part.model, part.llm, strict=True)]
-    ax.set(yticks=range(len(part)), yticklabels=names, xlabel="score in the paper", xlim=(0, 1))
-    ax.invert_yaxis()
-    legend_below(figure, ax)
-    return figure
-
-
 def relation_figure(tree: dict):
-    """Similarity of maps by what they differ in (dots), of different items (crosses), ceiling."""
-    found, ceiling = tree["relations"], tree["ceiling"]
-    names = [*found, *(f"settings ({without_preset(name)[5:-1]})" for name in ceiling)]
-    size = (WIDTH, 0.8 + 0.35 * max(len(names), 2))
+    """Similarity of maps by what they differ in: given the picture (filled) and raw (hollow)."""
+    found = tree["relations"] | {settings(k): one for k, one in tree.get("ceiling", {}).items()}
+    size = (WIDTH, 0.9 + 0.33 * max(len(found), 2))
     figure, ax = plt.subplots(figsize=size, layout="constrained")
-    dots(ax, [*found.values(), *ceiling.values()], names)
-    chance = [np.nan if one["chance"] is None else one["chance"] for one in found.values()]
-    ax.plot(chance, range(len(found)), "x", color="0.4")
-    ax.set(xlabel="rank correlation of two maps", xlim=(-0.1, 1.02))
+    dots(ax, [one["given"] for one in found.values()], list(found))
+    dots(ax, [one["raw"] for one in found.values()], colour=CONTROL, hollow=True)
+    first = next(iter(found.values()), {"given": {"value": None}, "raw": {"value": None}})
+    for name, words in (("given", "given the picture"), ("raw", "raw")):
+        if first[name]["value"] is not None:
+            ax.text(first[name]["value"], -0.3, words, ha="center", fontsize="small")
+    ax.set(xlabel="rank correlation of two maps", xlim=(0, 1.02), ylim=(len(found) - 0.5, -0.8))
     return figure
 
 
-def side_by_side(table: pd.DataFrame, items: dict, count: int = 3):
-    """The maps of every model over the same pictures: a row an item, a column a model.
+def side_by_side(table: pd.DataFrame, items: dict, models):
+    """One picture, its difference picture, and these models' maps of it: four panels a line.
 
-    `table` as from `compare.map_table`; `items` maps ids to benchmark items. Items that all
-    models have a map of come first in their given order; one scale, 0 to 1, for all.
+    `table` as from `compare.map_table`; `items` maps ids to benchmark items. The item is the first
+    that all of the models have a map of; one scale, 0 to 1, for the maps.
     """
-    models = list(dict.fromkeys(table.model))
-    have = table.groupby("item").model.nunique()
-    chosen = [name for name in sorted(have[have == have.max()].index) if name in items][:count]
-    if not chosen:
-        raise StudyError("None of these maps belongs to an item that was given.")
-    columns = len(models) + 1
-    wide = WIDTH * max(1, columns / 6)
-    high = 0.25 + (wide / columns + 0.45) * len(chosen)
-    figure, axes = plt.subplots(
-        len(chosen), columns, figsize=(wide, high), squeeze=False, layout="constrained"
-    )
-    kept = table.set_index(["item", "model"]).saliency
-    for row, name in zip(axes, chosen, strict=True):
-        rgb = items[name].rgb
-        row[0].imshow(rgb)
-        asked = textwrap.fill(items[name].question, max(12, 100 // columns))
-        row[0].set_title(asked, fontsize="x-small")
-        for ax, model in zip(row[1:], models, strict=True):
-            if (name, model) in kept.index:
-                one = enlarged(kept[name, model], *rgb.shape[:2])
-                overlay(ax, rgb, one, 0, 1, bar=False)
-                ax.set_title(short(model).replace("-seed", "\nseed "), fontsize="x-small")
-        for ax in row:
-            ax.set_axis_off()
+    kept = table[table.model.isin(list(models)) & table["item"].isin(list(items))]
+    maps = kept.pivot(index="item", columns="model", values="saliency").dropna()
+    if maps.empty or set(models) - set(maps):
+        raise StudyError("These models have no item in common; name fewer of them.")
+    item = items[maps.index[0]]
+    rgb, known = item.rgb, control_map("difference", item, 0)
+    figure, axes = grid(len(models) + 2, 0.3 * WIDTH, columns=4)
+    picture(axes[0], rgb, textwrap.fill(item.question, 26))
+    shown_maps = {"difference picture": known / known.max()}
+    shown_maps |= {
+        short(name).replace("-seed", ", training "): maps[name].iloc[0] for name in models
+    }
+    for ax, (name, one) in zip(axes[1:], shown_maps.items(), strict=True):
+        overlay(ax, rgb, enlarged(one, *rgb.shape[:2]), 0, 1, bar=False)
+        ax.set_title(name, fontsize="x-small")
     return figure

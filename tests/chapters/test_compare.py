@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from lvlm_study.chapters import compare as s
 
@@ -61,18 +62,40 @@ def table(models=("mini/a", "mini/b"), items=("i", "j", "k")) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_pairs_of_the_same_item_and_chance_from_other_items():
+def test_pairs_of_the_same_item():
     pairs = s.pair_table(table())
     assert len(pairs) == 3 and pairs.value.to_numpy() == pytest.approx(1)
-    assert (pairs.chance.abs() < 0.3).all()
+    assert pairs.given.isna().all()  # nothing is known of these pictures
 
 
 def test_only_shared_items_count():
     full = table()
     short = full[~((full.model == "mini/b") & (full.item == "j"))]
     assert list(s.pair_table(short).item) == ["i", "k"]
-    alone = s.pair_table(full[(full.model == "mini/a") | (full.item == "i")])
-    assert len(alone) == 1 and alone.chance.isna().all()
+
+
+def test_partial_correlation_by_hand():
+    """(r_ab - r_ad r_bd) / sqrt((1 - r_ad²)(1 - r_bd²)), from the three rank correlations."""
+    draw = np.random.default_rng(0)
+    known = draw.random((14, 14))
+    a, b = (known + draw.random((14, 14)) for _ in range(2))
+    one, other, third = (s.unit_ranks(x) for x in (a, b, known))
+    ab, ad, bd = (
+        stats.spearmanr(x.ravel(), y.ravel())[0] for x, y in [(a, b), (a, known), (b, known)]
+    )
+    want = (ab - ad * bd) / np.sqrt((1 - ad**2) * (1 - bd**2))
+    assert one @ other == pytest.approx(ab) and ab > 0.3
+    assert s.partial_correlation(one, other, third) == pytest.approx(want) and abs(want) < 0.2
+    rows = [("mini/a", "i", a), ("mini/b", "i", b)]
+    maps = pd.DataFrame(rows, columns=["model", "item", "saliency"])
+    assert s.pair_table(maps, known={"i": known}).given.item() == pytest.approx(want)
+    assert np.isnan(s.partial_correlation(one, third, third))  # nothing is left of one side
+
+
+def test_the_known_picture_of_a_drawn_scene():
+    found = s.pictures(["sprites/attribute-000", "elsewhere"])
+    assert list(found) == ["sprites/attribute-000"]
+    assert found["sprites/attribute-000"].shape == (32, 32)
 
 
 def test_same_answers_are_told():
@@ -82,9 +105,10 @@ def test_same_answers_are_told():
 
 def test_relations_are_averaged_over_items():
     pairs = s.pair_table(table(("mini/a-l", "mini/a-s", "mini/b-l")))
-    found = s.relations(pairs).set_index("relation")
-    assert found.loc[s.OTHER_SIZE, "n"] == 3 and found.loc[s.OTHER_SIZE, "pairs"] == 1
-    assert found.value.to_numpy() == pytest.approx(1) and len(found) == 3
+    found = s.relations(pairs)
+    assert found[s.OTHER_SIZE]["n"] == 3 and found[s.OTHER_SIZE]["pairs"] == 1
+    assert [one["raw"]["value"] for one in found.values()] == pytest.approx([1] * 3)
+    assert found[s.OTHER_SIZE]["given"]["value"] is None
 
 
 def test_likeness_is_set_apart_on_items_that_have_both_kinds():
@@ -93,7 +117,7 @@ def test_likeness_is_set_apart_on_items_that_have_both_kinds():
         ("mini/a-l", "mini/c-l", "i", 0.7), ("mini/a-l", "mini/a-s", "j", 0.6),
         ("mini/a-l", "mini/b-l", "j", 0.4), ("mini/a-l", "mini/a-s", "k", 0.1),
     ]  # fmt: skip
-    pairs = pd.DataFrame(rows, columns=["a", "b", "item", "value"])
+    pairs = pd.DataFrame(rows, columns=["a", "b", "item", "given"])
     found = s.apart(pairs, s.OTHER_SIZE, "other architecture")
     assert found.n == 2 and found.value == pytest.approx((0.3 + 0.2) / 2)
     nothing = s.apart(pairs, s.OTHER_SIZE, "other training")
@@ -101,7 +125,7 @@ def test_likeness_is_set_apart_on_items_that_have_both_kinds():
 
 
 def test_matrix_is_symmetric():
-    got = s.matrix(s.pair_table(table(("a", "b", "c"))))
+    got = s.matrix(s.pair_table(table(("a", "b", "c"))), "value")
     assert got.shape == (3, 3) and np.allclose(got, got.T) and np.allclose(np.diag(got), 1)
 
 
