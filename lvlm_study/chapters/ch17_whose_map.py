@@ -35,7 +35,7 @@ from ..metrics.ranks import rank_agreement
 from ..metrics.sanity import randomised_copies
 from ..metrics.statistics import estimate, share
 from ..models.names import short
-from ..sweep.stored import Tables, enlarged, stored_maps
+from ..sweep.stored import Tables, enlarged, grids, one_way
 from ..sweep.tables import read_table
 from .compare import (
     AREA,
@@ -84,7 +84,7 @@ NATS = 1.0  # an interaction of objects below or above this is told: a factor e 
 def kept_maps(stored: pd.DataFrame, items: list[Item]) -> pd.DataFrame:
     """The stored maps (`stored.stored_maps`, with ablations) that this page compares.
 
-    One row a map: picture, question (the item), model, method, answer, saliency (h, w).
+    One row a map: picture, question (the item), model, method, saliency (h, w), and what it had.
     """
     pictures = {item.id: item.extra["picture"] for item in items}
     rows = stored[(stored.benchmark == BENCHMARK) & stored.model.isin(MODELS)]
@@ -234,11 +234,12 @@ def _cut(found: dict) -> Iterator[tuple[str, float, float]]:
 def _bar(ax, place: int, found: dict) -> None:
     for name, left, width in _cut(found):
         ax.barh(place, width, left=left, color=PARTS[name][1], edgecolor="white", height=0.72)
-        said = f"{name} {width:.0f}" if name == "method" else f"{width:.0f}"
-        ink = "white" if name == "known" else "black"
+        ink, middle = "white" if name == "known" else "black", left + width / 2
         if width > LEGIBLE:
-            at = (left + width / 2, place)
-            ax.text(*at, said, ha="center", va="center", color=ink, fontsize="small")
+            look = {"ha": "center", "va": "center", "color": ink, "fontsize": "small"}
+            ax.text(middle, place, f"{width:.0f}", **look)
+        if name == "method":  # the bar of all methods alone has it
+            ax.text(middle, place - 0.38, name, ha="center", va="bottom", fontsize="x-small")
 
 
 def _name_parts(ax, found: dict) -> None:
@@ -351,7 +352,8 @@ def summary(tables: Tables) -> dict:
     if tables.maps.empty or BENCHMARK not in set(tables.maps.benchmark):
         return {}
     items = load_benchmark(BENCHMARK)
-    rows = kept_maps(stored_maps(tables.results, ablations=True), items)
+    maps = one_way(tables.maps[tables.maps.benchmark == BENCHMARK])
+    rows = kept_maps(maps.assign(saliency=grids(maps)), items)
     truth = truth_summary(rows_of(tables.maps), subset_table(tables.results))
     found = map_summary(rows, items)
     return {"provenance": tables.origin(rows)} | found | {"truth": truth} if found else {}
