@@ -303,15 +303,11 @@ def test_a_method_that_fails_in_the_middle_leaves_everything_as_it_was(
     monkeypatch.setattr(head, "forward", failing)
     before = state(odd)
     with contextlib.suppress(Broken):
-        heatmap(odd, answer, method)
-        assert when == "backward" and method in GRADIENT_FREE
+        found = heatmap(odd, answer, method)
+        assert when == "backward" and found.cost.backward == 0, "a method without gradients"
     assert state(odd) == before
     monkeypatch.undo()
     assert heatmap(odd, answer, method).status in ("ok", "no_gap", "constant")
-
-
-GRADIENT_FREE = ("attention", "rollout", "rise", "occlusion", "tam", "eagle", "eagle_lazy", "ga")
-GRADIENT_FREE += ("relative_attention", "shapley", "knockout", "logit_lens")
 
 
 @pytest.mark.slow
