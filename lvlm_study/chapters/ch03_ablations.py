@@ -10,12 +10,11 @@ that were run.
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 
-from ..figures import ROW, WIDTH, chance_line, dots, heat, when_run
+from ..figures import ROW, WIDTH, chance_line, dots, when_run
 from ..heatmaps.names import PAPER_METHOD, REFERENCE, without_preset
 from ..heatmaps.variants import ABLATIONS, PAPER, parse
-from ..metrics.statistics import Estimate, ends, finite, paired_test, resample
+from ..metrics.statistics import Estimate, ends, estimate, finite, paired_test, resample
 from .compare import (
     CONTROL,
     LEAST,
@@ -34,6 +33,7 @@ from .compare import (
     wide,
 )
 
+NULL = "difference"  # a map that has seen neither model nor question
 CHOICES = {  # table of `ABLATIONS` -> the question that it answers
     "tokens": "which tokens are explained",
     "baseline": "the picture without information",
@@ -62,9 +62,9 @@ OWN = {  # what the paper's setting sets, by choice
 
 
 def variant_rows(maps: pd.DataFrame) -> pd.DataFrame:
-    """The rows of iGOS and its variants, under the paper's test."""
+    """The rows of iGOS, its variants and the difference picture, under the paper's test."""
     frame = rows_of(maps, variants=True)
-    return frame[frame.method.isin(variant_names())]
+    return frame[frame.method.isin([*variant_names(), NULL])]
 
 
 def choice_table(frame: pd.DataFrame, choice: str) -> pd.DataFrame:
@@ -142,24 +142,6 @@ def beside_paper(frame: pd.DataFrame, paper: pd.DataFrame, table: str) -> pd.Dat
     return pd.DataFrame(rows).assign(n=pd.Series([r["n"] for r in rows], dtype=object))
 
 
-def weight_grid(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean gap for every weight of the L2 term (rows) and decay gamma (columns) that was run.
-
-    On the items that all of them have; `attrs["n"]` is their number.
-    """
-    table = wide(scored(frame))
-    names = [n for n in ABLATIONS["l2_gamma"] if n in table and table[n].notna().sum() >= LEAST]
-    table = table[names].dropna()
-    values: dict[float, dict[float, float]] = {}
-    for name, mean in table.mean().items():
-        options = parse(name)[1]
-        row = values.setdefault(float(options.get("l2", 0.1)), {})
-        row[float(options.get("gamma", 1.0))] = mean
-    grid = pd.DataFrame(values).T.sort_index().sort_index(axis=1)
-    grid.attrs["n"] = len(table)
-    return grid
-
-
 # --- figures
 
 
@@ -178,42 +160,15 @@ def ablation_figure(maps: pd.DataFrame, model: str, benchmark: str, choices=tupl
     names, found, clear = zip(*lines, strict=True)
     figure, ax = plt.subplots(figsize=(0.85 * WIDTH, ROW * len(lines) + 0.8), layout="constrained")
     chance_line(ax, 0)
+    if np.isfinite(at := null(frame).value):
+        ax.axvline(at, color=CONTROL, linewidth=1)
+        place = {"xytext": (3, 3), "textcoords": "offset points", "ha": "right"}
+        ax.annotate("the difference picture", (at, -0.6), **place, fontsize="small", color="0.35")
     colours, marks = ([(no, yes)[c] for c in clear] for no, yes in ((CONTROL, SPECIAL), "so"))
     dots(ax, found, names, colour=colours, marker=marks)
     for one, text in zip(found, ax.get_yticklabels(), strict=True):
         text.set_fontweight("bold" if one is None else "normal")
-    ax.set(xlabel="variant minus the paper's setting, insertion − deletion")
-    return figure
-
-
-@when_run
-def weights_figure(maps: pd.DataFrame, model: str, benchmark: str):
-    """Mean gap over the weight of the L2 term and its decay."""
-    grid = weight_grid(variant_rows(one_model(maps, model, benchmark, variants=True)))
-    if grid.size < 2:
-        return None
-    figure, ax = plt.subplots(figsize=(0.55 * WIDTH, 0.4 * WIDTH), layout="constrained")
-    heat(ax, grid, "insertion − deletion", ".3f")
-    ax.set(xlabel="decay γ", ylabel="weight λ₂")
-    return figure
-
-
-@when_run
-def before_after_figure(maps: pd.DataFrame, model: str, benchmark: str):
-    """How far single items move under each variant: the spread that a mean hides."""
-    frame = variant_rows(one_model(maps, model, benchmark, variants=True))
-    names = differences(frame).method.tolist()
-    table = wide(scored(frame))
-    if not names:
-        return None
-    moved = table[names].sub(table[PAPER_METHOD], axis=0).dropna(how="all")
-    order = moved.mean().sort_values(ascending=False).index
-    long = moved[order].rename(columns=variant_title).melt(var_name="variant", value_name="moved")
-    figure, ax = plt.subplots(figsize=(WIDTH, ROW * len(names) + 0.8), layout="constrained")
-    sns.boxplot(long, x="moved", y="variant", ax=ax, color="0.85", fliersize=1.5, linewidth=0.8)
-    chance_line(ax, 0)
-    ax.set(xlabel="variant minus the paper's setting, one item", ylabel="")
-    ax.tick_params(axis="y", labelsize="small")
+    ax.set_xlabel("minus the paper's setting, insertion − deletion", fontsize="medium")
     return figure
 
 
@@ -226,23 +181,21 @@ def summary(tables) -> dict:
 
 
 def of_model(part: pd.DataFrame) -> dict:
-    """Variants with their differences, and how many are clear; {} without variants."""
-    if part.method.nunique() < 2:
+    """Variants with their differences, and how many are clear; {} without any but the default."""
+    if not set(part.method) & {*variant_names()} - {PAPER_METHOD, REFERENCE}:
         return {}
     found = differences(part).sort_values("difference")
     clear, open_ = found[found.clear], found[~found.clear]
-    better, worse = clear[clear.difference > 0][::-1], clear[clear.difference < 0]
+    better, worse = (int((sign * clear.difference > 0).sum()) for sign in (1, -1))
     names = [name for name in variant_names() if len(scored(part[part.method == name])) >= LEAST]
     return {
         "power": power(found),
-        "weights": weights_told(part),
+        "null": null(part).json(),
         "count": len(found),
-        "clear": len(clear),
         "within_noise": len(open_),
         "leaning": int((open_.low * open_.high > 0).sum()),
-        "better": {"count": len(better), "titles": _titles(better)},
-        "worse": {"count": len(worse), "titles": _titles(worse)},
-        "largest_loss": largest_loss(found),
+        "better": better,
+        "worse": worse,
         "variants": {key(name): of_variant(part, found, name) for name in names},
         "fast": fast(part),
         "likeness": {
@@ -255,25 +208,21 @@ def of_model(part: pd.DataFrame) -> dict:
 
 
 def power(found: pd.DataFrame) -> dict:
-    """How many pairs the variants have, and for how many of them any verdict was within reach.
+    """How many pairs the variants have, and how many a verdict takes.
 
     With n pairs that all point one way a sign-flip test gives p = 2 / 2^n. `needed` is the n from
     which such a p survives Holm's first and strictest factor, the number of variants.
     """
     if found.empty:
-        return {"fewest": 0, "usual": 0, "most": 0, "needed": 0, "short": 0}
+        return {"fewest": 0, "most": 0, "needed": 0}
     needed = int(np.ceil(np.log2(2 * len(found) / LEVEL)))
-    pairs = {"fewest": found.n.min(), "usual": found.n.median(), "most": found.n.max()}
-    counts = {name: int(value) for name, value in pairs.items()}
-    return counts | {"needed": needed, "short": int((found.n < needed).sum())}
+    return {"fewest": int(found.n.min()), "most": int(found.n.max()), "needed": needed}
 
 
-def weights_told(part: pd.DataFrame) -> dict:
-    """Weight 1 with the slow and the fast decay, beside the paper's: all on the same items."""
-    grid = weight_grid(part)
-    places = {"slow": (1.0, 0.2), "fast": (1.0, 1.0), "paper": (0.1, 1.0)}
-    cells = grid.stack().to_dict() if grid.size else {}
-    return {k: finite(cells.get(place)) for k, place in places.items()} | {"n": grid.attrs["n"]}
+def null(part: pd.DataFrame) -> Estimate:
+    """The difference picture minus the paper's setting, on the items that both have."""
+    table = wide(scored(part)).reindex(columns=[NULL, PAPER_METHOD])
+    return estimate(table[NULL] - table[PAPER_METHOD])
 
 
 def key(name: str) -> str:
@@ -287,20 +236,17 @@ def key(name: str) -> str:
 
 
 def of_variant(part: pd.DataFrame, found: pd.DataFrame, name: str) -> dict:
-    """Passes of one variant; its difference with interval unless it is the paper's setting."""
+    """Passes of one variant; unless it is the paper's setting, its difference with interval.
+
+    `moved` is the median size of the difference on a single item.
+    """
     told = {"passes": scored(part[part.method == name]).forward.mean()}
-    rows = found[found.method == name]
-    return told | _numbers(rows.iloc[0]) if len(rows) else told
-
-
-def _numbers(row) -> dict:
-    return {name: finite(row[name]) for name in ("difference", "low", "high")}
-
-
-def largest_loss(found: pd.DataFrame) -> dict:
-    """The variant that loses most, of those in rising order."""
-    row = found.iloc[0] if len(found) else None
-    return {} if row is None else {"title": variant_title(row.method)} | _numbers(row)
+    rows, table = found[found.method == name], wide(scored(part))
+    if rows.empty:
+        return told
+    moved = (table[name] - table[PAPER_METHOD]).abs().median()
+    about = {end: finite(rows.iloc[0][end]) for end in ("difference", "low", "high")}
+    return told | {"moved": finite(moved)} | about
 
 
 def fast(part: pd.DataFrame, name: str = "igos[preset=fast]") -> dict:
@@ -323,7 +269,3 @@ def fast(part: pd.DataFrame, name: str = "igos[preset=fast]") -> dict:
         "n": len(pairs),
         "passes": 100 * passes[name] / passes[REFERENCE],
     }
-
-
-def _titles(rows: pd.DataFrame) -> str:
-    return "; ".join(map(variant_title, rows.method)) or "none"

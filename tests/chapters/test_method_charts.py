@@ -44,8 +44,6 @@ def test_nothing_run_is_said_and_does_not_fail():
     for draw in (
         ch02_methods.tests_figure,
         ch03_ablations.ablation_figure,
-        ch03_ablations.weights_figure,
-        ch03_ablations.before_after_figure,
         ch04_truth.evidence_figure,
         ch05_cost.cost_figure,
         ch05_cost.flag_figure,
@@ -74,7 +72,12 @@ def test_ablations_stand_under_their_heading():
     gaps |= {"igos[tokens=all,preset=paper]": [g - 0.25 for g in EIGHT]}
     ax = ch03_ablations.ablation_figure(frames.maps(gaps), *WHERE).axes[0]
     assert labels(ax) == ["which tokens are explained", "all", "one mask or two", "iGOS++"]
-    assert points(ax) == pytest.approx([-0.25, 0.0])
+    assert points(ax) == pytest.approx([-0.25, 0.0]) and not ax.texts
+    more = frames.maps({"difference": [g + 0.1 for g in EIGHT]})
+    ax = ch03_ablations.ablation_figure(pd.concat([frames.maps(gaps), more]), *WHERE).axes[0]
+    assert ax.texts[0].get_text() == "the difference picture" and ax.texts[0].xy[
+        0
+    ] == pytest.approx(0.1)
     assert [label.get_fontweight() for label in ax.get_yticklabels()][:2] == ["bold", "normal"]
 
 
