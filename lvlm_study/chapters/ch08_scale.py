@@ -6,10 +6,13 @@ architectures negligible, what is left of it beside the differences between item
 models, and what are the labels of the sizes worth with models as units?
 """
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+from scipy import stats
 
 from ..errors import StudyError
-from ..figures import ENDS
+from ..figures import ENDS, WIDTH, chance_line, dots
 from ..metrics import mixed
 from ..metrics.statistics import paired_test
 from ..models.names import SIZES, member
@@ -48,6 +51,7 @@ def size_rows(tree: dict) -> pd.DataFrame:
             "larger": shown(one["large"]) if "large" in one else "–",
             "difference": shown(one["difference"]),
             "90 % interval": _ends(one["equivalence"]),
+            "items needed": one["needed"],
             "verdict": one["verdict"],
         }
         for name, key, one in by_sizes(tree)
@@ -77,6 +81,24 @@ def answer_rows(tree: dict) -> pd.DataFrame:
         for key, one in sizes.items()
     ]
     return pd.DataFrame(rows or [{"architecture": "none that answered in two sizes yet"}])
+
+
+# --- the figure of the page
+
+
+def size_figure(tree: dict):
+    """Larger minus smaller size with 90 % intervals, and the band that counts as no difference."""
+    rows = by_sizes(tree)
+    found = [one["equivalence"] | {"value": one["difference"]["value"]} for *_, one in rows]
+    names = [f"{family}, {key} (n = {one['n']})" for family, key, one in rows]
+    figure, ax = plt.subplots(figsize=(WIDTH, 1 + 0.3 * len(rows)), layout="constrained")
+    margin = tree["margin"]
+    ax.axvspan(-margin, margin, color="0.9", zorder=0)
+    ax.text(0, -0.75, "no difference", ha="center", va="center", fontsize="small")
+    chance_line(ax, 0)
+    dots(ax, found, names)
+    ax.set(xlabel="insertion − deletion, larger minus smaller", ylim=(len(rows) - 0.5, -1.1))
+    return figure
 
 
 # --- the numbers of the page
@@ -135,8 +157,17 @@ def differs(small: pd.Series, large: pd.Series) -> dict:
         "n": len(small),
         "difference": estimated(test.estimate) | {"p": test.p},
         "equivalence": {"low": same.low, "high": same.high, "p": same.p},
+        "needed": needed((large - small).std()),
         "verdict": size_verdict(test, same),
     }
+
+
+def needed(sd: float) -> int:
+    """Items with which two equal sizes would be called equivalent nine times in ten.
+
+    Two one-sided tests at 5 % of paired differences with this standard deviation.
+    """
+    return int(np.ceil((2 * stats.norm.ppf(0.95) * sd / MARGIN) ** 2))
 
 
 def size_verdict(test, same) -> str:

@@ -548,8 +548,9 @@ def partial_correlation(one: np.ndarray, other: np.ndarray, known: np.ndarray | 
 
 def pictures(names) -> dict[str, np.ndarray]:
     """{item: its difference picture (32, 32)}, of the drawn scenes among these items."""
-    items = {item.id: item for item in load_benchmark("sprites")}
-    return {name: control_map("difference", items[name], 0) for name in names if name in items}
+    drawn = {name for name in names if name.startswith("sprites/")}
+    items = load_benchmark("sprites") if drawn else ()
+    return {item.id: control_map("difference", item, 0) for item in items if item.id in drawn}
 
 
 def _same(answers: pd.Series, a: str, b: str, item: str) -> bool:

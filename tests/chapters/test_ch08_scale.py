@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.chapters import ch08_scale as t
 from lvlm_study.chapters import ch09_architecture as charts
-from lvlm_study.chapters import compare, two_models
+from lvlm_study.chapters import two_models
+from lvlm_study.errors import StudyError
 from lvlm_study.paths import data_dir
 
 ITEMS = 24
@@ -52,8 +54,8 @@ def test_equal_sizes_are_equivalent_and_look_alike():
     tree = t.scale_summary(tables(SMALL, LARGE))
     one = tree["families"]["llava-1.5"]["s to l"]
     assert one["verdict"] == "equivalent" and one["n"] == ITEMS
-    alike = tree["relations"]["other size"]
-    assert alike["value"] > 0.9 > 0.3 > abs(alike["chance"]) and tree["families_with_sizes"] == 1
+    assert tree["relations"]["other size"]["raw"]["value"] > 0.9
+    assert tree["families_with_sizes"] == 1 and one["needed"] < ITEMS
 
 
 def test_different_sizes_are_told_apart():
@@ -67,6 +69,12 @@ def test_different_sizes_are_told_apart():
 def test_noise_leaves_it_open():
     tree = t.scale_summary(tables(*((*model[:3], 1.0) for model in (SMALL, LARGE))))
     assert tree["families"]["llava-1.5"]["s to l"]["verdict"] == "cannot tell"
+
+
+def test_items_needed_by_hand():
+    """Nine times in ten: 2 z(0.95) standard errors fit into the margin."""
+    assert t.needed(0.05) == int(np.ceil((2 * 1.6449) ** 2)) == 11
+    assert t.needed(0.27) == 316
 
 
 def test_without_two_sizes_it_says_so():
@@ -111,14 +119,13 @@ def test_a_lone_size_is_left_out_of_what_is_pooled():
 
 def test_architectures_over_two_sizes():
     tree = charts.architecture_summary(tables(*SIX))
-    assert (tree["models"], tree["architectures"]) == (3, 3) and "mini/llava-ov" in tree["gaps"]
+    assert (tree["models"], tree["architectures"]) == (3, 3)
     over = tree["over_sizes"]
-    assert (over["sizes"], over["models"]) == ("m, l", 6)
+    assert (over["sizes"], over["permutation"]["models"]) == ("m, l", 6)
     assert over["permutation"]["smallest"] == over["permutation"]["p"] == 6 / 36
-    assert over["mixed"]["effects"]["llava-ov"]["estimate"] == pytest.approx(0.1, abs=0.01)
-    assert over["mixed"]["training_sd"] is not None and tree["mixed"]["training_sd"] is None
-    assert len(two_models.mixed_rows(over)) == 5 and len(two_models.mixed_rows(None)) == 1
-    assert len(tree["matrix"]) == 6 and tree["relations"]["other size"]["pairs"] == 3
+    assert tree["mixed"]["effects"]["llava-ov"]["estimate"] == pytest.approx(0.1, abs=0.01)
+    assert len(two_models.mixed_rows(tree)) == 5 and len(two_models.mixed_rows(None)) == 1
+    assert len(tree["matrix"]) == 6
     assert charts.architecture_summary(tables(*SIX[:3]))["over_sizes"] is None
 
 
@@ -149,14 +156,15 @@ def test_architectures_with_one_training_each():
     assert effect["estimate"] == pytest.approx(-0.3, abs=0.01) and effect["high"] < -0.2
     two = tree["permutation"]  # two models, two labels
     assert two["smallest"] == two["p"] == 1
-    across, size = (tree["relations"][f"other {k}"] for k in ("architecture", "size"))
-    assert across["value"] < 0.3 < 0.9 < size["value"]
 
 
 def test_two_trainings_count_as_such():
     again = ("mini/llava-1.5-seed1", 0.5, 1)
     tree = charts.architecture_summary(tables(LARGE, again, OTHER))
-    assert tree["mixed"]["training_sd"] is not None and "other training" in tree["relations"]
+    assert tree["mixed"]["training_sd"] is not None
+    relations = t.scale_summary(tables(LARGE, again, OTHER))["relations"]
+    alike = {kind: one["raw"]["value"] for kind, one in relations.items()}
+    assert alike["other architecture"] < 0.3 < 0.9 < alike["other training"]
 
 
 def test_the_ceiling_compares_settings_of_one_model():
@@ -164,10 +172,8 @@ def test_the_ceiling_compares_settings_of_one_model():
     quiet = made.maps.assign(method="igos[noise=0,preset=paper]")
     made.maps = pd.concat([made.maps, quiet], ignore_index=True)
     tree = t.scale_summary(made)
-    assert tree["ceiling"]["igos[noise=0,preset=paper]"]["value"] == pytest.approx(1)
-    assert tree["ceiling_spans"] == pytest.approx({"least": 1, "most": 1})
-    two = {"a": {"value": 0.2}, "b": {"value": 0.7}}
-    assert compare.spanned({}) == {} and compare.spanned(two) == {"least": 0.2, "most": 0.7}
+    assert tree["ceiling"]["igos[noise=0,preset=paper]"]["raw"]["value"] == pytest.approx(1)
+    assert two_models.relation_rows(tree).iloc[-1, 0] == "settings (noise 0)"
 
 
 def test_trees_are_json_and_make_tables():
@@ -186,18 +192,40 @@ def test_figures_show_every_row():
     def lines(figure):
         return [text.get_text() for text in figure.axes[0].get_yticklabels()]
 
-    tree = charts.architecture_summary(tables(SMALL, LARGE, OTHER))
-    assert lines(two_models.relation_figure(tree)) == list(tree["relations"])
-    models = lines(charts.gap_figure(tree))
-    assert models == [f"{name} (n = 24)" for name in ("cambrian-l", "llava-1.5")]
-    assert len(charts.matrix_figure(tree).axes[0].texts) == 9
-    assert len(lines(two_models.paper_figure(paper(tree)[0], "llm_scale"))) == 6
+    scale, tree = (
+        summary(tables(*SIX)) for summary in (t.scale_summary, charts.architecture_summary)
+    )
+    assert lines(two_models.relation_figure(scale)) == list(scale["relations"])
+    assert lines(t.size_figure(scale)) == [
+        f"{one}, m to l (n = 24)" for one in (*FAMILIES, "all 3")
+    ]
+    assert len(charts.matrix_figure(tree).axes[0].get_yticklabels()) == 3  # the largest of six
+    gaps = {"gaps": {"mini/cambrian-s-seed1": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}}}
+    assert lines(charts.gap_figure(gaps)) == ["cambrian-s-seed1 (n = 9)"]
+
+
+def test_models_side_by_side():
+    """A picture, its difference picture, and each model's map, of the first item that all have."""
+    items = {item.id: item for item in load_benchmark("sprites")[:2]}
+    draw = np.random.default_rng(0)
+    rows = [("mini/a", 0), ("mini/a", 1), ("mini/b", 1)]
+    names = list(items)
+    maps = pd.DataFrame(
+        [{"model": m, "item": names[k], "saliency": draw.random((14, 14))} for m, k in rows]
+    )
+    figure = two_models.side_by_side(maps, items, ["mini/a", "mini/b"])
+    heads = [ax.get_title() + ax.get_title(loc="left") for ax in figure.axes]
+    assert heads[0].split() == items[names[1]].question.split()
+    assert heads[1:] == ["difference picture", "a", "b"]
+    with pytest.raises(StudyError, match="no item in common"):
+        two_models.side_by_side(maps, items, ["mini/a", "mini/c"])
 
 
 def test_one_model_is_no_comparison():
     tree = charts.architecture_summary(tables(LARGE))
     assert tree["pairs"] == [] and tree["mixed"] is None and tree["permutation"]["p"] is None
-    assert len(two_models.relation_rows(tree)) == len(two_models.mixed_rows(tree)) == 1
+    assert len(two_models.mixed_rows(tree)) == 1
+    assert len(two_models.relation_rows(t.scale_summary(tables(LARGE)))) == 1
 
 
 def test_nothing_run_is_no_file():
