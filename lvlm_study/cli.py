@@ -142,8 +142,8 @@ def folder_of(text: str) -> tuple[str, str]:
 
 def seed(text: str) -> int:
     """A whole number that every generator takes."""
-    if not text.isdecimal() or int(text) >= 2**31:
-        told = f"a seed is a whole number from 0 to {2**31 - 1}, not {text!r}"
+    if not text.isdecimal() or int(text) >= 2**32:
+        told = f"a seed is a whole number from 0 to {2**32 - 1}, not {text!r}"
         raise argparse.ArgumentTypeError(told)
     return int(text)
 
@@ -221,10 +221,10 @@ def _known(kind: str, name: str, known) -> None:
 @command(
     "explain",
     "where did a model look for its answer?",
-    arg("image", metavar="IMAGE"),
+    arg("image", metavar="IMAGE", help="a file, or an item's id (sprites/attribute-040)"),
     arg("question", type=utf8, metavar="QUESTION"),
     arg("--model", default="mini/llava-1.5", help="zoo name, hub id or folder"),
-    arg("--method", default="igos"),
+    arg("--method", default="igos", help="with options: igos[preset=fast]"),
     arg("--baseline", default="blur", help="the image without information"),
     arg("--out", type=path, metavar="DIR", help="write picture, raw map and a record"),
     SEED,
@@ -240,11 +240,10 @@ def _known(kind: str, name: str, known) -> None:
 )
 def explain(options) -> int:
     """Answer, mark what depends on the image, map it, score the map, and keep it all."""
-    from .pixels.images import load_image
     from .sweep.explain_files import staged
 
     _check_explain(options)
-    rgb = load_image(options.image)
+    rgb = _picture(options.image)
     if options.out is None:
         print(_explain(options, rgb, None))
         return 0
@@ -255,14 +254,27 @@ def explain(options) -> int:
     return 0
 
 
+def _picture(name: str):
+    """A picture from its file, or that of a benchmark's item (H, W, 3)."""
+    from .benchmarks import list_benchmarks, load_benchmark
+    from .pixels.images import load_image
+
+    benchmark = name.partition("/")[0]
+    if Path(name).exists() or benchmark not in list_benchmarks():
+        return load_image(name)
+    items = {item.id: item for item in load_benchmark(benchmark)}
+    _known(f"item of {benchmark}", name, items)
+    return items[name].rgb
+
+
 def _check_explain(options) -> None:
     """Told before a model is loaded."""
-    from .heatmaps import METHODS
+    from .heatmaps.variants import parse
     from .models.forced import check_text
     from .pixels.arguments import check_question
     from .pixels.baselines import baselines
 
-    _known("method", options.method, METHODS)
+    parse(options.method)
     _known("baseline", options.baseline, baselines())
     check_question(options.question)
     if options.answer is not None:
@@ -303,11 +315,13 @@ def _map(options, model, rgb, answer, choice: dict):
     from .heatmaps import METHODS
     from .heatmaps import explain as make
     from .heatmaps.progress import expected, passes
+    from .heatmaps.variants import split_options
 
-    names = ("question", "method", "seed", "baseline", "threshold")
-    asked = {name: getattr(options, name) for name in names}
-    with passes(model, options.method, expected(options.method, METHODS[options.method])):
-        return make(model, rgb, answer=answer, **asked, **choice)
+    method, about, own = split_options(options.method)
+    names = ("question", "seed", "baseline", "threshold")
+    asked = {name: getattr(options, name) for name in names} | choice | about | own
+    with passes(model, options.method, expected(method, METHODS[method], own)):
+        return make(model, rgb, method=method, answer=answer, **asked)
 
 
 def _scores(options, model, ex) -> dict:

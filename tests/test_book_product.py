@@ -18,8 +18,9 @@ from PIL import Image
 
 from lvlm_study import benchmarks, heatmaps
 from lvlm_study.figures import colour
+from lvlm_study.heatmaps.controls import control_map
 from lvlm_study.heatmaps.names import CONTROLS
-from lvlm_study.sweep.stored import enlarged, scales, stored_maps
+from lvlm_study.sweep.stored import enlarged, scales
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "data" / "results" / "mini"
@@ -94,34 +95,79 @@ def script(path: Path) -> tuple[str, dict]:
     return target, json.loads(value.removesuffix(";\n"))
 
 
+def loaded(out: Path, file: str) -> dict:
+    """A data script that the page loads when it is picked."""
+    target, value = script(out / file)
+    assert target == f'lvlmExplorer.loaded["{file}"]'
+    return value
+
+
 def test_the_explorer_shows_what_was_stored(explorer):
     out, tree = explorer
     assert script(out / "data.js") == ("window.lvlmExplorer", json.loads(json.dumps(tree)) | {
         "loaded": {}})  # fmt: skip
-    frame = stored_maps(RESULTS)
+    frame = explorer_tool.shown(RESULTS)
     frame = frame[frame.item.isin([item["id"] for item in tree["items"]])]
     top = scales(frame)  # of the maps that can be picked
     checked = 0
     for one in tree["maps"]:
-        if one["file"] is None:
-            assert one["method"] in CONTROLS
-            continue
-        target, maps = script(out / one["file"])
-        assert target == f'lvlmExplorer.loaded["{one["file"]}"]'
+        found = loaded(out, one["file"])
+        assert bool(found["maps"]) != (one["method"] in CONTROLS)
         rows = frame[(frame.model == one["model"]) & (frame.method == one["method"])]
         rows = rows.set_index("item")
-        for place, packed in maps.items():
-            item = tree["items"][int(place)]
-            row = rows.loc[item["id"]]
+        for place, packed in found["maps"].items():
+            row = rows.loc[tree["items"][int(place)]["id"]]
             cells = np.frombuffer(base64.b64decode(packed["cells"]), np.uint8)
             shown = cells.reshape(packed["shape"]) / 255 * top[one["method"]]
             wanted = np.clip(row.saliency, 0, top[one["method"]])
             assert np.abs(shown - wanted).max() <= top[one["method"]] / 255
-            score = one["scores"][int(place)]
+            score = found["scores"][place]
             assert score.get("gap") == pytest.approx(row.gap, abs=6e-4) or row.isna().gap
             assert ("gap" in score) == row.notna().gap
             checked += 1
     assert checked > 20
+
+
+def test_difference_stands_beside_every_item(explorer):
+    out, tree = explorer
+    found = loaded(out, "maps/difference.js")
+    assert len(found) == len(tree["items"])
+    seen = {item.id: item for item in explorer_tool.chosen(explorer_tool.shown(RESULTS))}
+    item = seen[tree["items"][5]["id"]]
+    wanted = control_map("difference", item.rgb, seed=0) / tree["scales"]["difference"]
+    cells = np.frombuffer(base64.b64decode(found["5"]["cells"]), np.uint8).reshape(32, 32)
+    np.testing.assert_allclose(cells / 255, np.clip(wanted, 0, 1), atol=1 / 255)
+
+
+def test_the_explorer_opens_with_a_good_a_bad_and_a_wrong_one(explorer):
+    out, tree = explorer
+    good, bad, wrong = tree["examples"][:3]
+    number = {item["id"]: str(n) for n, item in enumerate(tree["items"])}
+    assert {(e["model"], e["method"]) for e in (good, bad, wrong)} == {
+        (explorer_tool.MODEL, explorer_tool.METHOD)}  # fmt: skip
+    file = {(one["model"], one["method"]): one["file"] for one in tree["maps"]}
+    scores = loaded(out, file[explorer_tool.MODEL, explorer_tool.METHOD])["scores"]
+    most, least = (scores[number[e["item"]]]["on_evidence"] for e in (good, bad))
+    assert most > 0.4 > least
+    answers = {one["name"]: one["file"] for one in tree["models"]}
+    said = loaded(out, answers[explorer_tool.MODEL])
+    assert [said[number[e["item"]]]["verdict"] for e in (good, bad, wrong)] == [
+        "correct", "correct", "wrong"]  # fmt: skip
+
+
+def test_maps_of_words_are_of_the_stored_answers(explorer):
+    out, tree = explorer
+    target, words = script(ROOT / "book" / "_static" / "explorer-words.js")
+    assert target == "lvlmExplorer.words"
+    answers = {one["name"]: one["file"] for one in tree["models"]}
+    said = loaded(out, answers[words["model"]])
+    for n, item in enumerate(tree["items"]):
+        if item["benchmark"] == explorer_tool.FLAT:
+            kept = words["items"][item["id"]]
+            assert kept["answer"] == said[str(n)]["text"]
+            for start, end, status, *cells in kept["words"]:
+                assert kept["answer"][start:end].strip() and (status == "ok") == bool(cells)
+                assert all(len(base64.b64decode(each)) == 32 * 32 for each in cells)
 
 
 @pytest.mark.parametrize("known", [True, False, None, float("nan")])
@@ -130,7 +176,12 @@ def test_the_explorer_says_which_answers_were_cut(known):
     row |= {"llr": [0.0, 2.0], "crucial": [False, True]}
     told = explorer_tool.answered(types.SimpleNamespace(**row, truncated=known))
     assert told.get("truncated", False) is (known is True)
-    assert "answer.truncated" in (ROOT / "book/_static/explorer.js").read_text()
+    assert "said.truncated" in (ROOT / "book/_static/explorer.js").read_text()
+
+
+def test_pieces_of_one_word_are_one_word():
+    pieces = [("An", 1, False), (" umb", 2, False), ("rella", 3, True), (".", 0, False)]
+    assert list(explorer_tool.joined(pieces)) == [("An", 1, False), (" umbrella.", 5, True)]
 
 
 def test_the_explorer_shows_a_sign_of_several_tokens_once():
@@ -140,8 +191,9 @@ def test_the_explorer_shows_a_sign_of_several_tokens_once():
 
 
 def test_items_without_a_map_are_shown_too(explorer):
-    _, tree = explorer
-    found = {s["status"] for one in tree["maps"] for s in one["scores"].values()}
+    out, tree = explorer
+    scores = [loaded(out, one["file"])["scores"] for one in tree["maps"]]
+    found = {score["status"] for each in scores for score in each.values()}
     assert {"ok", "no_crucial_tokens"} <= found
     script_text = (ROOT / "book/_static/explorer.js").read_text()
     assert all(f"{status}:" in script_text for status in found)
@@ -154,7 +206,9 @@ def test_pictures_and_outlines_are_there_and_small(explorer):
         assert list(Image.open(picture).size) == item["size"] and item["alt"].endswith(".")
         assert picture.stat().st_size < 60_000
         assert (out / f"evidence/{number}.png").exists() == (item["area"] is not None)
-    assert (out / "data.js").stat().st_size < 1_000_000
+    assert sum(p.stat().st_size for p in out.rglob("*.js")) / len(tree["maps"]) < 60_000
+    first = ["data.js", "maps/difference.js", "maps/0.js", "answers/0.js", "pictures/0.webp"]
+    assert sum((out / name).stat().st_size for name in first) < 600_000
 
 
 def test_the_colours_are_the_books(explorer):
@@ -259,7 +313,7 @@ def test_the_explorer_works_from_a_disc(tmp_path, tab):
         [sys.executable, ROOT / "tools" / "explorer.py", static / "explorer"], cwd=ROOT
     )
     assert done.returncode == 0
-    for name in ("explorer.js", "explorer.css"):
+    for name in ("explorer.js", "explorer.css", "explorer-words.js"):
         (static / name).write_text((ROOT / "book" / "_static" / name).read_text())
     tab.goto((tmp_path / "book" / "a.html").as_uri())
     tab.locator("#look[data-ready]").wait_for(state="attached")

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import lvlm_study
-from lvlm_study import cli, models
+from lvlm_study import benchmarks, cli, models
 from lvlm_study.errors import StudyError
 from lvlm_study.models.planted import planted, planted_scene
 from lvlm_study.pixels import images
@@ -275,6 +275,16 @@ def test_unreadable_images_are_refused(reader, tmp_path, capsys):
         assert not out.exists()
 
 
+def test_an_item_and_a_variant_can_be_named(reader, tmp_path, capsys):
+    item, out = benchmarks.load_benchmark("sprites")[3], tmp_path / "out"
+    assert explain(item.id, "--method", "random[cells=4]", "--tokens", "all", "--out", out) == 0
+    found = json.loads((out / "explanation.json").read_text())
+    assert (found["method"], found["options"]["cells"]) == ("random", 4)
+    assert found["image_sha256"] == hashlib.sha256(item.rgb.tobytes()).hexdigest()
+    assert np.load(out / "saliency.npz")["grid"].shape == (4, 4)
+    assert "item of sprites" in refused(capsys, "explain", "sprites/attribute-0400", QUESTION)
+
+
 def test_unknown_names_come_with_near_ones(scene, capsys):
     call = ["explain", scene, QUESTION]
     assert "did you mean igos" in refused(capsys, *call, "--method", "igoss")
@@ -302,7 +312,7 @@ def test_bytes_that_are_no_text_are_not_called_empty(checkpoints, scene, capsys)
 
 NO_NUMBERS = {
     "--threshold": (("1000", "nan", "inf", "much"), "a number of nats up to 700"),
-    "--seed": (("-1", "1.5", "²", str(2**70)), f"a whole number from 0 to {2**31 - 1}"),
+    "--seed": (("-1", "1.5", "²", str(2**70)), f"a whole number from 0 to {2**32 - 1}"),
 }
 
 

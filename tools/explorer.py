@@ -2,8 +2,10 @@
 
     python tools/explorer.py OUT_FOLDER [--results data/results/mini]
 
-    data.js            what can be picked, answers token by token, scores
-    maps/N.js          the maps of one model and method, a byte a cell; loaded when picked
+    data.js            what can be picked: items, models, methods, examples
+    answers/N.js       one model's answers, word by word; loaded when picked
+    maps/N.js          maps and scores of one model and method, a byte a cell; loaded when picked
+    maps/difference.js |picture - blur| of every item, which no model has seen
     pictures/N.webp    one item's picture, drawn again; evidence/N.png its outline where known
 
 The files are scripts and not JSON because a page that is opened from a disc may load a script and
@@ -23,20 +25,34 @@ from scipy.ndimage import binary_erosion
 
 from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.figures import colour, share
+from lvlm_study.heatmaps.controls import control_map
+from lvlm_study.heatmaps.names import title
+from lvlm_study.heatmaps.variants import is_ablation
 from lvlm_study.metrics.plausibility import energy
 from lvlm_study.paths import data_dir
 from lvlm_study.sweep.stored import enlarged, scales, stored_maps
 
-LIMIT = 96  # items of a benchmark: enough to browse, few enough to build in seconds
+MODEL, METHOD = "mini/llava-1.5", "igos[preset=fast]"  # what the page opens with
+CONTROL = "difference"  # stands beside every map
+FLAT = "sprites"
+LIMIT, BUSY = 96, 48  # items of a benchmark: enough to browse, few enough to build in seconds
 OUTLINE = 3  # pixels
+CELLS = 32  # rows and columns of a control's map
 SCORES = ("deletion", "insertion", "gap")
 
 
-def chosen(frame, limit: int = LIMIT) -> list:
+def shown(results: Path):
+    """The stored maps of every method, and of no ablation but the one that the page opens with."""
+    frame = stored_maps(results, ablations=True)
+    return frame[[name == METHOD or not is_ablation(name) for name in frame.method]]
+
+
+def chosen(frame) -> list:
     """The items to show: of each benchmark the first that have results, by category."""
     found = []
-    for benchmark, part in frame.groupby("benchmark", sort=False):
-        names = list(dict.fromkeys(part.item))[:limit]
+    for benchmark in sorted(frame.benchmark.unique()):
+        limit = LIMIT if benchmark == FLAT else BUSY
+        names = list(dict.fromkeys(frame[frame.benchmark == benchmark].item))[:limit]
         known = {item.id: item for item in load_benchmark(benchmark)}
         found += sorted((known[n] for n in names if n in known), key=lambda i: (i.category, i.id))
     return found
@@ -50,6 +66,12 @@ def described(item) -> str:
     things = [f"{thing.color} {thing.name}" for thing in scene.objects]
     when = "at night" if scene.night else "by day"
     return f"A drawn scene, {scene.place} {when}, with {', '.join(things) or 'nothing in it'}."
+
+
+def world(benchmark: str) -> str:
+    """What a reader calls the pictures of a benchmark."""
+    level = benchmark.rpartition("-")[2]
+    return "even ground" if benchmark == FLAT else f"busy ground, level {level}"
 
 
 def picture(item, number: int, out: Path) -> dict:
@@ -82,15 +104,29 @@ def outline(evidence: np.ndarray) -> Image.Image:
 
 
 def answered(row) -> dict:
-    """A model's answer to an item: its tokens with log-likelihood ratio, and which are crucial."""
+    """A model's answer to an item, word by word: text, log-likelihood ratio, whether crucial."""
     marks = whole(row.tokens, row.llr, row.crucial) if row.tokens is not None else ()
     cut = {"truncated": True} if row.truncated in (True,) else {}  # NaN in older rows
     return cut | {
         "text": row.answer,
         "verdict": row.verdict,
         "drop": rounded(row.total_drop),
-        "tokens": [[token, rounded(llr), int(crucial)] for token, llr, crucial in marks],
+        "words": [[text, rounded(llr), int(crucial)] for text, llr, crucial in joined(marks)],
     }
+
+
+def joined(marks):
+    """Pieces of one word together: ratios summed, crucial if one piece is."""
+    word = None
+    for text, ratio, crucial in marks:
+        if word is None or text[:1].isspace():
+            if word is not None:
+                yield tuple(word)
+            word = [text, ratio, crucial]
+        else:
+            word = [word[0] + text, word[1] + ratio, word[2] or crucial]
+    if word is not None:
+        yield tuple(word)
 
 
 def whole(tokens, llr, crucial):
@@ -107,11 +143,38 @@ def whole(tokens, llr, crucial):
 def scored(row, item) -> dict:
     """How a map did: its status, the scores that it has, and its mass's share on the evidence."""
     known = {name: rounded(getattr(row, name)) for name in SCORES}
-    found = {"status": row.status} | {k: v for k, v in known.items() if v is not None}
-    if row.saliency is not None and item.evidence is not None:
-        big = enlarged(row.saliency, *item.evidence.shape)
-        found["on_evidence"] = rounded(energy(big, item.evidence))
+    seed = {} if row.item_seed != row.item_seed else {"seed": int(row.item_seed)}
+    found = {"status": row.status} | seed | {k: v for k, v in known.items() if v is not None}
+    if row.saliency is not None:
+        found |= on_evidence(row.saliency, item)
     return found
+
+
+def on_evidence(saliency: np.ndarray, item) -> dict:
+    """The share of a map's mass on the item's evidence, where that is known."""
+    if item.evidence is None:
+        return {}
+    return {"on_evidence": rounded(energy(enlarged(saliency, *item.evidence.shape), item.evidence))}
+
+
+def examples(frame, items: list) -> list[dict]:
+    """Where to begin, picked by rule: most and least of a map on the evidence, a wrong answer,
+    and the busiest ground."""
+    frame = frame[(frame.status == "ok") & frame.item.isin([item.id for item in items])]
+    ours = frame[(frame.model == MODEL) & (frame.method == METHOD)]
+    right = ours[(ours.verdict == "correct") & (ours.evidence_area < 0.3)]
+    busy = frame[(frame.benchmark != FLAT) & (frame.method == METHOD) & (frame.evidence_area < 0.3)]
+    picked = {
+        "A map on the evidence": right.sort_values("energy").tail(1),
+        "A map beside it": right.sort_values("energy_ratio").head(1),
+        "A wrong answer": ours[ours.verdict == "wrong"].sort_values("gap").tail(1),
+        "Busy ground": busy[busy.benchmark == busy.benchmark.max()].sort_values("energy").tail(1),
+    }
+    return [
+        {"title": name, "item": row.item, "model": row.model, "method": row.method}
+        for name, rows in picked.items()
+        for row in rows.itertuples()
+    ]
 
 
 def packed(saliency: np.ndarray, top: float) -> dict:
@@ -137,31 +200,65 @@ def write(path: Path, target: str, value) -> None:
 
 def make(results: Path, out: Path) -> dict:
     """Write everything below `out`; returns what `data.js` holds."""
-    for name in ("maps", "pictures", "evidence"):
+    for name in ("answers", "maps", "pictures", "evidence"):
         (out / name).mkdir(parents=True, exist_ok=True)
-    frame = stored_maps(results)
+    frame = shown(results)
     items = chosen(frame)
     number = {item.id: n for n, item in enumerate(items)}
     frame = frame[frame.item.isin(number.keys())]
-    top = scales(frame)
-    tree = {"profile": results.name, "colours": ramp(), "scales": top, "answers": {}, "maps": []}
-    tree["items"] = [picture(item, n, out) for n, item in enumerate(items)]
-    for (model, method), part in frame.groupby(["model", "method"], sort=False):
-        said = tree["answers"].setdefault(model, {})
-        scores, maps = {}, {}
-        for row in part.itertuples():
-            place = number[row.item]
-            if isinstance(row.answer, str):
-                said.setdefault(place, answered(row))
-            scores[place] = scored(row, items[place])
-            if row.saliency is not None:
-                maps[place] = packed(row.saliency, top[method])
-        file = f"maps/{len(tree['maps'])}.js" if maps else None
-        tree["maps"].append({"model": model, "method": method, "file": file, "scores": scores})
-        if file:
-            write(out / file, f"lvlmExplorer.loaded[{json.dumps(file)}]", maps)
+    tree = {
+        "profile": results.name,
+        "colours": ramp(),
+        "scales": scales(frame) | {CONTROL: 1.0},
+        "worlds": {name: world(name) for name in dict.fromkeys(item.benchmark for item in items)},
+        "titles": {name: title(name) for name in frame.method.unique()},
+        "examples": examples(frame, items),
+        "items": [picture(item, n, out) for n, item in enumerate(items)],
+    }
+    tree["models"] = [
+        write_answers(model, part, number, out, place)
+        for place, (model, part) in enumerate(frame.groupby("model"))
+    ]
+    pairs = frame.groupby(["model", "method"], sort=False)
+    tree["maps"] = [
+        write_maps(pair, part, items, number, tree["scales"], out / f"maps/{place}.js")
+        for place, (pair, part) in enumerate(pairs)
+    ]
+    write_difference(items, tree["scales"], out)
     write(out / "data.js", "window.lvlmExplorer", tree | {"loaded": {}})
     return tree
+
+
+def write_answers(model: str, part, number: dict, out: Path, place: int) -> dict:
+    """One model's answers in a file of their own; where it is, and which worlds it has seen."""
+    file = f"answers/{place}.js"
+    said = part[part.answer.map(lambda text: isinstance(text, str))].drop_duplicates("item")
+    answers = {number[row.item]: answered(row) for row in said.itertuples()}
+    write(out / file, f"lvlmExplorer.loaded[{json.dumps(file)}]", answers)
+    return {"name": model, "file": file, "worlds": sorted(part.benchmark.unique())}
+
+
+def write_maps(pair, part, items: list, number: dict, top: dict, path: Path) -> dict:
+    """The scores of one model and method with the maps that are kept (controls': none)."""
+    (model, method), file = pair, f"maps/{path.name}"
+    scores = {number[row.item]: scored(row, items[number[row.item]]) for row in part.itertuples()}
+    kept = part[part.saliency.notna()]
+    maps = {number[row.item]: packed(row.saliency, top[method]) for row in kept.itertuples()}
+    write(path, f"lvlmExplorer.loaded[{json.dumps(file)}]", {"scores": scores, "maps": maps})
+    worlds = sorted(part.benchmark.unique())
+    return {"model": model, "method": method, "file": file, "worlds": worlds}
+
+
+def write_difference(items: list, top: dict, out: Path) -> None:
+    """The map of the control for every item: it takes a picture and no model."""
+    maps = [control_map(CONTROL, item.rgb, seed=0) for item in items]
+    top[CONTROL] = float(np.quantile(np.concatenate(maps), 0.995))
+    found = {
+        n: packed(saliency, top[CONTROL]) | on_evidence(saliency, item)
+        for n, (item, saliency) in enumerate(zip(items, maps, strict=True))
+    }
+    file = json.dumps("maps/difference.js")
+    write(out / "maps" / "difference.js", f"lvlmExplorer.loaded[{file}]", found)
 
 
 def main(arguments: list[str] | None = None) -> int:

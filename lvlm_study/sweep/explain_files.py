@@ -93,13 +93,21 @@ def write_files(stage: Path, rgb: np.ndarray, explanation, about: dict) -> None:
     file.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
+def _bytes(image, explanation) -> bytes:
+    """The picture's file; of a benchmark's item, which has none, the pixels (H, W, 3)."""
+    if Path(image).is_file():
+        return Path(image).read_bytes()
+    seen = explanation.target.image[0].permute(1, 2, 0).cpu()
+    return (seen * 255).round().byte().numpy().tobytes()
+
+
 def describe(explanation, model, image: Path, scores: dict, call: dict) -> dict:
     """All that is needed to repeat an explanation and to check that it came out the same."""
     answer, reliance = explanation.answer, explanation.reliance
     return {
         **call,
         "image": str(image),
-        "image_sha256": hashlib.sha256(Path(image).read_bytes()).hexdigest(),
+        "image_sha256": hashlib.sha256(_bytes(image, explanation)).hexdigest(),
         "image_size": list(explanation.saliency.shape),
         "question": explanation.question,
         "model": explanation.model,
