@@ -48,8 +48,8 @@ LEVELS = {  # level -> (member, benchmark)
     **{k: (f"{MEMBER}-clutter{k}", f"sprites_clutter-{k}") for k in "1234"},
     "large": ("mini/llava-1.5-clutter4", "sprites_clutter-4"),  # a larger language model
 }
-BUSY = ("1", "2", "3", "4")  # whose answers are judged together
-POOLED = "all"
+HARD = ("3", "4")  # half of the answers are wrong: told together too, as `POOLED`
+POOLED = "both"
 FAST = "igos[preset=fast]"
 METHODS = ("igos", FAST, "occlusion", "gae", "iia", "attention", "integrated_gradients")
 BLIND = ("sobel", "difference")  # the controls that find objects on even ground
@@ -142,7 +142,7 @@ def wrong_table(study: dict) -> pd.DataFrame:
                 row = {"level": level, "method": title(method), "rule": rule}
                 row |= {f"n {k}": found[k]["n"] for k in ANSWERS}
                 row |= {k: shown(found[k]) for k in (*ANSWERS, "apart")}
-                rows.append(row | {"within categories": found["within"]})
+                rows.append(row | {"within": found["within"]})
     return pd.DataFrame(rows)
 
 
@@ -389,7 +389,7 @@ def leading(table: pd.DataFrame) -> tuple[str, str]:
 def order(parts: dict[str, pd.DataFrame]) -> dict:
     """Do even ground and the busiest order the methods alike? Items of each drawn anew."""
     tables = [wide(scored(parts[k][parts[k].method.isin(METHODS)])).dropna()
-              for k in ("0", BUSY[-1]) if k in parts]  # fmt: skip
+              for k in "04" if k in parts]  # fmt: skip
     if len(tables) < 2 or list(tables[0]) != list(tables[1]):
         return {}
     found = spearman(means(tables[0]), means(tables[1], seed=1))
@@ -400,10 +400,10 @@ def order(parts: dict[str, pd.DataFrame]) -> dict:
 
 
 def judged(own: Tables) -> dict:
-    """{level, or all of `BUSY` together: maps on the evidence, of right and of wrong answers}."""
+    """{level, or `HARD` together: maps on the evidence, of right and of wrong answers}."""
     stored = by_level(stored_maps(own.results, ablations=True))
-    parts = {level: stored[stored.level == level] for level in (*BUSY, "large")}
-    parts[POOLED] = stored[stored.level.isin(BUSY)]
+    parts = {level: stored[stored.level == level] for level in LEVELS if level != "0"}
+    parts[POOLED] = stored[stored.level.isin(HARD)]
     return {level: of_answers(part) for level, part in parts.items() if len(part)}
 
 
@@ -428,26 +428,26 @@ def of_answers(stored: pd.DataFrame) -> dict:
 def placed(stored: pd.DataFrame, rule: str) -> dict:
     """Share of one method's maps on the evidence, of right and of wrong answers.
 
-    `apart` is right minus wrong, `within` the same within categories (Mantel and Haenszel), since
-    categories differ in how hard they are and in how large their evidence is.
+    `apart` is right minus wrong, `within` the same within categories and levels (Mantel and
+    Haenszel), since they differ in how hard they are and in how large their evidence is.
     """
     rows = sorted_rows(stored, rule)
     rows = rows[rows.quadrant.isin(QUADRANTS)]
     parts = {kind: rows[rows.right == (kind == "right")] for kind in ANSWERS}
     found = {kind: mean(part.on, part.picture) for kind, part in parts.items()}
     found["apart"] = apart(rows.right.to_numpy(bool), rows.on.to_numpy(bool), rows.picture)
-    other = rows.assign(on=rows.right, right=rows.on)  # the difference the other way round
-    return {k: one.json() for k, one in found.items()} | {"within": finite(within(other))}
+    strata = rows.assign(on=rows.right, right=rows.on, category=rows.level + rows.category)
+    return {k: one.json() for k, one in found.items()} | {"within": finite(within(strata))}
 
 
 def deciding(effects: pd.DataFrame, answers: pd.DataFrame) -> dict:
     """Is the object that an answer rests on most one that decides the question? No map is asked.
 
-    Over the levels of `BUSY`: share of right and of wrong answers whose greatest exact effect is of
+    Over the levels of `HARD`: share of right and of wrong answers whose greatest exact effect is of
     a deciding object, and `chance`, that of any object of the scene.
     """
     rows = by_level(usable(effects))
-    rows = rows[rows.level.isin(BUSY)].merge(answers[["level", "item", "verdict"]])
+    rows = rows[rows.level.isin(HARD)].merge(answers[["level", "item", "verdict"]])
     known = {item.id: item.extra["objects"] for item in _items(rows.benchmark.unique())}
     rows = rows[rows["item"].map(known).notna()]
     rows = rows.assign(needed=rows["item"].map(known))

@@ -181,7 +181,7 @@ def results(tmp_path_factory):
 def test_the_summary_and_what_the_page_makes_of_it(results, tmp_path):
     assert busy.summary(Tables(tmp_path)) == {}
     study = busy.summary(Tables(results))
-    assert list(study["levels"]) == ["0", "4"] and list(study["wrong"]) == ["4", "all"]
+    assert list(study["levels"]) == ["0", "4"] and list(study["wrong"]) == ["4", "both"]
     assert study["levels"]["4"]["asked"] == 36 and study["provenance"]["n"] == 72
     assert busy.bars_table(study)["control ÷ method"].tolist() == ["0.50 [0.50, 0.50]"] * 2
     assert busy.score_table(study, "gap").method[0] == "iGOS"
@@ -191,7 +191,7 @@ def test_the_summary_and_what_the_page_makes_of_it(results, tmp_path):
     assert len(figure.axes) == 2 and {"iGOS fast", "Sobel edges", "Random map"} <= names
     dashed = [x for x in figure.axes[0].lines if x.get_linestyle() == "--" and len(x.get_xdata())]
     assert len(dashed) == 3  # the controls
-    cells = study["wrong"]["all"]["methods"][FAST]["pointing"]
+    cells = study["wrong"]["both"]["methods"][FAST]["pointing"]
     label = f"iGOS fast\n({cells['right']['n']} + {cells['wrong']['n']})"
     assert busy.wrong_figure(study).axes[0].get_yticklabels()[0].get_text() == label
 
