@@ -26,7 +26,7 @@ from ..benchmarks.base import Item
 from ..errors import StudyError
 from ..figures import QUANTILE, WIDTH, dots, grid, overlay, picture, when_run
 from ..heatmaps import explain_target
-from ..heatmaps.names import title
+from ..heatmaps.names import NOBODY, title
 from ..heatmaps.variants import parse
 from ..metrics.coalitions import interactions, object_gap, shapley_values
 from ..metrics.components import FACTORS, GRID, picture_parts, standardised, unit, without
@@ -372,12 +372,19 @@ def map_summary(rows: pd.DataFrame, items: list[Item]) -> dict:
     if not methods:
         return {}
     return {
-        "models": rows.model.nunique(),
         "maps": len(rows),
+        "architectures": models_of(rows, ARCHITECTURES),
+        "further": models_of(rows, MODELS[len(ARCHITECTURES) :]),
         "methods": methods,
         "together": parts_of(maps, rows, known, FACTORS),
         "finer": finer(rows, items, methods),
     }
+
+
+def models_of(rows: pd.DataFrame, among) -> dict:
+    """How many of some models have maps, and which."""
+    names = [short(name) for name in among if name in set(rows.model)]
+    return {"count": len(names), "names": ", ".join(names) or NOBODY}
 
 
 def parts_of(

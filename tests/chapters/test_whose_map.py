@@ -90,6 +90,8 @@ def test_planted_parts_are_found(tree):
     assert together["method"]["value"] == pytest.approx(0.25, abs=0.05)  # one of four is shared
     assert together["known"]["value"] == pytest.approx(0, abs=0.05)
     assert tree["finer"]["change"] < 0.1 and tree["maps"] == len(ITEMS) * 6 * 4
+    assert tree["architectures"] == {"count": 3, "names": "llava-1.5, llava-ov, cambrian-l"}
+    assert tree["further"]["count"] == 3
 
 
 def test_too_few_pictures_give_no_parts(rows):
