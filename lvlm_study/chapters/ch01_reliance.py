@@ -100,7 +100,7 @@ def curve_figure(faith, controls: dict):
         )
         for null in controls["difference"]:
             other = getattr(null, f"{name}_curve")
-            look = {"color": "0.3", "linestyle": "--", "label": "difference picture"}
+            look = {"color": "0.2", "linestyle": "--", "zorder": 3, "label": "difference picture"}
             ax.plot(other.fractions, other.normalised, **look)
         ax.plot(curve.fractions, curve.normalised, label="this map")
         ax.set(xlabel="share of the picture changed", title=f"{name}: {getattr(faith, name):.2f}")
