@@ -89,7 +89,7 @@ def explanation_figure(rgb, explanation, vmin: float = 0.0, vmax: float = 1.0):
 
 
 def curve_figure(faith, controls: dict):
-    """Deletion and insertion of one map (line) beside random maps (grey band) and chance."""
+    """Deletion and insertion of one map beside random maps (band) and the difference picture."""
     figure, axes = grid(2, 0.42 * WIDTH)
     for ax, name in zip(axes, ("deletion", "insertion"), strict=True):
         curve = getattr(faith, f"{name}_curve")
@@ -98,6 +98,10 @@ def curve_figure(faith, controls: dict):
         ax.fill_between(
             curve.fractions, lines.min(0), lines.max(0), color="0.8", label="random maps"
         )
+        for null in controls["difference"]:
+            other = getattr(null, f"{name}_curve")
+            look = {"color": "0.2", "linestyle": "--", "zorder": 3, "label": "difference picture"}
+            ax.plot(other.fractions, other.normalised, **look)
         ax.plot(curve.fractions, curve.normalised, label="this map")
         ax.set(xlabel="share of the picture changed", title=f"{name}: {getattr(faith, name):.2f}")
     axes[0].set_ylabel("answer, 0 = blur, 1 = picture")

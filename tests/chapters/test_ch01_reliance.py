@@ -80,9 +80,9 @@ def test_curves_and_band_are_the_data():
     )
     other = SimpleNamespace(fractions=x, normalised=y + 1)
     random = SimpleNamespace(deletion_curve=other, insertion_curve=other)
-    figure = charts.curve_figure(faith, {"random": [faith, random]})
-    drawn = figure.axes[0].lines[0]
-    assert drawn.get_ydata().tolist() == [1, 0.25, 0]
+    figure = charts.curve_figure(faith, {"random": [faith, random], "difference": [random]})
+    null, drawn = figure.axes[0].lines
+    assert drawn.get_ydata().tolist() == [1, 0.25, 0] and null.get_ydata().tolist() == [2, 1.25, 1]
     titles = [ax.get_title(loc) for ax in figure.axes for loc in ("left", "center")]
     assert {"deletion: 0.40", "insertion: 0.60"} <= set(titles)
     band = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]

@@ -75,9 +75,8 @@ def test_ablations_stand_under_their_heading():
     assert points(ax) == pytest.approx([-0.25, 0.0]) and not ax.texts
     more = frames.maps({"difference": [g + 0.1 for g in EIGHT]})
     ax = ch03_ablations.ablation_figure(pd.concat([frames.maps(gaps), more]), *WHERE).axes[0]
-    assert ax.texts[0].get_text() == "the difference picture" and ax.texts[0].xy[
-        0
-    ] == pytest.approx(0.1)
+    (line,) = ax.texts
+    assert line.get_text() == "the difference picture" and line.xy[0] == pytest.approx(0.1)
     assert [label.get_fontweight() for label in ax.get_yticklabels()][:2] == ["bold", "normal"]
 
 
