@@ -9,23 +9,28 @@ claim to know without either.
 import numpy as np
 import pandas as pd
 
-from ..figures import WIDTH, grid, when_run
+from ..benchmarks import load_benchmark
+from ..figures import WIDTH, dots, grid, when_run
 from ..heatmaps.names import CONTROLS, NOBODY, in_order, listed, title
 from ..metrics.counterfactual import LEAST_OBJECTS, LEAST_SPREAD, ranked_as, top
+from ..metrics.plausibility import grid_energy_ratio
 from ..metrics.ranks import rank_agreement, within_items, within_methods
-from ..metrics.statistics import estimate, finite
+from ..metrics.statistics import ENOUGH_TO_RESAMPLE, estimate, finite
+from ..models.names import short
+from ..sweep import profiles
+from ..sweep.stored import stored_maps
 from .compare import (
     AREA,
     AREA_TITLE,
     EVIDENCE,
     GROUP,
-    LEAST,
     best_of,
     by_model,
     colour_of,
+    control_map,
     counted,
-    groups,
     method_panels,
+    most_items_first,
     named,
     one_model,
     or_not_yet,
@@ -36,11 +41,13 @@ from .compare import (
     shown,
     wide,
     with_evidence,
+    with_rivals,
     without_controls,
 )
 
 NAMED = ("energy_ratio", "auc", "pointing", "rank_accuracy")  # measures whose winner is named
 TRUE = ["spearman", "density", "top", "area_spearman", "area_top"]
+DRAWS = 20  # random maps an item, averaged
 AREA_IS_CHANCE = ("pointing", "rank_accuracy")
 
 
@@ -87,6 +94,41 @@ def evidence_shown(frame: pd.DataFrame) -> pd.DataFrame:
     chance = {"method": "chance", "n": good.item.nunique()}
     chance |= {label: chance_of(good, measure) for measure, label in names.items()}
     return pd.concat([out, pd.DataFrame([chance])], ignore_index=True)
+
+
+def on_own_grids(stored: pd.DataFrame, items: dict) -> pd.DataFrame:
+    """Rows whose evidence is a place, with the energy ratio on each map's own grid.
+
+    `stored` is `stored_maps` of one model; controls are drawn again, random as a mean of `DRAWS`.
+    New columns `raw` and `ranked` (`grid_energy_ratio`); a constant map has 1.
+    """
+    good = with_evidence(stored)
+    found = [_on_grid(row, items[row.item]) for row in good.itertuples()]
+    return good.assign(**pd.DataFrame(found, columns=["raw", "ranked"], index=good.index))
+
+
+def _on_grid(row, item) -> tuple[float, float]:
+    if row.status == "constant":
+        return 1.0, 1.0
+    if row.method in CONTROLS:
+        draws = DRAWS if row.method == "random" else 1
+        maps = [control_map(row.method, item, seed) for seed in range(draws)]
+    else:
+        maps = [row.saliency]
+    found = [[grid_energy_ratio(m, item.evidence, ranks) for ranks in (False, True)] for m in maps]
+    return tuple(np.mean(found, axis=0))
+
+
+def grid_scores(measured: pd.DataFrame) -> pd.DataFrame:
+    """One row a method of `on_own_grids`: title, n, raw and ranked with their intervals."""
+    rows = []
+    for method, part in measured.groupby("method"):
+        row = {"method": method, "title": title(method), "n": len(part)}
+        rows.append(
+            row | estimate(part.raw).columns("raw") | estimate(part.ranked).columns("ranked")
+        )
+    table = pd.DataFrame(rows)
+    return table.sort_values("ranked", ascending=False, ignore_index=True) if rows else table
 
 
 # --- exact effects
@@ -193,61 +235,108 @@ def agreement_shown(frame: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
 
 
 @when_run
-def evidence_figure(
-    maps: pd.DataFrame, model: str, benchmark: str, measures=("energy_ratio", "auc", "pointing")
-):
-    """Each method against the evidence by several measures, with chance and the controls."""
+def truth_figure(maps: pd.DataFrame, effects: pd.DataFrame, model: str, benchmark: str):
+    """Left, whether maps lie on the evidence; right, whether they know which object counts.
+
+    Hollow marks divide the mass on an object by its area.
+    """
     frame = one_model(maps, model, benchmark)
-    table = evidence_scores(frame)
-    if table.empty:
+    lies, knows = evidence_scores(frame), effect_scores(same_items(frame), effects)
+    if lies.empty or knows.empty:
         return None
-    good = with_evidence(frame)
-    parts = [("", table, (m, f"{m}_low", f"{m}_high"), chance_of(good, m)) for m in measures]
+    order = knows.method.tolist()
+    parts = [
+        ("Does it lie on the evidence?", lies, ("auc", "auc_low", "auc_high"), 0.5),
+        ("Does it know which object counts?", knows, ("spearman", "low", "high"), 0),
+    ]
+    figure, (left, right) = method_panels(parts, order, sharex=False)
+    shades = [colour_of(name) for name in order]
+    places = np.arange(len(order)) + 0.3
+    means = [(density, np.nan, np.nan) for density in knows.density]
+    dots(right, means, places=places, colour=shades, marker="D", hollow=True)
+    left.set_xlabel("ROC-AUC", fontsize="small")
+    right.set_xlabel("rank correlation with exact effects", fontsize="small")
+    return figure
+
+
+@when_run
+def grid_figure(measured: pd.DataFrame):
+    """Energy ratio on the map's own grid, raw and of ranks, and pointing."""
+    table = grid_scores(measured)
+    hits = [
+        estimate(measured[measured.method == m].pointing).columns("pointing") for m in table.method
+    ]
+    table = pd.concat([table, pd.DataFrame(hits)], axis=1)
+    area = chance_of(measured, "pointing")
+    parts = [
+        ("", table, (name, f"{name}_low", f"{name}_high"), chance)
+        for name, chance in (("raw", 1), ("ranked", 1), ("pointing", area))
+    ]
     figure, axes = method_panels(parts, table.method.tolist(), sharex=False)
-    for ax, measure in zip(axes, measures, strict=True):
-        ax.set_xlabel(EVIDENCE[measure][0], fontsize="small")
+    names = ("energy ratio, raw", "energy ratio of ranks", "pointing")
+    for ax, name in zip(axes, names, strict=True):
+        ax.set_xlabel(name, fontsize="small")
     return figure
 
 
 @when_run
 def effect_figure(maps: pd.DataFrame, effects: pd.DataFrame):
-    """Rank correlation of a map's mass on objects with their exact effects, a panel a model."""
-    parts = groups(rows_of(maps), LEAST)
-    tables = [(model, effect_scores(same_items(part), effects)) for (model, _), part in parts]
-    tables = [(*part, ("spearman", "low", "high"), 0) for part in tables if len(part[1])]
+    """Rank correlation of a map's mass on objects with their exact effects, a panel a model.
+
+    Models with rivals of iGOS and at least 20 scenes.
+    """
+    tables = [
+        (model, effect_scores(same_items(part), effects))
+        for (model, _), part in most_items_first(with_rivals(rows_of(maps)))
+    ]
+    tables = [
+        (short(m), t, ("spearman", "low", "high"), 0)
+        for m, t in tables
+        if t.n.max() >= ENOUGH_TO_RESAMPLE
+    ]
     if not tables:
         return None
     every = pd.concat([table for _, table, _, _ in tables])
     order = every.groupby("method").spearman.mean().sort_values(ascending=False).index.tolist()
-    label = "rank correlation of mass with effect, mean over scenes"
-    return method_panels(tables, order, label)[0]
+    return method_panels(tables, order, "rank correlation of mass with effect, mean over scenes")[0]
 
 
 @when_run
 def agreement_figure(maps: pd.DataFrame, effects: pd.DataFrame, model: str, benchmark: str):
-    """Methods by mean insertion - deletion (x) and by each truth (y): one dot a method."""
+    """Methods by mean insertion - deletion (x) and by two truths (y): one dot a method."""
     frame = one_model(maps, model, benchmark)
     found = truths(frame, effects)
+    found = {name: found[name] for name in ("ROC-AUC", "effect of objects") if name in found}
     if not found:
         return None
     gap = scored(frame).groupby("method").gap.mean()
-    figure, axes = grid(len(found), 0.42 * WIDTH, 2, sharey=False)
+    figure, axes = grid(len(found), 0.75 * WIDTH, 2, 1.2 * WIDTH, sharey=False)
     for ax, (name, truth) in zip(axes, found.items(), strict=True):
-        for method, mean in truth.mean().items():
-            ax.plot(gap[method], mean, "o", color=colour_of(method), markersize=4)
-            label_point(ax, gap[method], mean, method)
-        ax.set_title(name, fontsize="small")
-        ax.margins(x=0.15)
-        ax.tick_params(labelsize="x-small")
-    figure.supxlabel("insertion − deletion, mean of a method", fontsize="small")
+        means = truth.mean()
+        for method, mean in means.items():
+            ax.plot(gap[method], mean, "o", color=colour_of(method), markersize=5)
+        ax.set_title(name, fontsize="medium")
+        ax.set_xlim(-0.1, 1.55)
+        ax.margins(y=0.2)
+        label_dots(ax, gap[means.index].to_numpy(), means.to_numpy(), means.index)
+    figure.supxlabel("insertion − deletion, mean of a method", fontsize="medium")
     return figure
 
 
-def label_point(ax, x: float, y: float, method: str) -> None:
-    """A method's name beside its dot."""
-    ax.annotate(
-        title(method), (x, y), xytext=(2, 2), textcoords="offset points", fontsize=6, color="0.25"
-    )
+def label_dots(ax, x: np.ndarray, y: np.ndarray, methods) -> None:
+    """Every dot's name to the right of all dots near it, moved up where names would meet."""
+    step, right = 0.052 * np.ptp(y), np.where(x > 0.5, 1.08, 0.3)
+    for column in np.unique(right):
+        mine = [n for n in np.argsort(y) if right[n] == column]
+        heights = y[mine].copy()
+        for n in range(1, len(mine)):
+            heights[n] = max(heights[n], heights[n - 1] + step)
+        heights -= (heights - y[mine]).mean()
+        for n, height in zip(mine, heights, strict=True):
+            ax.annotate(
+                title(methods[n]), (x[n], y[n]), xytext=(column, height), fontsize="small",
+                va="center", arrowprops={"arrowstyle": "-", "color": "0.75", "linewidth": 0.6},
+            )  # fmt: skip
 
 
 # --- the numbers of the page
@@ -256,19 +345,21 @@ def label_point(ax, x: float, y: float, method: str) -> None:
 def summary(tables) -> dict:
     """`truth.json`, from the tables of a results folder (`compare.Tables`)."""
     models = by_model(rows_of(tables.maps), lambda part: of_model(part, tables.effects))
-    return tables.tree(tables.maps, models, overall=overall(models))
+    return tables.tree(tables.maps, models, own_grid=own_grid(tables) if models else {})
 
 
-def overall(models: dict) -> dict:
-    """Over the models: whose maps lie most on the evidence, and where they follow the effects."""
-    parts = [(m, part) for m, sets in models.items() for part in sets.values()]
-    parts = [(m, part) for m, part in parts if part["best"]["energy_ratio"].get("n", 0) >= LEAST]
-    best = [f"{part['best']['energy_ratio']['title']} ({m})" for m, part in parts]
-    effects = [f"{part['effects']['best']} ({m})" for m, part in parts if part["effects"]]
+def own_grid(tables) -> dict:
+    """Energy ratios on the maps' own grids, of the model and benchmark that the page is about."""
+    model, benchmark = profiles.model(tables.profile), profiles.benchmarks(tables.profile)[0]
+    if benchmark != "sprites" or tables.reliance.empty:
+        return {}
+    stored = stored_maps(tables.results)
+    stored = stored[(stored.model == model) & (stored.benchmark == benchmark)]
+    items = {item.id: item for item in load_benchmark(benchmark)}
+    measured = on_own_grids(stored, items)
     return {
-        "models": len({m for m, _ in parts}),
-        "evidence": ", ".join(best) or NOBODY,
-        "effects": ", ".join(effects) or NOBODY,
+        str(method): {name: counted(part[name]) for name in ("raw", "ranked")}
+        for method, part in measured.groupby("method")
     }
 
 
@@ -291,16 +382,29 @@ def of_model(part: pd.DataFrame, effects: pd.DataFrame) -> dict:
 
 
 def _flat(found: dict) -> dict:
-    """One truth's correlations side by side: `own`, `own_low`, `own_high` and so on."""
+    """One truth's correlations side by side: `own`, `own_low`, `own_high` and so on.
+
+    `few_low` and `few_high` are the ends for `own` if the methods, not the items, were drawn anew
+    (Fisher's z): what other methods might have given.
+    """
     told = {"n": found["methods"]["n"], "count": found["methods"]["methods"]}
     for key in ("own", "maps"):
         told |= {key: found[key]["value"]}
         told |= {f"{key}_{end}": found[key][end] for end in ("low", "high")}
-    return told | {"methods": found["methods"]["value"]}
+    low, high = over_methods(found["own"]["value"], found["own"]["methods"])
+    return told | {"methods": found["methods"]["value"], "few_low": low, "few_high": high}
+
+
+def over_methods(value: float | None, count: int) -> tuple[float | None, float | None]:
+    """95 % ends of a correlation over `count` methods, by Fisher's z; None where there are none."""
+    if value is None or count < 4 or abs(value) >= 1:
+        return None, None
+    half = 1.96 / np.sqrt(count - 3)
+    return float(np.tanh(np.arctanh(value) - half)), float(np.tanh(np.arctanh(value) + half))
 
 
 def winner(good: pd.DataFrame, measure: str) -> dict:
-    """The method with the highest mean of a measure, and those that do not beat the Sobel edges.
+    """The method with the highest mean of a measure, and those that do not beat a control.
 
     Over the items that all methods have; `lead` is the paired difference to the second.
     """
@@ -309,10 +413,12 @@ def winner(good: pd.DataFrame, measure: str) -> dict:
         return {}
     means = {name: found["value"] for name, found in told["same"].items()}
     own = in_order(name for name in means if name not in CONTROLS)
-    below = [name for name in own if "sobel" in means and means[name] <= means["sobel"]]
     keep = ("title", "second", "lead", "same", "apart", "not_clearly_worse")
-    edges = {"below_sobel": {"count": len(below), "of": len(own)}}
-    return {key: told[key] for key in keep} | told[measure] | edges
+    below = {}
+    for control in ("sobel", "difference"):
+        count = sum(means[name] <= means[control] for name in own) if control in means else 0
+        below[f"below_{control}"] = {"count": count, "of": len(own)}
+    return {key: told[key] for key in keep} | told[measure] | below
 
 
 def effects_told(table: pd.DataFrame) -> dict:

@@ -18,7 +18,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 
 from ..figures import WIDTH, grid, legend_below, outline, overlay, stacked
 from ..heatmaps.names import PAPER_METHOD, title
@@ -33,13 +32,16 @@ from ..metrics.quadrants import (
     sorted_rows,
 )
 from ..metrics.statistics import Estimate, estimate
+from ..models.names import short
 from ..paths import data_dir
 from ..scenes.questions import CATEGORIES
 from ..sweep.stored import Tables, enlarged, stored_maps
 from . import annotate
 from .compare import first_trainings, frames, plain
 
-METHODS = (PAPER_METHOD, "sobel", "center", "random")  # the paper's, and three that know no model
+METHODS = (PAPER_METHOD, "difference", "sobel", "center", "random")  # the last four see no model
+MARKS = dict(zip(METHODS, "oDs^x", strict=True))
+MARK_COLOURS = ("#0072b2", "#d55e00", "0.35", "0.6", "0.6")
 SHADES = {  # told apart by lightness and by hatching, not by hue alone
     "right, on": ("#0072b2", ""),
     "right, off": ("#9ecae1", ""),
@@ -191,16 +193,11 @@ def _same(choices: pd.Series, true: pd.Series) -> dict:
 
 
 def quadrant_figure(rows: pd.DataFrame):
-    """Bars of quadrants by category, one panel a model; grey is what cannot be placed."""
-    models = sorted(rows.model.unique())
-    columns = max(1, min(len(models), 3))
-    figure, axes = grid(len(models), 0.45 * WIDTH, columns, max(1, columns / 2) * WIDTH)
-    for ax, model in zip(axes, models, strict=False):
-        table = quadrants(rows[rows.model == model], ["category"]).set_index("category")
-        table = table.reindex(CATEGORIES).fillna(0)
-        stacked(ax, 100 * table.div(table.n.clip(lower=1), axis=0), SHADES)
-        ax.set_title(model)
-    legend_below(figure, axes[0])
+    """Bars of quadrants by category, all models together; grey is what cannot be placed."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.5 * WIDTH), layout="constrained")
+    table = quadrants(rows, ["category"]).set_index("category").reindex(CATEGORIES).fillna(0)
+    stacked(ax, 100 * table.div(table.n.clip(lower=1), axis=0), SHADES)
+    legend_below(figure, ax, fontsize="small")
     return figure
 
 
@@ -208,22 +205,22 @@ def chance_figure(maps: pd.DataFrame, rule: str = "pointing"):
     """Share of maps on the evidence: the method's, and that of maps that know nothing."""
     shares = on_share(sorted_rows(maps, rule))
     shares = shares.sort_values("model", kind="stable")
-    size = (WIDTH, max(0.5 * WIDTH, 0.6 * shares.model.nunique()))
+    size = (WIDTH, max(0.4 * WIDTH, 0.3 * shares.model.nunique() + 1.1))
     figure, ax = plt.subplots(figsize=size, layout="constrained")
-    order = [name for name in METHODS if name in set(shares.method)]
-    sns.barplot(shares, x="on", y="model", hue="method", hue_order=order, ax=ax, errorbar=None)
-    for bars, hatch in zip(ax.containers, ("", "//", "..", "xx"), strict=False):
-        for bar in bars:
-            bar.set_hatch(hatch)
-            bar.set_edgecolor("white")
-    ax.set(xlabel="share of maps on the evidence", ylabel="", xlim=(0, 1))
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    wide = shares.pivot(index="model", columns="method", values="on")
+    for (method, marker), colour in zip(MARKS.items(), MARK_COLOURS, strict=True):
+        if method in wide:
+            look = {"marker": marker, "color": colour, "linestyle": "none"}
+            ax.plot(wide[method], range(len(wide)), label=title(method), **look)
+    ax.set_yticks(range(len(wide)), [short(name) for name in wide.index])
+    ax.set(xlabel="share of maps on the evidence", xlim=(0, 1), ylim=(len(wide) - 0.5, -0.5))
+    legend_below(figure, ax, fontsize="small")
     return figure
 
 
 def examples_figure(rows: pd.DataFrame, items: dict):
     """One picture a quadrant, the first of each: the map, the answer, the evidence outlined."""
-    figure, axes = grid(4, 0.45 * WIDTH, 4, 1.4 * WIDTH, sharey=False)
+    figure, axes = grid(4, 0.56 * WIDTH, 2, sharey=False)
     for ax, name in zip(axes, QUADRANTS, strict=True):
         part = rows[(rows.quadrant == name) & rows.saliency.notna()]
         ax.set_axis_off()

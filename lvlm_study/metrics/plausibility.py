@@ -82,6 +82,23 @@ def energy(saliency: np.ndarray, evidence: np.ndarray) -> float:
     return float(positive[evidence].sum() / total) if total > 0 else np.nan
 
 
+def grid_energy_ratio(saliency: np.ndarray, evidence: np.ndarray, ranks: bool = False) -> float:
+    """Energy ratio on the map's own grid: saliency (h, w), evidence bool (H, W) [1].
+
+    Enlarging smears a coarse map over the border of small evidence and leaves a fine one as it is.
+    With `ranks` the cells' ranks stand for their values (ties shared, at most 2): methods whose
+    values are on other scales, or partly negative, can then be compared.
+    """
+    saliency, evidence = np.asarray(saliency, float), np.asarray(evidence, float)
+    rows, columns = (_shares(*n) for n in zip(evidence.shape, saliency.shape, strict=True))
+    inside = rows @ evidence @ columns.T  # (h, w): the share of each cell that is evidence
+    mass = np.clip(saliency, 0, None)
+    if ranks:
+        mass = rankdata(saliency.ravel()).reshape(saliency.shape) - 0.5
+    total = mass.sum() * inside.mean()
+    return float((mass * inside).sum() / total) if total > 0 else np.nan
+
+
 def rank_accuracy(saliency: np.ndarray, evidence: np.ndarray) -> float:
     """Share of the |G| highest pixels inside the evidence G; ties at the cut count in part."""
     n = int(evidence.sum())
