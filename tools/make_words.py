@@ -1,7 +1,9 @@
 """Make the maps of single words behind the book's explorer: `book/_static/explorer-words.js`.
 
 Runs `explain_tokens` on the items of the explorer for the model and method that it opens with
-(five minutes on one core). Run it again when that model or method changes.
+(five minutes on one core).
+A run that was stopped goes on where it was; remove the
+file when that model or method changes.
 """
 
 import base64
@@ -15,7 +17,7 @@ import numpy as np
 import lvlm_study as ls
 from lvlm_study.answers import chosen_spans
 from lvlm_study.figures import share
-from lvlm_study.paths import data_dir
+from lvlm_study.paths import data_dir, replacing
 
 OUT = Path(__file__).resolve().parents[1] / "book" / "_static" / "explorer-words.js"
 
@@ -34,16 +36,27 @@ def word(part) -> list:
     return [*place, base64.b64encode(packed.tobytes()).decode()]
 
 
+def known() -> dict:
+    """What an earlier run has made: a run that was stopped goes on where it was."""
+    if not OUT.is_file():
+        return {}
+    return json.loads(OUT.read_text(encoding="utf-8").split(" = ", 1)[1].rstrip(";\n"))["items"]
+
+
 def main() -> int:
     frame = explorer.shown(data_dir() / "results" / "mini")
-    items = [i for i in explorer.chosen(frame) if i.benchmark == "sprites"]
-    model, found = ls.load_model(explorer.MODEL), {}
-    for item in items:
+    items = [i for i in explorer.chosen(frame) if i.benchmark == explorer.FLAT]
+    first = [e["item"] for e in explorer.examples(frame, items)]
+    model, found = ls.load_model(explorer.MODEL), known()
+    for item in sorted(items, key=lambda item: item.id not in first):
+        if item.id in found:
+            continue
         parts = ls.explain_tokens(model, item, method="igos", preset="fast")
         found[item.id] = {"answer": parts[0].answer.text, "words": [word(part) for part in parts]}
-    tree = {"model": explorer.MODEL, "method": explorer.METHOD, "items": found}
-    text = json.dumps(tree, separators=(",", ":"))
-    OUT.write_text(f"lvlmExplorer.words = {text};\n", encoding="utf-8")
+        tree = {"model": explorer.MODEL, "method": explorer.METHOD, "items": found}
+        text = json.dumps(tree, separators=(",", ":"))
+        with replacing(OUT) as part:
+            part.write_text(f"lvlmExplorer.words = {text};\n", encoding="utf-8")
     return 0
 
 

@@ -29,10 +29,11 @@ from ..detector import bias_study, hallucination
 from ..detector.bias_study import HIGH, KINDS, LOW, SIZES
 from ..detector.hallucination import confidence_figure
 from ..errors import StudyError, unknown
-from ..figures import WIDTH, dots
+from ..figures import WIDTH, chance_line, dots, panels
 from ..heatmaps import explain
 from ..heatmaps.names import CONTROLS, title
 from ..heatmaps.progress import each
+from ..heatmaps.variants import is_variant
 from ..metrics.localisation import evidence_boxes, max_box_acc, two_choice
 from ..metrics.statistics import Estimate, ends, estimate, finite, paired_test, resample
 from ..models import load_model
@@ -46,7 +47,7 @@ from ..sweep.tables import write
 from .annotate import pair_task
 from .compare import control_map, shown
 
-METHODS = ("ga", "grad_cam", "gae", "igos", "sobel", "center", "random")
+METHODS = ("ga", "grad_cam", "gae", "igos", *CONTROLS)
 SCORES = ("energy_ratio", "auc", "gap")  # of a map: evidence found, and faithfulness
 ABSENT = 4  # objects asked for in a picture that are not there
 KEPT = {
@@ -123,17 +124,19 @@ def bias_table(tree: dict) -> pd.DataFrame:
 
 
 def evidence_figure(tree: dict):
-    """Evidence energy over chance, and the gap of insertion over deletion, by method."""
-    figure, axes = plt.subplots(
-        1, 2, figsize=(WIDTH, 0.45 * WIDTH), sharey=True, layout="constrained"
-    )
-    rows = dict(by_evidence(tree))
+    """Evidence energy over chance, and insertion minus deletion, by method; controls are hollow."""
+    rows = {name: row for name, row in by_evidence(tree) if not is_variant(name)}
+    figure, axes = panels(2, len(rows), sharex=False)
+    look = {
+        "colour": ["C1" if m == "ga" else "0.45" if m in CONTROLS else "C0" for m in rows],
+        "hollow": [m in CONTROLS for m in rows],
+    }
     for ax, name, label, chance in (
         (axes[0], "energy_ratio", "energy in the evidence\n(chance = 1)", 1),
-        (axes[1], "gap", "insertion - deletion\n(chance = 0)", 0),
+        (axes[1], "gap", "insertion − deletion\n(chance = 0)", 0),
     ):
-        dots(ax, [row[name] for row in rows.values()], [title(method) for method in rows])
-        ax.axvline(chance, color="0.6", linewidth=1, zorder=0)
+        dots(ax, [row[name] for row in rows.values()], [title(m) for m in rows], **look)
+        chance_line(ax, chance)
         ax.set_xlabel(label)
     axes[0].set_xscale("log")
     return figure
@@ -143,8 +146,9 @@ def pairs_figure(tree: dict):
     """Share of pairs told apart right by their evidence, by method; one half is guessing."""
     found = sorted(tree["methods"].items(), key=lambda m: -(m[1]["right"]["value"] or 0))
     figure, ax = plt.subplots(figsize=(0.75 * WIDTH, 0.4 * WIDTH), layout="constrained")
-    dots(ax, [row["right"] for _, row in found], [title(method) for method, _ in found])
-    ax.axvline(0.5, color="0.6", linewidth=1, zorder=0)
+    look = {"hollow": [method in CONTROLS for method, _ in found]}
+    dots(ax, [row["right"] for _, row in found], [title(method) for method, _ in found], **look)
+    chance_line(ax, 0.5)
     ax.set(xlabel="pairs told apart", xlim=(0, 1.02))
     return figure
 
@@ -421,7 +425,7 @@ def maps(mine: Study) -> None:
     frame = common_items(frame)
     wanted = [items[name] for name in sorted(set(frame.item))]
     tree = {method: _scores(part, wanted, mine.seed) for method, part in frame.groupby("method")}
-    beside = {"igos": _against_ga(frame, "igos")} if "igos" in tree else {}
+    beside = {m: _against_ga(frame, m) for m in ("igos", "difference") if m in tree}
     mine.write("maps", len(wanted), {"methods": tree, "ga_minus": beside})
 
 
@@ -451,7 +455,8 @@ def _against_ga(frame: pd.DataFrame, method: str) -> dict:
     """ga less another method, item by item: positive where ga is better."""
     one, other = (frame[frame.method == m].set_index("item") for m in ("ga", method))
     tests = {name: paired_test(one[name], other[name].reindex(one.index)) for name in SCORES}
-    return {name: {"difference": test.difference, "p": test.p} for name, test in tests.items()}
+    kept = ("difference", "low", "high", "p")
+    return {name: {k: getattr(test, k) for k in kept} for name, test in tests.items()}
 
 
 # --- a planted bias

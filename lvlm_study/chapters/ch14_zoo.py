@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..benchmarks import load_benchmark
 from ..benchmarks.sprite_subsets import PRIOR_ARMS
-from ..figures import WIDTH
+from ..figures import WIDTH, grid
 from ..metrics.statistics import Estimate, estimate, finite, share
 from ..scenes.questions import CATEGORIES, NUMBERS
 from ..sweep.stored import Tables
@@ -32,6 +32,8 @@ SEES = {  # by the beginning of a member's name, the longest that fits
     "mini-gemini-hd": "four tiles and a view, detail fetched from 256 pixels",
 }
 EACH = 3  # pictures a member in the figure of mistakes
+SHOWN_MISTAKES = ("mini/llava-1.5", "mini/cambrian-s")  # the members in it: one large, one small
+SIZE_COLOURS = {"s": "C1", "m": "C2", "l": "C0"}
 GROUNDS = {f"level {level}": str(level) for level in range(5)} | {"photo": "photo"}
 ASKED = (1, 2, 3, 4)  # the counts of the test set
 WRONG = ["model", "item", "category", "question", "answer", "truth", "missed_by"]
@@ -128,37 +130,45 @@ def _row(found: dict) -> dict:
 
 
 def curve_figure(zoo: dict):
-    """Exact answers on held-out scenes while the courses went, one panel a category."""
-    figure, axes = plt.subplots(
-        2, 3, figsize=(WIDTH, 0.62 * WIDTH), sharex=True, sharey=True, layout="constrained"
-    )
-    for ax, category in zip(axes.flat, CATEGORIES, strict=True):
-        for name, about in zoo["about"].items():
+    """Exact answers on held-out scenes while members were trained, one panel a category.
+
+    A colour a size of the language model; members that start from another's are thin.
+    """
+    figure, axes = grid(len(CATEGORIES), 0.31 * WIDTH, sharex=True)
+    for ax, category in zip(axes, CATEGORIES, strict=True):
+        for about in zoo["about"].values():
             points = [(p["step"], 100 * p[category]) for p in about["curve"] if category in p]
-            ax.plot(*zip(*points, strict=True), label=name) if points else None
-        ax.set(title=category, ylim=(0, 102))
-    axes[1, 1].set_xlabel("steps of its own courses")
+            look = {"linewidth": 0.8, "alpha": 0.7} if about["first"] else {"linewidth": 2}
+            if points:
+                ax.plot(*zip(*points, strict=True), color=SIZE_COLOURS[about["size"]], **look)
+        ax.set(title=category, ylim=(0, 102), xscale="log")
+    for size, colour in SIZE_COLOURS.items():
+        _at_the_end(axes[list(CATEGORIES).index("spatial")], zoo, size, colour)
+    figure.supxlabel("training steps of its own", fontsize="medium")
     figure.supylabel("right on held-out scenes (%)", fontsize="medium")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncol=2)
     return figure
 
 
-def failure_figure(rows: pd.DataFrame, items, each: int = EACH):
-    """A row of pictures a member: question, its wrong answer, and the truth.
+def _at_the_end(ax, zoo: dict, size: str, colour: str, category: str = "spatial") -> None:
+    """The name of a size, at the end of the curve of the member that made its language model."""
+    for about in zoo["about"].values():
+        if about["size"] == size and not about["first"] and about["curve"]:
+            last = about["curve"][-1]
+            place = (last["step"] * 1.15, 100 * last[category])
+            ax.annotate(size, place, color=colour, va="center", annotation_clip=False)
+            return
 
-    Further trainings of a member (`-seed1`) are left out: they repeat most of its mistakes.
-    """
-    rows = rows[~rows.model.str.contains("-seed")]
+
+def failure_figure(rows: pd.DataFrame, items, members=SHOWN_MISTAKES, each: int = EACH):
+    """A row of pictures a member: question, its wrong answer, and the truth."""
     known, some = {item.id: item for item in items}, chosen(wrong(rows, items), each)
-    models = sorted(some.model.unique())
-    size = (WIDTH, (0.36 * WIDTH + 0.55) * len(models))
-    figure, axes = plt.subplots(len(models), each, figsize=size, layout="constrained")
-    axes = np.asarray(axes).reshape(len(models), each)
-    for line, model in zip(axes, models, strict=True):
-        for ax in line:
-            ax.set_axis_off()
-        for ax, mistake in zip(line, some[some.model == model].itertuples(), strict=False):
+    figure, axes = grid(len(members) * each, 0.36 * WIDTH + 0.55, each)
+    for ax in axes:
+        ax.set_axis_off()
+    for place, model in enumerate(members):
+        mistakes = some[some.model == model].itertuples()
+        line = axes[place * each : (place + 1) * each]
+        for ax, mistake in zip(line, mistakes, strict=False):
             ax.imshow(known[mistake.item].rgb)
             ax.set_title(_title(mistake), fontsize="x-small")
         line[0].text(-0.06, 0.5, model, rotation=90, va="center", ha="right", fontsize="small",
