@@ -74,7 +74,8 @@ PARTS = {  # name -> (what the figure calls it, colour); light text on the dark 
 SCENE = ("shapley", "size", "probability")
 EXACT = "exact"  # the order of the Shapley values themselves
 SMALL = 7  # points, above a small map
-LEGIBLE, LETTER = 3.5, 1.5  # per cent of a bar: what can hold a number; a letter above it
+LEGIBLE = 3.5  # per cent of a bar that can hold a number
+PLACES = (0, 34, 54, 72, 84)  # per cent: where the names of a bar's parts stand
 NATS = 1.0  # an interaction of objects below or above this is told: a factor e in the odds
 
 
@@ -243,14 +244,12 @@ def _bar(ax, place: int, found: dict) -> None:
 
 
 def _name_parts(ax, found: dict) -> None:
-    """The names of the parts above the first bar, each over its own or just after the last."""
-    free = 0.0
-    for name, left, _ in _cut(found):
+    """The names of the parts in a line above the bars, in their order, each with its colour."""
+    names = [name for name in PARTS if name in found]
+    for at, name in zip(PLACES, names, strict=True):
         label, colour = PARTS[name]
-        at = max(left, free)
-        ax.text(at, -0.5, label, va="bottom", fontsize="x-small")
-        ax.plot([at, at + 2], [-0.44] * 2, color=colour, lw=4, solid_capstyle="butt", clip_on=False)
-        free = at + LETTER * max(map(len, label.split("\n")))
+        ax.text(at, -0.56, label, va="bottom", fontsize="x-small")
+        ax.plot([at, at + 6], [-0.48] * 2, color=colour, lw=4, solid_capstyle="butt")
 
 
 @when_run
