@@ -413,12 +413,12 @@ def winner(good: pd.DataFrame, measure: str) -> dict:
         return {}
     means = {name: found["value"] for name, found in told["same"].items()}
     own = in_order(name for name in means if name not in CONTROLS)
-    keep = ("title", "second", "lead", "same", "apart", "not_clearly_worse")
+    keep = ("title", "n", "second", "lead", "same")
     below = {}
     for control in ("sobel", "difference"):
         count = sum(means[name] <= means[control] for name in own) if control in means else 0
         below[f"below_{control}"] = {"count": count, "of": len(own)}
-    return {key: told[key] for key in keep} | told[measure] | below
+    return {key: told[key] for key in keep} | below
 
 
 def effects_told(table: pd.DataFrame) -> dict:

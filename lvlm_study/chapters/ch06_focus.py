@@ -50,7 +50,7 @@ from ..models.planted import OBJECT, PlantedReader, planted, planted_scene
 from ..scenes import scenes
 from ..scenes.questions import CATEGORIES
 from ..sweep.stored import Tables, enlarged, stored_maps
-from .compare import control_map, correlation, estimated, one_each
+from .compare import control_map, correlation, estimated, interval, one_each
 
 HALVES = (OBJECT[:2] + (0.75, 0.375), (0.75, 0.125) + OBJECT[2:])
 THUMB = 84  # pixels a side on the contact sheet
@@ -567,7 +567,10 @@ def focus_summary(tables: Tables) -> dict:
             f"{a} & {b}": likenesses(part)
             for (a, b), part in alike(maps, pictures).groupby(["a", "b"])
         },
-        "methods": {name: likenesses(one) for name, one in alike_by_method(maps, pictures).items()},
+        "methods": {
+            name: {"n": len(one), "same": interval(one.same)}
+            for name, one in alike_by_method(maps, pictures).items()
+        },
         "between": {
             f"{row.a} - {row.b}": {"n": row.n, "difference": row.difference, "random": row.random}
             | {"low": finite(row.low), "high": finite(row.high)}
@@ -584,17 +587,12 @@ def likenesses(rows: pd.DataFrame) -> dict:
 
 
 def between_all(between: pd.DataFrame, level: float = 0.05) -> dict:
-    """How many pairs differ clearly, and for how many n the test could not have said so.
+    """How many pairs there are, and for how many n the test could not have told them apart.
 
     Where all of n differences point one way a sign-flip test gives p = 2 / 2^n.
     """
     smallest = len(between) * 2.0 ** (1 - between.n)
-    return {
-        "pairs": len(between),
-        "clear": int((between.p_holm < level).sum()),
-        "least": finite(between.p_holm.min()),
-        "hopeless": int((smallest >= level).sum()),
-    }
+    return {"pairs": len(between), "hopeless": int((smallest >= level).sum())}
 
 
 def index_against(rows: pd.DataFrame) -> dict:

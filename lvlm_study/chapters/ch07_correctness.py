@@ -31,7 +31,7 @@ from ..metrics.quadrants import (
     quadrants,
     sorted_rows,
 )
-from ..metrics.statistics import Estimate, estimate
+from ..metrics.statistics import ENOUGH_TO_RESAMPLE, Estimate, estimate
 from ..models.names import short
 from ..paths import data_dir
 from ..scenes.questions import CATEGORIES
@@ -60,7 +60,6 @@ NAMES = {
     "low": "from",
     "high": "to",
     "within": "within categories",
-    "p": "p (Fisher)",
 }
 
 
@@ -89,6 +88,8 @@ def lift_table(maps: pd.DataFrame) -> pd.DataFrame:
         parts = [(name, rows[rows.model == name]) for name in sorted(rows.model.unique())]
         for name, part in [*parts, *([("all", rows)] if len(parts) > 1 else [])]:
             found = lift(part)
+            if found["n_on"] + found["n_off"] < ENOUGH_TO_RESAMPLE:
+                found |= {"low": np.nan, "high": np.nan}
             table.append({"rule": rule, "model": name} | {NAMES[k]: found[k] for k in NAMES})
     return pd.DataFrame(table)
 

@@ -44,13 +44,14 @@ def test_nothing_run_is_said_and_does_not_fail():
     for draw in (
         ch02_methods.tests_figure,
         ch03_ablations.ablation_figure,
-        ch04_truth.evidence_figure,
         ch05_cost.cost_figure,
         ch05_cost.flag_figure,
     ):
         assert empty(draw(nothing, *WHERE)), draw.__name__
         assert empty(draw(frames.maps(GAPS), "mini/b", "sprites")), draw.__name__
     assert empty(ch04_truth.effect_figure(nothing, nothing))
+    assert empty(ch04_truth.grid_figure(nothing))
+    assert empty(ch04_truth.truth_figure(frames.maps(GAPS), nothing, *WHERE))
     assert empty(ch04_truth.agreement_figure(frames.maps(GAPS), nothing, *WHERE))
     assert empty(ch02_methods.contact_sheet(None, "mini/a", {}, "attribute"))
     assert empty(ch05_cost.stability_figure(nothing))

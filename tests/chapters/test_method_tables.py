@@ -522,6 +522,12 @@ def test_truth_without_effects():
     assert tree["effects"] == {} and "effect of objects" not in tree["agreement"]
 
 
+def test_a_correlation_over_few_methods_says_little():
+    """Fisher's z by hand: atanh 0.5 = 0.5493, half a width of 1.96 / 4 for 19 methods."""
+    assert truth_tables.over_methods(0.5, 19) == pytest.approx((0.0593, 0.7770), abs=1e-3)
+    assert truth_tables.over_methods(None, 19) == truth_tables.over_methods(0.5, 3) == (None, None)
+
+
 # --- cost and flags
 
 

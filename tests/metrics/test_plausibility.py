@@ -12,6 +12,7 @@ from lvlm_study.metrics.plausibility import (
     area_means,
     auc,
     energy,
+    grid_energy_ratio,
     plausibility,
     pointing,
     rank_accuracy,
@@ -178,3 +179,16 @@ def test_the_numbers_of_quantus_are_its_own(name):
     """Makes sure of the file above wherever Quantus is there."""
     found = by_quantus(name)
     assert json.loads(QUANTUS.read_text())[name] == pytest.approx(found, abs=1e-9)
+
+
+def test_energy_ratio_on_the_grid_of_the_map():
+    """Evidence fills one of four cells and half of another: 3/8 of the picture, of any size."""
+    evidence = np.zeros((4, 4), bool)
+    evidence[:2, :2] = evidence[:2, 3] = True
+    grid = np.array([[3.0, 1.0], [-5.0, 0.0]])
+    assert grid_energy_ratio(grid, evidence) == pytest.approx((3 + 0.5) / 4 / 0.375)
+    ranked = (3.5 + 2.5 / 2) / 8 / 0.375  # ranks 4, 3, 1, 2 less a half
+    assert grid_energy_ratio(grid, evidence, ranks=True) == pytest.approx(ranked)
+    assert grid_energy_ratio(np.exp(grid), evidence, ranks=True) == pytest.approx(ranked)
+    assert grid_energy_ratio(np.ones((2, 2)), evidence, ranks=True) == pytest.approx(1)
+    assert np.isnan(grid_energy_ratio(-np.ones((2, 2)), evidence))
