@@ -116,7 +116,7 @@ def test_the_paper_s_rows_stand_below_ours():
 
 
 def test_a_viewer_against_the_others_and_controls():
-    """Three viewers look at one place: a viewer agrees with the rest, the picture lies elsewhere."""
+    """Three viewers look at one place and agree; what is to be seen lies elsewhere."""
     rgb = np.full((240, 320, 3), 128, np.uint8)
     rgb[160:200, 40:80] = 255  # the one thing to see, where nobody looks
     looks = np.array([[250.0, 60.0], [254.0, 62.0]])
