@@ -273,7 +273,7 @@ def write_gaze(folder: Path, out: Path) -> dict:
     """`gaze.json` from OSIE's folder: numbers alone, no picture and no fixation."""
     items = osie(folder)
     rows = gaze_rows(items)
-    about = {"profile": "OSIE", "model": "none", "n": len(items), "seed": 0}
+    about = {"profile": out.parent.name, "model": "none (OSIE)", "n": len(items), "seed": 0}
     about |= {"commit": provenance.commit(), "versions": provenance.versions()}
     about["date"] = provenance.now()[:10]
     tree = {"provenance": about, "viewers": len(items[0].extra["fixations"])}
