@@ -6,29 +6,41 @@ and the overlap under three scalings, since the paper says neither. Where no peo
 evidence of a drawn scene stands in for them: it says what one must see, not where anyone looked.
 
     attention.rows[mini/llava-1.5][turned over].correlation.value
+
+`gaze.json` has the same protocol where people did look: freely, at photographs (OSIE). It holds
+numbers alone and is written by `write_gaze` from a folder that cannot be shipped.
+
+    gaze.rows[one viewer][high is important].correlation.value
 """
+
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from scipy.ndimage import find_objects, label
+from scipy.ndimage import find_objects, gaussian_filter, label
 from scipy.stats import rankdata
 
 from ..benchmarks import load_benchmark
 from ..benchmarks.base import Item
+from ..benchmarks.eye_tracking import osie
 from ..figures import CMAP, WIDTH, dots, ends, legend_below
-from ..heatmaps.names import CONTROLS, PAPER_METHOD
+from ..heatmaps.names import CONTROLS, PAPER_METHOD, title
 from ..metrics.plausibility import GRAIN, area_means, rank_correlation, soft_iou
 from ..metrics.statistics import estimate, finite
 from ..pixels.masks import settled
+from ..sweep import provenance
 from ..sweep.stored import Tables
+from ..sweep.tables import write
 from .compare import control_map, frames
 
 LARGE = 0.5  # evidence above this share of the picture is the whole place: no place to look at
 ORIENTATIONS = ("high is important", "turned over")
+LABELS = {"high is important": "high is important", "turned over": "inverted"}
 SHIFT = 15  # pixels: about the care with which people paint
 BOUNDS = ("the same, as boxes", "the same, moved")
 BYTE = 255
+CELL, DEGREE = 8, 24  # pixels: the grid that gaze is counted on, and one degree of OSIE's screen
 RANK = ("rank correlation", "from", "to")
 OVERLAPS = {"iou_sum": "IoU, sum", "iou_max": "IoU, max", "iou_bytes": "IoU, bytes"}
 
@@ -44,7 +56,7 @@ def attention_table(tree: dict, paper: pd.DataFrame) -> pd.DataFrame:
     table = []
     for who in everyone(tree):
         for way, found in tree["rows"][who].items():
-            row = {"who": who, "read as": way, "n": found["n"]}
+            row = {"who": title(who), "read as": LABELS[way], "n": found["n"]}
             row |= dict(zip(RANK, ends(found["correlation"]), strict=True))
             table.append(row | {label: found[name]["value"] for name, label in OVERLAPS.items()})
     for row in paper.itertuples():
@@ -79,19 +91,19 @@ def placements_table(found: dict) -> pd.DataFrame:
 # --- figures
 
 
-def attention_figure(tree: dict, paper: pd.DataFrame):
-    """Rank correlation of everyone with the evidence, read both ways; the paper's as lines."""
+def attention_figure(tree: dict, paper: pd.DataFrame, whom: str = "the evidence"):
+    """Rank correlation of everyone with a reference, read both ways; the paper's as lines."""
     names = everyone(tree)
     size = (WIDTH, (0.09 * len(names) + 0.2) * WIDTH)
     figure, ax = plt.subplots(figsize=size, layout="constrained")
     for way, look in zip(ORIENTATIONS, (("C0", "o", False), ("C1", "D", True)), strict=True):
         found = [tree["rows"][who][way]["correlation"] for who in names]
-        dots(ax, found, names, None, *look, label=way)
+        dots(ax, found, [title(name) for name in names], None, *look, label=LABELS[way])
     for place, row in enumerate(paper.itertuples()):
         ax.axvline(row.rank_corr, color="0.4", linestyle=("--", ":")[place % 2], linewidth=1.2)
         ax.text(row.rank_corr, -0.7 - 0.6 * place, f" {row.model}, the paper", fontsize="x-small")
     ax.axvline(0, color="0.7", linewidth=0.8)
-    ax.set(xlabel="rank correlation with the evidence, 14 × 14 cells", xlim=(-1.05, 1.05))
+    ax.set(xlabel=f"rank correlation with {whom}, 14 × 14 cells", xlim=(-1.05, 1.05))
     ax.set_ylim(len(names) - 0.5, -1.8)
     legend_below(figure, ax)
     return figure
@@ -122,7 +134,7 @@ def constructed_figure(evidence: np.ndarray, saliency: np.ndarray, aim: float = 
         f"noise pushed to −{aim}": built(evidence, -aim),
         "the region elsewhere": elsewhere(evidence, 0),
         "a model's map": saliency,
-        "that map turned over": turned_over(saliency),
+        "that map inverted": turned_over(saliency),
     }
     pairs = {name: each for name, each in pairs.items() if each is not None}
     columns = -(-len(pairs) // 2)
@@ -225,6 +237,49 @@ def moved(evidence: np.ndarray, pixels: int = SHIFT) -> np.ndarray:
     out = np.zeros(evidence.shape, bool)
     out[pixels:, pixels:] = evidence[:-pixels, :-pixels]
     return out
+
+
+# --- where people did look
+
+
+def gaze_rows(items) -> pd.DataFrame:
+    """One row a control or viewer, orientation and photograph, against where people looked.
+
+    `items` as from `benchmarks.eye_tracking.osie`. A viewer is compared with all others, and the
+    mean over viewers counts as one row; controls are compared with everyone.
+    """
+    rows = []
+    for seed, item in enumerate(items):
+        each = [gaze_map(points, item.rgb.shape[:2]) for points in item.extra["fixations"]]
+        everyone_there = sum(each)
+        about = {"who": "one viewer", "item": item.id}
+        found = [pd.DataFrame(both_ways(one, everyone_there - one)) for one in each]
+        means = pd.concat(found).groupby("orientation").mean().reset_index()
+        rows += [about | row for row in means.to_dict("records")]
+        for name in CONTROLS:
+            told = both_ways(control_map(name, item, seed), everyone_there)
+            rows += [{"who": name, "item": item.id} | row for row in told]
+    return pd.DataFrame(rows)
+
+
+def gaze_map(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Fixations (n, 2), x and y pixels, as a map of `CELL`-pixel cells blurred by one degree."""
+    edges = [np.arange(0, side + CELL, CELL) for side in shape]
+    counts = np.histogram2d(points[:, 1], points[:, 0], bins=edges)[0]
+    return gaussian_filter(counts, DEGREE / CELL)
+
+
+def write_gaze(folder: Path, out: Path) -> dict:
+    """`gaze.json` from OSIE's folder: numbers alone, no picture and no fixation."""
+    items = osie(folder)
+    rows = gaze_rows(items)
+    about = {"profile": out.parent.name, "model": "none (OSIE)", "n": len(items), "seed": 0}
+    about |= {"commit": provenance.commit(), "versions": provenance.versions()}
+    about["date"] = provenance.now()[:10]
+    tree = {"provenance": about, "viewers": len(items[0].extra["fixations"])}
+    tree |= {"rows": {who: by_orientation(part) for who, part in rows.groupby("who")}}
+    write(out, tree)
+    return tree
 
 
 # --- what a correlation must mean

@@ -113,3 +113,24 @@ def test_the_paper_s_rows_stand_below_ours():
     assert table["rank correlation"].tolist() == pytest.approx([0.5, 0.2, 0.0, -0.2])
     assert table["to"].iloc[-1] == pytest.approx(-0.1) and table.n.tolist() == [1, 2, 1, None]
     assert table["IoU, max"].iloc[0] == 0.4 and tree["rows"]["a"]["turned over"]["n"] == 1
+
+
+def test_a_viewer_against_the_others_and_controls():
+    """Three viewers look at one place and agree; what is to be seen lies elsewhere."""
+    rgb = np.full((240, 320, 3), 128, np.uint8)
+    rgb[160:200, 40:80] = 255  # the one thing to see, where nobody looks
+    looks = np.array([[250.0, 60.0], [254.0, 62.0]])
+    item = SimpleNamespace(id="a", rgb=rgb, extra={"fixations": (looks, looks + 2, looks - 2)})
+    rows = ha.gaze_rows([item])
+    assert len(rows) == 2 * (1 + 4) and set(rows.item) == {"a"}
+    table = rows.set_index(["who", "orientation"]).correlation
+    assert table["one viewer", "high is important"] > 0.9
+    assert table["one viewer", "turned over"] == -table["one viewer", "high is important"]
+    assert table["difference", "high is important"] < 0.2
+
+
+def test_a_gaze_map_counts_what_lies_in_the_picture():
+    points = np.array([[100.0, 50.0], [900.0, 50.0]])  # the second is outside
+    found = ha.gaze_map(points, (120, 160))
+    assert found.shape == (15, 20) and np.unravel_index(found.argmax(), found.shape) == (6, 12)
+    assert found.sum() == pytest.approx(1)
