@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 from scipy.ndimage import binary_erosion
 
@@ -30,12 +31,13 @@ from lvlm_study.heatmaps.names import title
 from lvlm_study.heatmaps.variants import is_ablation
 from lvlm_study.metrics.plausibility import energy
 from lvlm_study.paths import data_dir
-from lvlm_study.sweep.stored import enlarged, scales, stored_maps
+from lvlm_study.sweep.stored import BUSY, enlarged, scales, stored_maps
 
 MODEL, METHOD = "mini/llava-1.5", "igos[preset=fast]"  # what the page opens with
 CONTROL = "difference"  # stands beside every map
 FLAT = "sprites"
-LIMIT, BUSY = 96, 48  # items of a benchmark: enough to browse, few enough to build in seconds
+EVEN = "sprites_clutter-0"  # looks as `sprites` does
+LIMIT, FEWER = 96, 48  # items of a benchmark: enough to browse, few enough to build in seconds
 OUTLINE = 3  # pixels
 CELLS = 32  # rows and columns of a control's map
 SCORES = ("deletion", "insertion", "gap")
@@ -43,7 +45,9 @@ SCORES = ("deletion", "insertion", "gap")
 
 def shown(results: Path):
     """The stored maps of every method, and of no ablation but the one that the page opens with."""
-    frame = stored_maps(results, ablations=True)
+    folders = [folder for folder in (results, results / BUSY) if folder.is_dir()]
+    frame = pd.concat([stored_maps(folder, ablations=True) for folder in folders])
+    frame = frame[frame.benchmark != EVEN]
     return frame[[name == METHOD or not is_ablation(name) for name in frame.method]]
 
 
@@ -51,7 +55,7 @@ def chosen(frame) -> list:
     """The items to show: of each benchmark the first that have results, by category."""
     found = []
     for benchmark in sorted(frame.benchmark.unique()):
-        limit = LIMIT if benchmark == FLAT else BUSY
+        limit = LIMIT if benchmark == FLAT else FEWER
         names = list(dict.fromkeys(frame[frame.benchmark == benchmark].item))[:limit]
         known = {item.id: item for item in load_benchmark(benchmark)}
         found += sorted((known[n] for n in names if n in known), key=lambda i: (i.category, i.id))

@@ -37,11 +37,10 @@ from ..metrics.counterfactual import LEAST_OBJECTS, LEAST_SPREAD, ranked_as
 from ..metrics.quadrants import QUADRANTS, RULES, apart, sorted_rows, within
 from ..metrics.ranks import means, spearman
 from ..metrics.statistics import Estimate, ends, estimate, finite, resample
-from ..sweep.stored import Tables, enlarged, stored_maps
+from ..sweep.stored import BUSY, Tables, enlarged, stored_maps
 from .annotate import with_controls
 from .compare import named, rows_of, same_items, scored, shown, told, wide, with_evidence
 
-FOLDER = "busy"  # of its tables, inside a results folder, so that no other chapter reads them
 MEMBER = "mini/llava-1.5-s"  # of level 0; those of the other levels are named after it
 LEVELS = {  # level -> (member, benchmark)
     "0": (MEMBER, "sprites_clutter-0"),
@@ -83,12 +82,7 @@ def picture_of(item: str) -> str:
 
 def read(results: Path) -> pd.DataFrame:
     """Stored maps of all levels, each with the answer that it explains."""
-    return by_level(stored_maps(home(results), ablations=True))
-
-
-def home(results: Path) -> Path:
-    """Where the tables lie: in `FOLDER`, or among those of the other chapters."""
-    return results / FOLDER if (results / FOLDER).is_dir() else results
+    return by_level(stored_maps(results / BUSY, ablations=True))
 
 
 # --- tables of the page
@@ -274,7 +268,7 @@ def summary(tables: Tables) -> dict:
 
     `order` says how alike levels 0 and 4 order the methods, by a rank correlation of their means.
     """
-    own = Tables(home(tables.results), tables.profile, tables.seed)
+    own = Tables(tables.results / BUSY, tables.profile, tables.seed)
     rows = by_level(rows_of(own.maps, variants=True))
     if rows.empty:
         return {}

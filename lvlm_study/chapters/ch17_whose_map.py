@@ -35,7 +35,7 @@ from ..metrics.ranks import rank_agreement
 from ..metrics.sanity import randomised_copies
 from ..metrics.statistics import estimate, share
 from ..models.names import short
-from ..sweep.stored import Tables, enlarged, grids, one_way
+from ..sweep.stored import BUSY, Tables, enlarged, grids, one_way
 from ..sweep.tables import read_table
 from .compare import (
     AREA,
@@ -348,10 +348,11 @@ def truth_figure(tree: dict):
 
 def summary(tables: Tables) -> dict:
     """`whose.json`: parts and likeness of maps, and methods against Shapley values."""
-    if tables.maps.empty or BENCHMARK not in set(tables.maps.benchmark):
+    asked = Tables(tables.results / BUSY, tables.profile, tables.seed).maps
+    if tables.maps.empty or asked.empty or BENCHMARK not in set(asked.benchmark):
         return {}
     items = load_benchmark(BENCHMARK)
-    maps = one_way(tables.maps[tables.maps.benchmark == BENCHMARK])
+    maps = one_way(asked[asked.benchmark == BENCHMARK])
     rows = kept_maps(maps.assign(saliency=grids(maps)), items)
     truth = truth_summary(rows_of(tables.maps), subset_table(tables.results))
     found = map_summary(rows, items)

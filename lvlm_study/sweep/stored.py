@@ -17,6 +17,9 @@ from ..heatmaps.variants import is_ablation
 from .tables import made_with, read_table
 
 KEYS = ["model", "benchmark", "item"]
+# Inside a results folder: tables of `sprites_clutter`, whose pictures are asked several questions
+# each. They are kept apart so that pages about `sprites` do not count them.
+BUSY = "busy"
 SAID = ["answer", "verdict", "tokens", "llr", "crucial", "total_drop", "truncated"]
 
 

@@ -173,8 +173,8 @@ def test_the_object_that_an_answer_rests_on():
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     for kind, frame in (("maps", MAPS), ("reliance", ANSWERS), ("effects", EFFECTS)):
-        (folder / busy.FOLDER / kind).mkdir(parents=True)
-        frame.to_parquet(folder / busy.FOLDER / kind / "000.parquet")
+        (folder / busy.BUSY / kind).mkdir(parents=True)
+        frame.to_parquet(folder / busy.BUSY / kind / "000.parquet")
     return folder
 
 
