@@ -5,6 +5,7 @@ finding-*.webp. Run it again when the models, the methods or the items named her
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -16,6 +17,9 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 import lvlm_study as ls  # noqa: E402
 from lvlm_study import figures  # noqa: E402
+from lvlm_study.answers import make_target  # noqa: E402
+from lvlm_study.heatmaps import explain_target  # noqa: E402
+from lvlm_study.metrics.sanity import randomised_copies  # noqa: E402
 from lvlm_study.paths import data_dir  # noqa: E402
 from lvlm_study.pixels.baselines import make_baseline  # noqa: E402
 from lvlm_study.pixels.images import to_tensor  # noqa: E402
@@ -28,16 +32,29 @@ HEROES = {
         "A hammer at the right edge, an apple above, a sailboat below.",
     ),
     "wrong": ("sprites/reasoning-060", "A drawn scene with a bicycle and fruit."),
-    "reason": ("sprites/reasoning-035", "A small car on a meadow among umbrellas."),
 }
+BUSY = ("mini/llava-1.5-s-clutter2", "sprites_clutter-2/106-attribute")
+BUSIEST = ("mini/llava-1.5-s-clutter4", "sprites_clutter-4/080-attribute")
+BUSY_ALT = "Five drawn objects, one of them a green bus, on a ground of overlapping leaves."
 INCHES, DPI = (3.6, 1.9), 150
 
 
 def heroes(model, items: dict) -> None:
     """One answer a file, every word with its map."""
     for name, (item, alt) in HEROES.items():
-        words = ls.explain_tokens(model, items[item], method="igos", preset="fast")
-        (STATIC / f"hero-{name}.html").write_text(str(ls.show(words, alt=alt)), encoding="utf-8")
+        hero(name, model, items[item], alt)
+    hero("busy", *opened(*BUSY), BUSY_ALT)
+
+
+def hero(name: str, model, item, alt: str) -> None:
+    words = ls.explain_tokens(model, item, method="igos", preset="fast")
+    (STATIC / f"hero-{name}.html").write_text(str(ls.show(words, alt=alt)), encoding="utf-8")
+
+
+def opened(model: str, item: str) -> tuple:
+    """A model and one of the items that it was asked, both by name."""
+    items = ls.load_benchmark(item.partition("/")[0])
+    return ls.load_model(model), next(found for found in items if found.id == item)
 
 
 def blurred(model, items: dict) -> list:
@@ -47,23 +64,31 @@ def blurred(model, items: dict) -> list:
     return [("picture", rgb), ("blurred", (empty * 255).astype(np.uint8))]
 
 
-def unmapped(model, items: dict) -> list:
-    """Finding 2: an answer that its first token decides."""
-    item = items["sprites/existence-004"]
-    ex = ls.explain(model, item, method="igos", preset="fast")
-    assert ex.status == "no_crucial_tokens", f"{item.id} has a map now; choose another item"
-    question = item.question.replace(" in the", "\nin the")
-    return [(question, item.rgb), (f"{ex.answer.text}\n(no map)", np.full_like(item.rgb, 235))]
+def trained_and_random(model, item) -> list:
+    """Finding 3: the map of the model, and of the same model with all its weights drawn anew."""
+    target = make_target(model, item)
+    *_, (_, empty) = randomised_copies(model, "cascading")
+    other = replace(target, bound=empty.bind(target.bound.size, item.question))
+    pairs = {"trained": target, "random weights": other}
+    return [
+        (name, overlaid(item, explain_target("igos", t, preset="fast").saliency))
+        for name, t in pairs.items()
+    ]
 
 
 def beside(model, items: dict, methods: dict, item: str = "sprites/spatial-087") -> list:
     """The maps of two methods over one picture, each on its own scale."""
-    item, found = items[item], []
-    for name, (method, options) in methods.items():
-        saliency = ls.explain(model, item, method=method, **options).saliency
-        rgb = figures.overlay_image(item.rgb, saliency, *figures.own_scale(saliency))
-        found.append((name, outlined(rgb, item.evidence)))
-    return found
+    item = items[item]
+    return [
+        (name, overlaid(item, ls.explain(model, item, method=method, **options).saliency))
+        for name, (method, options) in methods.items()
+    ]
+
+
+def overlaid(item, saliency: np.ndarray) -> np.ndarray:
+    """A map over its picture on its own scale, the evidence outlined."""
+    rgb = figures.overlay_image(item.rgb, saliency, *figures.own_scale(saliency))
+    return outlined(rgb, item.evidence)
 
 
 def outlined(rgb: np.ndarray, evidence) -> np.ndarray:
@@ -109,10 +134,11 @@ def main() -> int:
     heroes(model, items)
     fast = ("igos", {"preset": "fast"})
     save("blur", blurred(model, items))
-    save("rule", unmapped(model, items))
     save("control", beside(model, items, {"iGOS": fast, "|image − blur|": ("difference", {})}))
-    maps = {"EAGLE": ("eagle", {"regions": 32}), "RISE": ("rise", {})}
-    save("evidence", beside(model, items, maps, "sprites/reasoning-035"))
+    busy, item = opened(*BUSIEST)
+    maps = {"occlusion": ("occlusion", {}), "|image − blur|": ("difference", {})}
+    save("busy", beside(busy, {item.id: item}, maps, item.id))
+    save("whose", trained_and_random(model, items["sprites/spatial-087"]))
     inverted()
     return 0
 
