@@ -23,8 +23,6 @@ def test_edges_earn_most_of_the_score_and_some_method_finds_the_evidence():
     )
     assert igos > edges > 0.5 * igos and abs(chance) < 0.1
     assert value(f"faithfulness.models{LLAVA}.igos.grid.gap.low") > 0.5
-    best = value(f"truth.models{LLAVA}.best.auc.value")
-    assert 0.5 < best <= 1
     assert 0 <= value(f"truth.models{LLAVA}.best.auc.below_sobel.count")
 
 
