@@ -4,7 +4,7 @@ from ..figures import panels
 
 
 def thin_figure(found: dict):
-    """Bars of a sorting by `ch07_correctness`: answers without a map, a region, or wrong with one."""
+    """Bars of a sorting by `ch07_correctness`: answers without a map, a region, or wrong."""
     counts = {name: found["counts"][name] for name in ("no map", "no region")}
     counts["wrong, with a map"] = found["wrong"]
     figure, (ax,) = panels(1, len(counts))
