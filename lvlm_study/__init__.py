@@ -4,15 +4,13 @@
     model = ls.load_model("mini/llava-1.5")
     ex = ls.explain(model, image, question)
 
-    score = ls.deletion_insertion(model, ex)
-
-The folders, in the order of their imports: pixels, scenes, models, then `answers.py` (which words
-rest on the picture), benchmarks, heatmaps, metrics, detector, sweep, chapters, and `cli.py`; zoo
-stands beside them. README.md here walks one picture through them. Names are fetched when they are
-first used, so importing this package costs nothing.
+Names are fetched when they are first used, so importing this package costs nothing.
 """
 
+import sys
 from importlib import import_module
+from inspect import signature
+from types import ModuleType
 
 _HOME = {
     "load_model": "models",
@@ -20,10 +18,10 @@ _HOME = {
     "Item": "benchmarks",
     "explain": "heatmaps",
     "explain_tokens": "heatmaps.sentences",
-    "show": "heatmaps.show",
     "list_methods": "heatmaps",
     "list_models": "models",
     "list_benchmarks": "benchmarks",
+    "methods": "heatmaps",
     "Explanation": "heatmaps",
     "Answer": "models",
     "visual_reliance": "answers",
@@ -32,15 +30,44 @@ _HOME = {
     "Faithfulness": "metrics.faithfulness",
     "StudyError": "errors",
 }
+_CALLABLE = ("models", "benchmarks")  # submodules named like the function they are for
 
-__all__ = [*_HOME]
+__all__ = [*_HOME, *_CALLABLE]
+
+
+class _CallableModule(ModuleType):
+    """A submodule that is its main function too: `ls.models()` beside `ls.models.registry`."""
+
+    def __call__(self, *args, **options):
+        return self._main(*args, **options)
+
+    @property
+    def _main(self):
+        return getattr(self, self.__name__.rpartition(".")[2])
+
+    @property
+    def __signature__(self):
+        return signature(self._main)
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name, value):
+        if name in _CALLABLE and isinstance(value, ModuleType):
+            value.__class__ = _CallableModule  # the import system sets submodules through here
+        super().__setattr__(name, value)
 
 
 def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _CALLABLE:
+        return _import(name)
+    if name in _HOME:
+        return getattr(_import(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _import(module: str) -> ModuleType:
     try:
-        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        return import_module(f"{__name__}.{module}")
     except ImportError:
         import_module(f"{__name__}.sweep.requirements").check()  # tells what is too old
         raise
@@ -48,3 +75,6 @@ def __getattr__(name: str):
 
 def __dir__():
     return sorted({*globals(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Package

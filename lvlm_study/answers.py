@@ -53,9 +53,6 @@ class Reliance:
     threshold: float = THRESHOLD
     words: tuple[str, ...] = field(default=())  # the crucial tokens, readable
 
-    def __post_init__(self):
-        object.__setattr__(self, "crucial", ordinary(self.crucial))
-
     @property
     def total_drop(self) -> float:
         """1 - P(a | baseline) / P(a | image): the drop behind Table 2, negative if it rises.
@@ -89,35 +86,19 @@ class Reliance:
 class Target:
     """What every method explains and every metric scores: one model, image, answer and token set.
 
-    There always is one: where no token depends on the image, `crucial` marks none, `status` says
-    "no_crucial_tokens", and asking for a score is an error. Images given to `score` and
-    `probability` are (B, 3, h, w) in [0, 1], of the size of `image`.
+    Images given to `score` and `probability` are (B, 3, h, w) in [0, 1], of the size of `image`.
     """
 
     bound: object
     image: Tensor = field(repr=False)  # (1, 3, h, w)
     baseline: Tensor = field(repr=False)  # (1, 3, h, w)
-    reliance: Reliance  # the answer, its tokens' ratios and which are crucial
+    answer: Answer
+    crucial: Tensor  # (A,) bool
     original: np.ndarray | None = field(default=None, repr=False)  # (H, W, 3) where it was reduced
 
     def __post_init__(self):
-        for name in ("image", "baseline"):
+        for name in ("image", "baseline", "crucial"):
             object.__setattr__(self, name, ordinary(getattr(self, name)))
-
-    @property
-    def answer(self) -> Answer:
-        """The answer that is explained."""
-        return self.reliance.answer
-
-    @property
-    def crucial(self) -> Tensor:
-        """The set K of its tokens, bool (A,)."""
-        return self.reliance.crucial
-
-    @property
-    def status(self) -> str:
-        """ "ok", or "no_crucial_tokens": there is nothing to explain or to score."""
-        return self.reliance.status
 
     def fill(self, kind: str | Tensor, seed: int = 0) -> Tensor:
         """Another baseline (1, 3, h, w) of the same picture, as `make_baseline`.
@@ -150,8 +131,6 @@ class Target:
         Tokens after the last crucial one cannot change it (the decoder is causal) and are not run.
         """
         crucial = self.crucial.nonzero()[:, 0]
-        if len(crucial) == 0:
-            raise StudyError(f"No token of {self.answer.text!r} is chosen, so it has no score.")
         ids = self.answer.token_ids[: int(crucial[-1]) + 1]
         return self.bound.log_probs(images, ids, **options)[:, crucial]  # (B, K)
 
@@ -180,8 +159,7 @@ def visual_reliance(
     A token is crucial when its ratio exceeds `threshold` nats, it is not the first token, and it
     is no punctuation, whitespace, special token or word of `exclude` (whole words, case-folded;
     None excludes nothing). Where the first token is the only one with content, the first-token
-    rule and `exclude` are waived and p(baseline) <= p(image) / 2 decides. A model in the paper's
-    set-up chooses by the paper's own rule (`crucial_by_ids`). `answer` defaults to the
+    rule and `exclude` are waived and p(baseline) <= p(image) / 2 decides. `answer` defaults to the
     model's own; a text is scored as if the model had said it. `image` may be a benchmark item,
     which brings its question.
     """
@@ -202,8 +180,8 @@ def make_target(
     word: str | None = None,
     exclude: frozenset[str] | None = DEFAULT_STOP,
     seed: int = 0,
-) -> Target:
-    """Choose what is to be explained; the target has the `reliance` that it was chosen by.
+) -> tuple[Target | None, Reliance]:
+    """Choose what is to be explained: `(target, reliance)`, target None when no token is chosen.
 
     `tokens`: "llr" (crucial tokens, Eq. 6), "all" (joint probability of the whole answer),
     "keywords" (every token of every YAKE keyword, see `keywords`), "word" (the tokens of the first
@@ -214,20 +192,21 @@ def make_target(
     in `visual_reliance`.
     """
     tokens, rule = _check_choice(tokens, word), _rule(threshold, exclude)
-    image, question = asked(image, question)
     parts = _prepare(model, image, question, answer, baseline, seed)
     bound, picture, empty, answer = parts
     exact = tuple(picture.shape[-2:]) == tuple(bound.size)
     chosen = _named_tokens(answer, tokens, word)
     reliance = _reliance(*parts, **rule, chosen=chosen)
-    original = None if exact else image
-    return Target(bound, picture, empty, reliance, original)
+    if reliance.status != "ok":
+        return None, reliance
+    original = None if exact else asked(image, question)[0]
+    return Target(bound, picture, empty, answer, reliance.crucial, original), reliance
 
 
-def retarget(target: Target, crucial: Tensor) -> Target:
+def retarget(target: Target, reliance: Reliance, crucial: Tensor) -> tuple[Target, Reliance]:
     """The same picture, baseline and answer with other tokens, (A,) bool, at no further pass."""
-    chosen = {"crucial": crucial, "words": _words(target.answer, crucial)}
-    return replace(target, reliance=replace(target.reliance, **chosen, status=_status(crucial)))
+    chosen = replace(reliance, crucial=crucial, words=_words(reliance.answer, crucial), status="ok")
+    return replace(target, crucial=crucial), chosen
 
 
 def crucial_tokens(
@@ -246,20 +225,6 @@ def crucial_tokens(
     if exclude is None:
         return keep
     return keep & content & ~_stop_words(answer, exclude)
-
-
-def crucial_by_ids(answer: Answer, llr: Tensor, threshold: float, excluded) -> Tensor:
-    """The set K as the paper's released code chooses it, (A,) bool: for its own set-up alone.
-
-    Tokens are left out by their number, `excluded`, which means little beyond Llama's vocabulary;
-    the answer's first token never counts, unless it is the whole answer.
-    """
-    ids = answer.token_ids.tolist()
-    if len(ids) == 1:
-        return llr.cpu() >= SINGLE_RATIO
-    keep = llr.cpu() > threshold
-    keep[:1] = False
-    return keep & torch.tensor([i not in excluded for i in ids], dtype=torch.bool)
 
 
 def token_spans(answer: Answer) -> list[tuple[int, int]]:
@@ -288,13 +253,13 @@ def marked(answer: Answer, crucial: Tensor, left: str = "\033[1;31m", right: str
     A sign that has a crucial token is marked whole.
     """
     text, out, at = answer.text, [], 0
-    for start, end in chosen_spans(answer, crucial):
+    for start, end in _chosen_signs(answer, crucial):
         out += [text[at:start], left, text[start:end], right]
         at = end
     return "".join([*out, text[at:]])
 
 
-def chosen_spans(answer: Answer, chosen: Tensor) -> list[Span]:
+def _chosen_signs(answer: Answer, chosen: Tensor) -> list[Span]:
     """Where the chosen tokens stand, widened to whole signs; those that share a sign are one."""
     found: list[Span] = []
     for span, hot in zip(token_spans(answer), chosen.tolist(), strict=True):
@@ -342,21 +307,15 @@ def _reliance(bound, picture, empty, answer, threshold, exclude, chosen=None) ->
     ids = answer.token_ids
     on, off = (bound.log_probs(x, ids)[0].float().cpu() for x in (picture, empty))  # (A,)
     special = getattr(bound.adapter.tokenizer, "all_special_ids", ())
-    left_out = getattr(bound.adapter, "excluded_ids", None)
-    if chosen is None and left_out is not None and exclude == DEFAULT_STOP:
-        chosen = crucial_by_ids(answer, on - off, threshold, left_out)
-    elif chosen is None:
+    if chosen is None:
         chosen = crucial_tokens(answer, on - off, threshold, exclude, special)
-    words, status = _words(answer, chosen), _status(chosen)
+    status = "ok" if bool(chosen.any()) else "no_crucial_tokens"
+    words = _words(answer, chosen)
     return Reliance(answer, on - off, chosen, on, off, status, threshold, words)
 
 
-def _status(chosen: Tensor) -> str:
-    return "ok" if bool(chosen.any()) else "no_crucial_tokens"
-
-
 def _words(answer: Answer, chosen: Tensor) -> tuple[str, ...]:
-    return tuple(answer.text[start:end] for start, end in chosen_spans(answer, chosen))
+    return tuple(answer.text[start:end] for start, end in _chosen_signs(answer, chosen))
 
 
 def _check_choice(tokens, word: str | None):

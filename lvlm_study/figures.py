@@ -73,12 +73,6 @@ def colours_of(vmin: float, vmax: float) -> str:
     return SIGNED if around_zero(vmin, vmax) else CMAP
 
 
-def gradient(vmin: float, vmax: float) -> str:
-    """The colours of a scale, from its low to its high end, as CSS."""
-    stops = matplotlib.colormaps[colours_of(vmin, vmax)](np.linspace(0, 1, 9))
-    return f"linear-gradient(90deg,{','.join(map(matplotlib.colors.to_hex, stops))})"
-
-
 def own_scale(saliency: np.ndarray) -> tuple[float, float] | None:
     """(vmin, vmax) for a map that stands alone; None where it has the same value everywhere.
 
@@ -121,19 +115,6 @@ def overlay(ax, rgb, saliency, vmin: float, vmax: float, title: str = "", bar: b
     if bar:
         scale_bar(ax, vmin, vmax)
     return ax
-
-
-def picture(ax, rgb, title: str = "", size: str = "x-small") -> None:
-    """A picture without axes, with what is to be said about it on top."""
-    ax.imshow(rgb)
-    ax.set_axis_off()
-    ax.set_title(title, fontsize=size)
-
-
-def outline(ax, evidence) -> None:
-    """The edge of the evidence (H, W) over a picture: seen on light and on dark ground."""
-    for colour, width in (("white", 3), ("black", 1.2)):
-        ax.contour(evidence, [0.5], colors=[colour], linewidths=width)
 
 
 def scale_bar(ax, vmin: float, vmax: float, label: str = "saliency"):
@@ -218,7 +199,6 @@ def _token(token: str, strength: float, weight: float, crucial) -> str:
 
 ROW = 0.24  # inches for one line of a dot plot
 PANELS = 4  # dot plots beside each other
-ENDS = ("value", "low", "high")
 
 
 def nothing_yet(words: str = "not yet run"):
@@ -242,90 +222,22 @@ def when_run(draw):
     return or_not
 
 
-def grid(count: int, high: float, columns: int = 3, wide: float = WIDTH, **shared):
-    """`count` axes, at most `columns` beside each other, `high` inches a line: (figure, axes).
-
-    They share the y axis unless `sharey=False`; `sharex=True` shares the other one too.
-    """
-    columns = max(1, min(count, columns))
-    rows = max(1, -(-count // columns))
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(wide, rows * high), squeeze=False, layout="constrained",
-        **{"sharey": True} | shared,
-    )  # fmt: skip
-    for ax in axes.ravel()[count:]:
-        ax.remove()
-    return figure, axes.ravel()[: max(count, 1)]
-
-
 def panels(count: int, lines: int, sharex: bool = True):
-    """`count` dot plots of `lines` dots, at most `PANELS` beside each other: (figure, axes)."""
-    return grid(count, ROW * lines + 0.7 + 0.2 / -(-count // PANELS), PANELS, sharex=sharex)
-
-
-def ends(found) -> tuple[float, float, float]:
-    """(value, low, high) of an estimate, its part of a tree, or three numbers; NaN for nothing."""
-    if found is None:
-        return (math.nan,) * 3
-    if isinstance(found, dict):
-        found = [found.get(name) for name in ENDS]
-    elif hasattr(found, "value"):
-        found = [getattr(found, name) for name in ENDS]
-    return tuple(math.nan if x is None else float(x) for x in found)
-
-
-def dots(
-    ax, found, names=(), places=None, colour="C0", marker="o", hollow=False, upright=False, label=""
-) -> None:
-    """Values with their intervals, one below the other: the dots of every chapter.
-
-    `found` has one entry a place: whatever `ends` reads, so that a tree, an estimate and three
-    columns of a table draw alike. No value leaves its place empty, no interval its dot alone.
-    `names` label the places on the left, the first on top. `colour`, `marker` and `hollow` are one
-    for all or a list, one a place; `label` is for the legend. `places` (default 0, 1, ...) may be
-    moved a little for a second group of dots, or lie on a scale of their own; `upright` sets values
-    on the y axis.
-    """
-    count = len(found)
-    places = range(count) if places is None else places
-    looks = ([x] * count if not isinstance(x, list) else x for x in (colour, marker, hollow))
-    for one, place, shade, mark, empty in zip(found, places, *looks, strict=True):
-        value, low, high = ends(one)
-        if math.isnan(value):
-            continue
-        line, dot = ([low, high], [place] * 2), ([value], [place])
-        look = {"color": shade, "mfc": "white" if empty else shade, "ms": 5, "label": label}
-        if not math.isnan(low):
-            ax.plot(*(line[::-1] if upright else line), color=shade, linewidth=1.6)
-        ax.plot(*(dot[::-1] if upright else dot), mark, **look)
-        label = ""  # once in the legend
-    if len(names):
-        ax.set_yticks(range(len(names)), names, fontsize="small")
-        ax.set_ylim(len(names) - 0.4, -0.6)
-
-
-def chance_line(ax, at: float, upright: bool = False) -> None:
-    """Where a map that knows nothing would be; across for `upright` dots."""
-    draw = ax.axhline if upright else ax.axvline
-    draw(at, color="0.3", linestyle=":", linewidth=1)
-
-
-def legend_below(figure, ax, columns: int = 3, **options) -> None:
-    """One legend for all panels, with the marks of one of them."""
-    figure.legend(
-        *ax.get_legend_handles_labels(), loc="outside lower center", ncol=columns, **options
+    """`count` dot plots for `lines` methods, at most `PANELS` beside each other: (figure, axes)."""
+    columns = min(count, PANELS)
+    rows = -(-count // columns)
+    size = (WIDTH, rows * (ROW * lines + 0.7) + 0.2)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=size, sharey=True, sharex=sharex, squeeze=False, layout="constrained"
     )
+    for ax in axes.ravel()[count:]:
+        ax.set_axis_off()
+    return figure, axes.ravel()[:count]
 
 
-def stacked(ax, shares, styles: dict) -> None:
-    """A bar a row of `shares`, per cent by column, the first on top; styles are (colour, hatch)."""
-    left = np.zeros(len(shares))
-    for name, (shade, hatch) in styles.items():
-        part = shares[name].to_numpy(float)
-        look = {"color": shade, "hatch": hatch, "edgecolor": "white", "label": name}
-        ax.barh(shares.index, part, left=left, **look)
-        left = left + part
-    ax.set(xlabel="% of items", xlim=(0, 100), ylim=(len(shares) - 0.4, -0.6))
+def chance_line(ax, at: float) -> None:
+    """Where a map that knows nothing would be."""
+    ax.axvline(at, color="0.3", linestyle=":", linewidth=1)
 
 
 def heat(ax, table, label: str, form: str = ".2f") -> None:

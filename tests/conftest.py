@@ -1,6 +1,8 @@
 """Shared fixtures: no network, one thread, and tiny models loaded once per session."""
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -58,38 +60,16 @@ def adapters(checkpoints):
 
 
 @pytest.fixture(scope="session")
-def joint_folder(tmp_path_factory):
-    """A tiny joint model on disc: a detector, a LLaVA, and W. Do not change it."""
-    from tiny_joint import tiny_joint
-
-    return tiny_joint(tmp_path_factory.mktemp("joint"))
-
-
-@pytest.fixture(scope="session")
-def joint(joint_folder):
-    return load_model(joint_folder)
-
-
-@pytest.fixture(scope="session")
 def notebook_tool():
     """tools/notebooks.py as a module; the test is skipped without the book's environment."""
     for need in ("jupytext", "nbclient", "ipykernel"):
         pytest.importorskip(need, reason=f"{need} belongs to the book's environment")
-    import notebooks
-
-    return notebooks
-
-
-@pytest.fixture
-def tab():
-    """A page of the system's chromium; the test is skipped where there is none."""
-    pytest.importorskip("playwright", reason="playwright belongs to the book's environment")
-    import browser  # tools/browser.py
-
-    if not browser.find():
-        pytest.skip("no chromium on this machine")
-    with browser.page() as page:
-        yield page
+    path = Path(__file__).resolve().parents[1] / "tools" / "notebooks.py"
+    spec = importlib.util.spec_from_file_location("notebook_tool", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")
@@ -109,3 +89,13 @@ def tokenizer(work):
 @pytest.fixture(scope="session")
 def tiny_llava(adapters):
     return adapters("llava")
+
+
+@pytest.fixture(scope="session")
+def tiny_next(adapters):
+    return adapters("llava_next")
+
+
+@pytest.fixture(scope="session")
+def tiny_onevision(adapters):
+    return adapters("llava_onevision")

@@ -102,4 +102,4 @@ def target_on(adapter, inside: torch.Tensor, seed: int = 0) -> Target:
     crucial = torch.zeros(len(IDS), dtype=torch.bool)
     crucial[PLACE] = True
     answer = adapter.read(bound, image, torch.tensor(IDS))
-    return tiny.target_by_hand(bound, image, torch.full_like(image, 0.5), answer, crucial)
+    return Target(bound, image, torch.full_like(image, 0.5), answer, crucial)

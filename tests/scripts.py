@@ -57,14 +57,15 @@ def sentencepiece(first_only: bool = False):
     else:
         spaces = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
         tok.normalizer = normalizers.Sequence(spaces)
-    tok.decoder = sentencepiece_decoder()
+    tok.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
     return wrapped(tok)
-
-
-def sentencepiece_decoder():
-    """Pieces to text: bytes joined, "▁" to spaces, the one that opens a text left out."""
-    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    return decoders.Sequence([*parts, decoders.Strip(" ", 1, 0)])
 
 
 def byte_level(merges=("Ġred", "ĠThe", "Ġæ", "æĹ¥"), letters: bool = False):

@@ -3,6 +3,7 @@
 import html.parser
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,7 +11,6 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import book_config
 import pytest
 import yaml
 
@@ -24,6 +24,14 @@ PROVENANCE = {"profile": "mini", "model": "mini/a-1.5", "n": 7, "seed": 0}
 PROVENANCE |= {"commit": "abc", "versions": {"torch": "2.13.0"}}
 
 
+def tool(name: str):
+    spec = importlib.util.spec_from_file_location(f"study_{name}", ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
 # --- keys
 
 
@@ -34,7 +42,6 @@ def data(tmp_path):
         (folder / name).mkdir(parents=True)
     values = {"deletion": 0.25, "models": {"mini/a-1.5": {"n": 7}}, "curve": [1.0, 0.5]}
     values |= {"methods": {"igos[l2=1,gamma=0.5]": {"n": 3}}}
-    values |= {"gap": {"value": 0.5, "low": 0.25, "high": 0.75, "n": 12}}
     values |= {"bad": float("nan"), "ok": True, "provenance": PROVENANCE}
     (folder / "results" / "mini" / "q1.json").write_text(json.dumps(values))
     values = {"deletion": 0.5, "provenance": PROVENANCE | {"profile": "paper", "model": ["a", "b"]}}
@@ -99,10 +106,6 @@ def test_a_value_comes_with_its_origin(data):
     assert results.read("q1.deletion", data).origin == (
         "mini profile, mini/a-1.5, n = 7, seed 0, q1.json"
     )
-    assert results.read("q1.gap.value", data).origin.startswith(
-        "95 % interval 0.25 to 0.75, n = 12; mini profile"
-    )
-    assert results.read("q1.gap.low", data).origin.startswith("mini profile")
     assert "a, b" in results.read("paper/q1.deletion", data).origin
     assert "the paper's own figure" in results.read("paper/table9[B].del", data).origin
 
@@ -185,7 +188,7 @@ def test_a_local_book_has_no_repository():
 
 def test_the_published_book_knows_its_repository(tmp_path):
     base = Path(shutil.copy(CONFIG, tmp_path))
-    write = book_config.write_config
+    write = tool("book_config").write_config
     assert write(base, {}) == base
     path = write(base, {"LVLM_STUDY_REPOSITORY": "https://example.org/a/b.git"})
     config = yaml.safe_load(path.read_text())
@@ -199,7 +202,7 @@ def test_the_published_book_knows_its_repository(tmp_path):
 def test_a_wrong_repository_is_refused(tmp_path, url):
     base = Path(shutil.copy(CONFIG, tmp_path))
     with pytest.raises(ValueError, match="https://HOST/OWNER/NAME"):
-        book_config.write_config(base, {"LVLM_STUDY_REPOSITORY": url})
+        tool("book_config").write_config(base, {"LVLM_STUDY_REPOSITORY": url})
 
 
 def test_every_page_is_in_the_table_of_contents():
@@ -215,7 +218,7 @@ def test_no_page_holds_a_loose_end():
 
 
 def test_pdf_assets_are_one_folder_up():
-    mend = pytest.importorskip("print_pdf").mend
+    mend = tool("print_pdf").mend
     assert mend('<img src="_images/a.png" href="x.html">') == (
         '<img src="../_images/a.png" href="x.html">'
     )
@@ -288,3 +291,53 @@ def test_no_link_inside_the_book_is_dead(book):
 def test_every_picture_has_words(book):
     bare = [(p.name, i["src"]) for p in pages(book) for i in Links(p).images if not i.get("alt")]
     assert bare == []
+
+
+PROBE = """<!doctype html><body><script>
+const pages = PAGES, seen = {};
+async function look(url, width) {
+  const frame = document.createElement("iframe");
+  frame.style = `width:${width}px;height:900px`;
+  frame.src = url;
+  document.body.append(frame);
+  await new Promise(done => frame.onload = done);
+  await new Promise(done => setTimeout(done, 1500));
+  const page = frame.contentDocument;
+  seen[url + " " + width] = {
+    overflow: page.documentElement.scrollWidth - width,
+    formulas: page.querySelectorAll(".math").length,
+    typeset: page.querySelectorAll("mjx-container").length,
+  };
+  frame.remove();
+}
+(async () => {
+  for (const url of pages) for (const width of [390, 1440]) await look(url, width);
+  document.title = "seen";
+  const out = document.createElement("pre");
+  out.id = "seen";
+  out.textContent = JSON.stringify(seen);
+  document.body.append(out);
+})();
+</script></body>"""
+
+
+@pytest.mark.slow
+def test_pages_fit_a_phone_and_formulas_are_typeset(book, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if not browser:
+        pytest.skip("no chromium on this machine")
+    probe = tmp_path / "probe.html"
+    urls = [page.as_uri() for page in pages(book)]
+    probe.write_text(PROBE.replace("PAGES", json.dumps(urls)))
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
+    command += ["--no-first-run", "--disable-background-networking", "--disable-web-security"]
+    command += ["--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += [f"--virtual-time-budget={8000 * len(urls)}", "--dump-dom", probe.as_uri()]
+    environment = os.environ | {"TZ": "UTC"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.S)
+    assert found, f"the browser did not finish: {done.stderr[-500:]}"
+    seen = json.loads(found.group(1))
+    assert len(seen) == 2 * len(urls)
+    assert {page: s["overflow"] for page, s in seen.items() if s["overflow"] > 0} == {}
+    assert {page: s for page, s in seen.items() if s["formulas"] != s["typeset"]} == {}

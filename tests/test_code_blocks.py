@@ -19,8 +19,7 @@ from lvlm_study.chapters import summaries
 from lvlm_study.sweep import engines
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ["README.md", "lvlm_study/README.md"]
-PAGES += [f"book/{p.name}" for p in sorted((ROOT / "book").glob("*.md"))]
+PAGES = ["README.md", *(f"book/{p.name}" for p in sorted((ROOT / "book").glob("*.md")))]
 PAGES += [f"notebooks/{p.name}" for p in sorted((ROOT / "notebooks").glob("*.md"))]
 TEXT = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
 LANGUAGES = {"python", "bash"}

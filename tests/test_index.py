@@ -9,20 +9,26 @@ def value(key: str):
     return read(key).value
 
 
-def test_what_blur_and_the_first_token_rule_hide():
+def test_blur_leaks_what_black_hides():
     leak = [value(f"reliance.models{LLAVA}.global.{kind}.lt30") for kind in ("blur", "black")]
     assert leak[0] > 50 and leak[0] > 2 * leak[1]
+
+
+def test_the_first_token_rule_silences_answers():
     assert value(f"reliance.models{LLAVA}.existence.blur.no_crucial") > 50
     assert value(f"reliance.models{LLAVA}.all.blur.no_crucial") > 20
 
 
-def test_edges_earn_most_of_the_score_and_some_method_finds_the_evidence():
+def test_edges_earn_most_of_the_score_and_random_maps_none():
     igos, edges, chance = (
         value(f"faithfulness.models{LLAVA}.{method}.grid.gap.value")
         for method in ("igos", "sobel", "random")
     )
     assert igos > edges > 0.5 * igos and abs(chance) < 0.1
     assert value(f"faithfulness.models{LLAVA}.igos.grid.gap.low") > 0.5
+
+
+def test_some_method_finds_the_evidence():
     best = value(f"truth.models{LLAVA}.best.auc.value")
     assert 0.5 < best <= 1
     assert 0 <= value(f"truth.models{LLAVA}.best.auc.below_sobel.count")

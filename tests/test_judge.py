@@ -55,57 +55,84 @@ LONG = item(
     "Describe the scene.", "A red bus waits at a busy corner while two tall men cross slowly."
 )
 
-SAID = [  # question, verdict, answers that get it
-    (COUNT, "correct", "There are three apples. | 3 | I can see 3 apples and 2 frogs."),
-    (COUNT, "correct", "There are not two but three apples. | 3 of the 5 fruits are apples."),
-    (COUNT, "wrong", "There are two apples. | There are no apples. | No, four"),
-    (COUNT, "correct", "Three of 4."),
-    (COUNT, "undecided", "One of the apples is red. | There are several apples."),
-    (COUNT, "undecided", "There are three or four apples."),
-    (NONE, "correct", "There are no apples. | None."),
-    (NONE, "wrong", "There is one."),
-    (THERE, "correct", "Yes, there is a frog. | There is a frog."),
-    (THERE, "wrong", "No. | There isn't a frog in the picture"),
-    (THERE, "undecided", "Yes, there is no frog. | No, there is a frog. | A red apple. | "),
-    (THERE, "undecided", " ?! "),
-    (ABSENT, "correct", "There is no frog. | It is not true."),
-    (ABSENT, "wrong", "Yes."),
-    (COLOUR, "correct", "The umbrella is purple. | It's VIOLET! | It is purple, not red."),
-    (COLOUR, "wrong", "It is red. | It is not purple. | The umbrella."),
-    (COLOUR, "undecided", "It is red and purple. | It is hard to say."),
-    (BARE, "correct", "I think that it is purple"),
-    (BARE, "wrong", "green"),
-    (LEFT, "correct", "The frog is to the left of the bus. | Left."),
-    (LEFT, "correct", "The bus is to the right of the frog."),
-    (LEFT, "wrong", "The bus is to the left of the frog. | on the right side"),
-    (LEFT, "wrong", "The frog is above the bus."),
-    (WHAT, "correct", "The frog is left of the bus"),
-    (WHAT, "wrong", "A cat"),
-    (PLACE, "correct", "This is a beach"),
-    (PLACE, "wrong", "This is a meadow."),
-    (NIGHT, "correct", "It is nighttime."),
-    (NIGHT, "wrong", "It is day."),
-    (NIGHT, "undecided", "It is not day."),
-    (CUP, "correct", "A glass, not a mug. | It is a glass rather than a mug. | b"),
-    (CUP, "correct", "The answer is (b)."),
-    (CUP, "wrong", "It is a mug. | (a) | It isn't a glass. | It is neither a mug nor a glass."),
-    (CUP, "undecided", "a bowl | A mug and a glass."),
-    (BACK, "correct", "Yes, the statement is correct. There is no J."),
-    (BACK, "wrong", "No, there is a J."),
-    (ARMS, "correct", "You can see one of his arms."),
-    (ARMS, "wrong", "I can see both arms."),
-    (SIX, "correct", "six | (B)"),
-    (SIX, "wrong", "There are 9."),
-    (DOOR, "correct", "The door is closed."),
-    (DOOR, "wrong", "The door is open."),
-    (CASE, "correct", "The case is beneath the book. | The case lies under a book."),
-    (CASE, "wrong", "The case is on the book."),
-    (SIDE, "correct", "The bed is to the right of the lamp."),
-    (SIDE, "wrong", "The lamp is on the right of the bed."),
-    (SIDE, "undecided", "next to it"),
-    (LONG, "undecided", "A red bus and a blue car."),
+CASES = [
+    (COUNT, "There are three apples.", "correct"),
+    (COUNT, "3", "correct"),
+    (COUNT, "I can see 3 apples and 2 frogs.", "correct"),
+    (COUNT, "There are not two but three apples.", "correct"),
+    (COUNT, "There are two apples.", "wrong"),
+    (COUNT, "There are no apples.", "wrong"),
+    (COUNT, "No, four", "wrong"),
+    (COUNT, "3 of the 5 fruits are apples.", "correct"),
+    (COUNT, "Three of 4.", "correct"),
+    (COUNT, "One of the apples is red.", "undecided"),
+    (COUNT, "There are several apples.", "undecided"),
+    (COUNT, "There are three or four apples.", "undecided"),
+    (NONE, "There are no apples.", "correct"),
+    (NONE, "None.", "correct"),
+    (NONE, "There is one.", "wrong"),
+    (THERE, "Yes, there is a frog.", "correct"),
+    (THERE, "There is a frog.", "correct"),
+    (THERE, "No.", "wrong"),
+    (THERE, "There isn't a frog in the picture", "wrong"),
+    (THERE, "Yes, there is no frog.", "undecided"),
+    (THERE, "No, there is a frog.", "undecided"),
+    (THERE, "A red apple.", "undecided"),
+    (THERE, "", "undecided"),
+    (THERE, " ?! ", "undecided"),
+    (ABSENT, "There is no frog.", "correct"),
+    (ABSENT, "It is not true.", "correct"),
+    (ABSENT, "Yes.", "wrong"),
+    (COLOUR, "The umbrella is purple.", "correct"),
+    (COLOUR, "It's VIOLET!", "correct"),
+    (COLOUR, "It is purple, not red.", "correct"),
+    (COLOUR, "It is red.", "wrong"),
+    (COLOUR, "It is not purple.", "wrong"),
+    (COLOUR, "The umbrella.", "wrong"),
+    (COLOUR, "It is red and purple.", "undecided"),
+    (COLOUR, "It is hard to say.", "undecided"),
+    (BARE, "I think that it is purple", "correct"),
+    (BARE, "green", "wrong"),
+    (LEFT, "The frog is to the left of the bus.", "correct"),
+    (LEFT, "The bus is to the right of the frog.", "correct"),
+    (LEFT, "Left.", "correct"),
+    (LEFT, "The bus is to the left of the frog.", "wrong"),
+    (LEFT, "on the right side", "wrong"),
+    (LEFT, "The frog is above the bus.", "wrong"),
+    (WHAT, "The frog is left of the bus", "correct"),
+    (WHAT, "A cat", "wrong"),
+    (PLACE, "This is a beach", "correct"),
+    (PLACE, "This is a meadow.", "wrong"),
+    (NIGHT, "It is nighttime.", "correct"),
+    (NIGHT, "It is day.", "wrong"),
+    (NIGHT, "It is not day.", "undecided"),
+    (CUP, "A glass, not a mug.", "correct"),
+    (CUP, "It is a glass rather than a mug.", "correct"),
+    (CUP, "b", "correct"),
+    (CUP, "The answer is (b).", "correct"),
+    (CUP, "It is a mug.", "wrong"),
+    (CUP, "(a)", "wrong"),
+    (CUP, "It isn't a glass.", "wrong"),
+    (CUP, "It is neither a mug nor a glass.", "wrong"),
+    (CUP, "a bowl", "undecided"),
+    (CUP, "A mug and a glass.", "undecided"),
+    (BACK, "Yes, the statement is correct. There is no J.", "correct"),
+    (BACK, "No, there is a J.", "wrong"),
+    (ARMS, "You can see one of his arms.", "correct"),
+    (ARMS, "I can see both arms.", "wrong"),
+    (SIX, "six", "correct"),
+    (SIX, "There are 9.", "wrong"),
+    (SIX, "(B)", "correct"),
+    (DOOR, "The door is closed.", "correct"),
+    (DOOR, "The door is open.", "wrong"),
+    (CASE, "The case is beneath the book.", "correct"),
+    (CASE, "The case lies under a book.", "correct"),
+    (CASE, "The case is on the book.", "wrong"),
+    (SIDE, "The bed is to the right of the lamp.", "correct"),
+    (SIDE, "The lamp is on the right of the bed.", "wrong"),
+    (SIDE, "next to it", "undecided"),
+    (LONG, "A red bus and a blue car.", "undecided"),
 ]
-CASES = [(case, text, verdict) for case, verdict, texts in SAID for text in texts.split(" | ")]
 
 
 @pytest.mark.parametrize(("case", "text", "verdict"), CASES, ids=[c[1] or "empty" for c in CASES])
@@ -113,13 +140,10 @@ def test_verdict(case, text, verdict):
     assert judge(text, case) == verdict
 
 
-def test_kinds_and_one_spelling():
+def test_kinds():
     kinds = {"polar": THERE, "number": COUNT, "options": CUP, "free": PLACE}
     assert {k: kind(i) for k, i in kinds.items()} == {k: k for k in kinds}
     assert kind(SIX) == "number" and kind(BACK) == "polar" and kind(ARMS) == "options"
-    assert tokens("The two Grey mugs aren't open: 1,200 glasses.") == (
-        "2 gray mug are not open : 1200 glass .".split()
-    )
 
 
 def test_reference_always_counts_and_its_denial_never():
@@ -127,6 +151,12 @@ def test_reference_always_counts_and_its_denial_never():
         assert judge(case.reference, case) == "correct"
         if kind(case) != "polar":
             assert judge(f"It is not true that {case.reference}", case) != "correct"
+
+
+def test_one_spelling():
+    assert tokens("The two Grey mugs aren't open: 1,200 glasses.") == (
+        "2 gray mug are not open : 1200 glass .".split()
+    )
 
 
 def test_second_tier_sees_only_the_undecided():

@@ -13,8 +13,6 @@ import transformers as T
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as token_models
 
-from lvlm_study.answers import Reliance, Target
-
 SIDE, PATCH = 28, 7  # the encoder reads 28x28 pixels as 4x4 patches
 PINPOINTS = [[28, 56], [56, 28], [56, 56], [84, 28], [28, 84]]
 WIDE_PINPOINTS = [[28 * i, 28 * j] for i in range(1, 4) for j in range(1, 4)]
@@ -28,12 +26,6 @@ SPECIALS += [f"<row_{r}_col_{c}>" for r in range(1, 5) for c in range(1, 5)]
 IDS = {token: 256 + len(MERGES) + i for i, token in enumerate(SPECIALS)}
 VOCAB = 256 + len(MERGES) + len(SPECIALS)
 PAD, BOS, EOS, IMAGE, VIDEO = (IDS[token] for token in SPECIALS[:5])
-
-
-def target_by_hand(bound, image, baseline, answer, crucial) -> Target:
-    """A target whose tokens are named and not chosen by their ratios, which are left at 0."""
-    zero, said = torch.zeros(len(crucial)), answer.log_probs
-    return Target(bound, image, baseline, Reliance(answer, zero, crucial, said, said, "ok"))
 
 
 def template(image: str = "<image>\n") -> str:
@@ -56,12 +48,30 @@ TEMPLATES = {  # by family, where it is not TEMPLATE
     "smolvlm": template("<image>"),
 }
 
-LAYERS = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
-VISION = LAYERS | dict(image_size=SIDE, patch_size=PATCH)
-VISION |= dict(initializer_range=0.2, initializer_factor=5.0)
-TEXT = LAYERS | dict(model_type="llama", vocab_size=VOCAB, num_key_value_heads=2)
-TEXT |= dict(max_position_embeddings=4096, initializer_range=0.2)
-TEXT |= dict(bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD)
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": SIDE,
+    "patch_size": PATCH,
+    "initializer_range": 0.2,
+    "initializer_factor": 5.0,
+}
+TEXT = {
+    "model_type": "llama",
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+    "initializer_range": 0.2,
+    "bos_token_id": BOS,
+    "eos_token_id": EOS,
+    "pad_token_id": PAD,
+}
 CLIP = VISION | {"model_type": "clip_vision_model", "projection_dim": 32}
 SIGLIP = VISION | {"model_type": "siglip_vision_model"}
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
@@ -86,12 +96,15 @@ def tokenizer():
     )
 
 
-PATCHES = dict(vision_feature_layer=-2, vision_feature_select_strategy="default")
-PARTS = dict(vision_config=CLIP, text_config=TEXT, image_token_index=IMAGE)
-
-
 def _llava():
-    config = T.LlavaConfig(**PARTS, **PATCHES, image_seq_length=16)
+    config = T.LlavaConfig(
+        vision_config=CLIP,
+        text_config=TEXT,
+        image_token_index=IMAGE,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+        image_seq_length=16,
+    )
     return T.LlavaForConditionalGeneration(config), T.CLIPImageProcessorPil(**CROP)
 
 
@@ -101,7 +114,14 @@ def _llava_pad():
 
 
 def _llava_next():
-    config = T.LlavaNextConfig(**PARTS, **PATCHES, image_grid_pinpoints=PINPOINTS)
+    config = T.LlavaNextConfig(
+        vision_config=CLIP,
+        text_config=TEXT,
+        image_token_index=IMAGE,
+        image_grid_pinpoints=PINPOINTS,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+    )
     processor = T.LlavaNextImageProcessorPil(image_grid_pinpoints=PINPOINTS, **CROP)
     return T.LlavaNextForConditionalGeneration(config), processor
 
@@ -136,10 +156,18 @@ def _onevision_rim():
 
 
 QWEN_TEXT = {k: v for k, v in TEXT.items() if k != "model_type"} | {
-    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]},
 }
-QWEN_VISION = dict(depth=2, hidden_size=32, intermediate_size=64, num_heads=4, patch_size=7)
-QWEN_VISION |= dict(spatial_merge_size=2, temporal_patch_size=2, initializer_range=0.2)
+QWEN_VISION = {
+    "depth": 2,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_heads": 4,
+    "patch_size": 7,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "initializer_range": 0.2,
+}
 
 
 def _qwen(kind, vision, text=None, size=None):
@@ -207,8 +235,12 @@ def _gemma3(vision=None, text=None, tokens=4, **more):
     return model, T.Gemma3ImageProcessorPil(size={"height": side, "width": side}, **more)
 
 
-PAN_AND_SCAN = dict(do_pan_and_scan=True, pan_and_scan_min_crop_size=16)
-PAN_AND_SCAN |= dict(pan_and_scan_max_num_crops=4, pan_and_scan_min_ratio_to_activate=1.2)
+PAN_AND_SCAN = {
+    "do_pan_and_scan": True,
+    "pan_and_scan_min_crop_size": 16,
+    "pan_and_scan_max_num_crops": 4,
+    "pan_and_scan_min_ratio_to_activate": 1.2,
+}
 
 
 def _idefics3(kind="Idefics3", vision=None, text=None, scale=2, longest=2 * SIDE):
@@ -289,17 +321,25 @@ REAL_TEXT = TEXT | SMALL | {"num_key_value_heads": 1}
 CROP_336 = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
 
 
-REAL_PARTS = PARTS | dict(vision_config=CLIP_336, text_config=REAL_TEXT, vision_feature_layer=-1)
-
-
 def _real_llava(processor):
-    config = T.LlavaConfig(**REAL_PARTS)
+    config = T.LlavaConfig(
+        vision_config=CLIP_336,
+        text_config=REAL_TEXT,
+        image_token_index=IMAGE,
+        vision_feature_layer=-1,
+    )
     return "llava", T.LlavaForConditionalGeneration(config), processor
 
 
 def _real_next():
     processor = T.LlavaNextImageProcessorPil(**CROP_336)
-    config = T.LlavaNextConfig(**REAL_PARTS, image_grid_pinpoints=processor.image_grid_pinpoints)
+    config = T.LlavaNextConfig(
+        vision_config=CLIP_336,
+        text_config=REAL_TEXT,
+        image_token_index=IMAGE,
+        image_grid_pinpoints=processor.image_grid_pinpoints,
+        vision_feature_layer=-1,
+    )
     return "llava_next", T.LlavaNextForConditionalGeneration(config), processor
 
 

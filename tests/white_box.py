@@ -43,7 +43,7 @@ def real_target(model, size=(50, 40), tokens=3, question="What is this?") -> Tar
     """What the model itself says about `photo`, at most `tokens` tokens, all of them crucial."""
     image = photo(size)
     answer = model.answer(image, question, max_new_tokens=tokens)
-    return make_target(model, image, question, answer=answer, tokens="all")
+    return make_target(model, image, question, answer=answer, tokens="all")[0]
 
 
 def target_of(adapter, crucial=(1, 3), size=SIZE, seed=0, ids=IDS) -> Target:
@@ -53,7 +53,7 @@ def target_of(adapter, crucial=(1, 3), size=SIZE, seed=0, ids=IDS) -> Target:
     answer = adapter.read(bound, image, torch.tensor(ids))
     chosen = torch.zeros(len(ids), dtype=torch.bool)
     chosen[list(crucial)] = True
-    return tiny.target_by_hand(bound, image, torch.full_like(image, 0.5), answer, chosen)
+    return Target(bound, image, torch.full_like(image, 0.5), answer, chosen)
 
 
 def target_for(adapters, family, **options) -> Target:

@@ -8,15 +8,14 @@ committed with its outputs, so that the book, GitHub and Colab show it without a
     python tools/notebooks.py rerun    execute all again and compare with what is committed
     python tools/notebooks.py rerun --profile paper    execute all on it, into _build/paper
 
-A notebook is stale when its *stamp* no longer matches (see `freshness`): a sha256 of its code
-cells, of the modules that they import, at any remove, and of the data that it declares in the
-header of its source:
+A notebook is stale when its *stamp* no longer matches: a sha256 of its code cells, of the package's
+code (comments and docstrings do not count) and of the data that it declares in the header of its
+source:
 
     lvlm_study: {data: [photos, results/mini/q1.json]}
 
-A file under `data/` that a notebook opens without declaring it is an error, and so is a module that
-it runs and the stamp does not cover, so that no change goes unseen. Where only prose or captions
-changed, the outputs are carried over unexecuted.
+A file under `data/` that a notebook opens without declaring it is an error, so that no change of
+data goes unseen. Where only prose or captions changed, the outputs are carried over unexecuted.
 
 A notebook that runs on more than one profile says `profile = "mini"` in a cell with the tag
 "parameters". `--profile` puts a cell with another value behind it and reads `results/paper`
@@ -24,17 +23,19 @@ wherever `results/mini` is declared; what is committed stays as it is.
 """
 
 import argparse
+import ast
 import base64
+import functools
+import hashlib
 import io
 import json
 import os
 import re
 import sys
+import tokenize
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-
-from freshness import PACKAGE, manifest, modules, stamp
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 600  # seconds for one cell
@@ -94,6 +95,58 @@ def write(notebook, path: Path) -> None:
     os.replace(part, path)
 
 
+# --- the stamp
+
+
+def stamp(notebook: dict, root: Path = ROOT) -> str:
+    """sha256 over the notebook's code cells, the package's code and the data that it declares."""
+    digest = hashlib.sha256(code_hash(root / "lvlm_study").encode())
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            digest.update(json.dumps("".join(cell["source"])).encode())
+    for file in manifest(notebook, root):
+        digest.update(file.relative_to(root).as_posix().encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def manifest(notebook: dict, root: Path = ROOT) -> list[Path]:
+    """Every file that the notebook declares, folders opened up; a name that is not there fails."""
+    files = set()
+    for name in notebook["metadata"].get("lvlm_study", {}).get("data", []):
+        place = root / "data" / name
+        if not place.exists():
+            raise FileNotFoundError(f"the notebook declares data/{name}, which does not exist")
+        files |= {place} if place.is_file() else {p for p in place.rglob("*") if p.is_file()}
+    return sorted(files)
+
+
+@functools.cache
+def code_hash(package: Path) -> str:
+    """sha256 of the package's code without comments, docstrings and blank lines."""
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        digest.update(file.relative_to(package).as_posix().encode())
+        digest.update(bare_code(file.read_text(encoding="utf-8")).encode())
+    return digest.hexdigest()
+
+
+def bare_code(text: str) -> str:
+    """The lines that do something: rewording a docstring must not make a notebook stale."""
+    lines = text.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node
+        ):
+            first, last = node.body[0].lineno, node.body[0].end_lineno
+            lines[first - 1 : last] = [""] * (last - first + 1)
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
 # --- profiles
 
 
@@ -150,18 +203,10 @@ def _watch():
     return seen
 _opened_data = _watch()
 """
-OPENED = "print('\\n'.join(sorted(_opened_data)))"
-RUN = """
-def _run(root):
-    import os, sys
-    files = {{os.path.realpath(getattr(m, "__file__", None) or "") for m in sys.modules.values()}}
-    print("\\n".join(sorted(f for f in files if f.startswith(root + os.sep))))
-_run({package!r})
-"""
 
 
 def execute(notebook, root: Path = ROOT) -> None:
-    """Run in place, from `root`, without timings; then check that the stamp covers what it used."""
+    """Run in place, from `root`, without timings; then check that all opened data is declared."""
     from nbclient import NotebookClient
 
     client = NotebookClient(
@@ -172,23 +217,16 @@ def execute(notebook, root: Path = ROOT) -> None:
         resources={"metadata": {"path": str(root)}},
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
     )
-    declared = manifest(notebook, root)  # what is not there is told before anything runs
-    data, package = os.path.realpath(root / "data"), os.path.realpath(root / PACKAGE)
+    declared = {os.path.realpath(file) for file in manifest(notebook, root)}
     with client.setup_kernel(env=kernel_environment(root)):
+        data = os.path.realpath(root / "data")
         ask(client, WATCH.format(data=data))
         for place, cell in enumerate(notebook.cells[:]):
             client.execute_cell(cell, place)
-        opened, run = ask(client, OPENED), ask(client, RUN.format(package=package))
-    covered(opened, declared, data, "opened data that the header does not declare")
-    covered(run, modules(notebook, root), package, "ran code that its imports do not name")
-
-
-def covered(used: str, known: list[Path], folder: str, what: str) -> None:
-    """ValueError where a notebook used files (one a line) that its stamp does not know."""
-    known = {os.path.realpath(file) for file in known}
-    extra = [os.path.relpath(p, folder) for p in used.split("\n") if p and p not in known]
+        opened = ask(client, "print('\\n'.join(sorted(_opened_data)))").split("\n")
+    extra = sorted(os.path.relpath(p, data) for p in opened if p and p not in declared)
     if extra:
-        raise ValueError(f"{what}: {', '.join(extra[:5])}")
+        raise ValueError(f"opened data that the header does not declare: {', '.join(extra[:5])}")
 
 
 def kernel_environment(root: Path) -> dict[str, str]:
@@ -261,7 +299,7 @@ def stale(source: Path, root: Path = ROOT) -> str:
         return f"{source.name} has no notebook"
     try:
         if stamp_of(kept) != stamp(notebook, root):
-            return f"{path.name} is older than its cells, the code that they import, or its data"
+            return f"{path.name} is older than its code, the package or its data"
     except FileNotFoundError as error:
         return f"{source.name}: {error}"
     if content(kept) != content(notebook):
@@ -358,7 +396,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("command", choices=["build", "check", "rerun"])
     parser.add_argument("names", nargs="*", help="stems like 00_quickstart; all when none is named")
     parser.add_argument("--all", action="store_true", help="build the fresh ones too")
-    parser.add_argument("--profile", help="with rerun: mini, paper or hub, into _build/PROFILE")
+    parser.add_argument("--profile", help="with rerun: mini or paper, into _build/PROFILE")
     asked = parser.parse_args(arguments)
     found = sources(ROOT / "notebooks")
     if unknown := set(asked.names) - {source.stem for source in found}:

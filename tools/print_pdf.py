@@ -1,17 +1,16 @@
-"""Print the one-page HTML of the book as a PDF: print_pdf.py PAGE.html OUT.pdf
+"""Print the one-page HTML of the book as a PDF: print_pdf.py BROWSER PAGE.html OUT.pdf
 
 The page lies in a sub-folder while its assets lie beside that folder, so their links are mended in
 a copy first.
 """
 
 import re
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-import browser
-
 ASSET = re.compile(r'(src|href)="(_static|_images|_sphinx_design_static)/')
-TYPESET = "window.MathJax?.startup?.promise"  # the formulas, where there are any
 
 
 def mend(html: str) -> str:
@@ -19,15 +18,17 @@ def mend(html: str) -> str:
     return ASSET.sub(r'\1="../\2/', html)
 
 
-def print_pdf(page: Path, out: Path) -> None:
+def print_pdf(browser: str, page: Path, out: Path) -> None:
     copy = page.with_name("print.html")
     copy.write_text(mend(page.read_text(encoding="utf-8")), encoding="utf-8")
-    with browser.page() as tab:
-        tab.goto(copy.resolve().as_uri())
-        tab.evaluate(f"async () => {{ await {TYPESET} }}")
-        tab.pdf(path=out, prefer_css_page_size=True)
+    with tempfile.TemporaryDirectory() as profile:
+        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
+        command += ["--disable-background-networking", "--no-pdf-header-footer", "--no-first-run"]
+        command += [f"--user-data-dir={profile}", "--virtual-time-budget=10000"]
+        command += [f"--print-to-pdf={out.resolve()}", copy.resolve().as_uri()]
+        subprocess.run(command, check=True, timeout=300, stderr=subprocess.DEVNULL)
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
-    print_pdf(Path(sys.argv[1]), Path(sys.argv[2]))
+    print_pdf(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

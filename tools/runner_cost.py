@@ -43,7 +43,7 @@ def bare(model, items, sweep: Sweep) -> float:
     """Processor seconds of the calls alone."""
     started = time.process_time()
     for item in items:
-        asked = runner.Case(model, "toy", item, sweep)
+        asked = runner.Asked(model, "toy", item, sweep)
         runner.reliance_rows(asked)
         runner.effect_rows(asked)
         for method in sweep.methods:
@@ -90,9 +90,9 @@ def overhead(name: str, count: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         sweep = sweep_of(name, ("igos",), count, folder)
         bare(model, items[:1], sweep)  # first use
-        before = bare(model, runner.shuffled(items, count), sweep)
+        before = bare(model, runner.dealt(items, count), sweep)
         whole, within = inside(lambda: with_runner(model, items, sweep))
-        alone = (before + bare(model, runner.shuffled(items, count), sweep)) / 2  # a drift cancels
+        alone = (before + bare(model, runner.dealt(items, count), sweep)) / 2  # a drift cancels
     return (
         f"{name}: {count} items, {whole:.2f} s, of them {whole - within:.3f} s in the runner "
         f"itself, {whole / within - 1:+.2%} on the {within:.2f} s of bare calls within\n"

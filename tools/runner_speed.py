@@ -82,16 +82,16 @@ def expect(process, word: str) -> None:
 class Together(engines.Crew):
     """A crew that starts to work when all its workers have their model."""
 
-    def assign(self, worker, model: str) -> None:
+    def order(self, worker, model: str) -> None:
         if self.started is None:
             self.ready.append(worker)
             if len(self.ready) < self.count:
                 return
             self.started = time.perf_counter()
             for each in self.ready:
-                super().assign(each, model)
+                super().order(each, model)
             return
-        super().assign(worker, model)
+        super().order(worker, model)
 
 
 def ray_seconds(ray, model: str, items: int, folder: Path, count: int) -> float:

@@ -48,12 +48,15 @@ LOADERS = {
 
 NO_DEFAULT = inspect.Parameter.empty
 
-__all__ = ["Item", "list_benchmarks", "load_benchmark"]
+__all__ = ["Item", "benchmarks", "list_benchmarks", "load_benchmark"]
 
 
-def list_benchmarks() -> list[str]:
+def benchmarks() -> list[str]:
     """The names that `load_benchmark` knows."""
     return list(LOADERS)
+
+
+list_benchmarks = benchmarks  # beside list_models and list_methods
 
 
 def load_benchmark(name: str, **options) -> Sequence[Item]:

@@ -8,7 +8,6 @@ check methods and readings.
 
 import re
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 
@@ -31,6 +30,9 @@ __all__ = [
     "sprites_shortcut",
 ]
 PRIOR_ARMS = ("P0", "P+", "P-")
+OBJECT = re.compile(
+    rf"\b({'|'.join(COLORS)}) ({'|'.join(names())}) in the ((?:top|bottom) (?:left|right))\b"
+)
 
 
 def sprites_pairs() -> tuple[SpriteItem, ...]:
@@ -134,14 +136,7 @@ def facts(text: str) -> set[tuple[str, ...]]:
     """The statements of a description: ("beach",), ("night",), ("red", "cat", "top left")."""
     text = text.lower()
     words = re.findall(r"[a-z]+", text)
-    return {(w,) for w in words if w in (*PLACES, "day", "night")} | set(_objects().findall(text))
-
-
-@cache
-def _objects() -> re.Pattern:
-    """Colour, class and quarter of an object; the classes are read when first asked for."""
-    where = "((?:top|bottom) (?:left|right))"
-    return re.compile(rf"\b({'|'.join(COLORS)}) ({'|'.join(names())}) in the {where}\b")
+    return {(w,) for w in words if w in (*PLACES, "day", "night")} | set(OBJECT.findall(text))
 
 
 def says(text: str, *answers: str) -> bool:

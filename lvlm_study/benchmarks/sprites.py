@@ -57,6 +57,10 @@ class SpriteItem(Item):
             )
         return self._with(f"{i}-at-{x}-{y}", moved)
 
+    def without_text(self) -> "SpriteItem":
+        """As if no strip of text had been put on the picture."""
+        return self._with("without-text", self.extra["scene"], strip=None)
+
     def _object(self, i: int) -> scenes.Sprite:
         objects = self.extra["scene"].objects
         if not 0 <= i < len(objects):

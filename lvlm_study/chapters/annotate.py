@@ -36,10 +36,10 @@ from ..errors import StudyError, unknown
 from ..figures import overlay_image
 from ..heatmaps.names import CONTROLS, PAPER_METHOD, REFERENCE
 from ..metrics.localisation import stretched
-from ..metrics.statistics import ends, resample
-from ..paths import unwritable
+from ..metrics.statistics import estimate
 from ..sweep.provenance import now
 from ..sweep.stored import enlarged, scales, stored_maps
+from ..sweep.tables import unwritable
 from .compare import control_map
 
 QUESTIONS = {
@@ -74,43 +74,40 @@ class Task:
         return _number_of([self.question, self.answer, *_named_then(self.secret)])
 
     def page(self) -> str:
-        """Picture, map, question and answer as HTML; nothing tells the model or the method."""
-        words = f"<b>{html.escape(self.question)}</b><br>{html.escape(self.answer)}"
-        return _page(self.rgb, {"the picture under the map": self.saliency}, words)
+        """What is shown of it, as HTML."""
+        return page(self)
 
 
 @dataclass(frozen=True, eq=False)
-class PairTask(Task):
-    """Two maps of one picture, left and right, and the two answers that they explain.
+class PairTask:
+    """Two maps of one picture, left and right, and the two answers A and B that they explain.
 
-    `question` is A, a question with its answer, and `answer` is B. The annotator tells which map
-    explains which, the test of people in arXiv 2405.14612. `saliency` holds both maps (2, H, W),
-    scaled to [0, 1]; `secret` has under "right" the choice that would be right.
+    The annotator tells which map explains which answer, the test of people in arXiv 2405.14612.
+    `saliency` holds both maps (H, W), scaled to [0, 1]. `secret` says what is being judged, and
+    under "right" the choice that would be right; it is never shown or saved.
     """
 
+    rgb: np.ndarray = field(repr=False)
+    a: str
+    b: str
+    saliency: tuple[np.ndarray, np.ndarray] = field(repr=False)
+    secret: dict = field(default_factory=dict, repr=False)
     asks: ClassVar[dict] = PAIR_QUESTIONS
     choices: ClassVar[dict] = PAIR_CHOICES
 
+    @property
+    def id(self) -> str:
+        """As for `Task`."""
+        return _number_of([self.a, self.b, *self.secret.values()])
+
     def page(self) -> str:
-        """As for `Task`, with both maps."""
-        names = ("the picture under the left map", "the picture under the right map")
-        words = f"<b>A</b> {html.escape(self.question)}<br><b>B</b> {html.escape(self.answer)}"
-        return _page(self.rgb, dict(zip(names, self.saliency, strict=True)), words)
-
-
-def _page(rgb: np.ndarray, maps: dict, words: str) -> str:
-    pictures = {"the picture": rgb}
-    pictures |= {alt: overlay_image(rgb, one, 0.0, 1.0) for alt, one in maps.items()}
-    shown = "".join(_img(picture, alt) for alt, picture in pictures.items())
-    return f'<div style="display:flex;flex-wrap:wrap;gap:8px">{shown}</div><p>{words}</p>'
-
-
-def _img(rgb: np.ndarray, alt: str) -> str:
-    file = io.BytesIO()
-    Image.fromarray(rgb).save(file, "PNG")
-    data = base64.b64encode(file.getvalue()).decode()
-    style = "max-width:100%;width:320px"
-    return f'<img alt="{alt}" style="{style}" src="data:image/png;base64,{data}">'
+        """Picture and both maps with the two answers; nothing tells the model or the method."""
+        shown = [overlay_image(self.rgb, one, 0.0, 1.0) for one in self.saliency]
+        pictures = _img(self.rgb, "the picture")
+        for side, one in zip(("left", "right"), shown, strict=True):
+            pictures += _img(one, f"the picture under the {side} map")
+        words = f"<b>A</b> {html.escape(self.a)}<br><b>B</b> {html.escape(self.b)}"
+        return f'<div style="display:flex;flex-wrap:wrap;gap:8px">{pictures}</div><p>{words}</p>'
 
 
 def _number_of(told: Sequence) -> str:
@@ -129,8 +126,31 @@ def pair_task(
     swapped = bool(hashlib.sha256(key.encode()).digest()[0] % 2)
     both = [enlarged(stretched(one), *rgb.shape[:2]) for one in maps]
     right = PAIR_CHOICES["2" if swapped else "1"]
-    shown = np.stack(both[::-1] if swapped else both)
+    shown = tuple(both[::-1] if swapped else both)
     return PairTask(rgb, *said, shown, secret | {"right": right})
+
+
+def two_choice_scores(log: pd.DataFrame, tasks: Iterable[PairTask], seed: int = 0) -> pd.DataFrame:
+    """Share of right choices by method, from `read(path)` and the tasks that were shown.
+
+    One row a method: `n` choices of all annotators, how many were "unsure" (these count one half,
+    as a guess does), the share right with its interval, in which pictures are drawn as a whole.
+    """
+    known = {task.id: task.secret for task in tasks}
+    rows = standing(log)
+    rows = rows[(rows.about == "pair") & rows.task.isin(list(known))]
+    if rows.empty:
+        raise StudyError("None of these pairs has been judged yet; annotate some first.")
+    told = pd.DataFrame([known[task] for task in rows.task])
+    unsure = (rows.choice == "unsure").to_numpy()
+    right = np.where(unsure, 0.5, (rows.choice.to_numpy() == told.right.to_numpy()).astype(float))
+    told = told.assign(score=right, unsure=unsure, task=rows.task.to_numpy())
+    out = []
+    for method, part in told.groupby("method", sort=True):
+        found = estimate(part.score, clusters=part.task, seed=seed)
+        row = {"method": method, "n": len(part), "unsure": int(part.unsure.sum())}
+        out.append(row | {"right": found.value, "low": found.low, "high": found.high})
+    return pd.DataFrame(out)
 
 
 def tasks_from_results(
@@ -248,8 +268,10 @@ def read(path: Path | str) -> pd.DataFrame:
         lines = list(csv.reader(file))
     if lines and tuple(lines[0]) != FIELDS:
         raise StudyError(f"{path} is no file of annotations; choose another name.")
-    asked = {*QUESTIONS, *PAIR_QUESTIONS}
-    known = {*CHOICES.values(), *PAIR_CHOICES.values(), UNDONE}
+    asked, known = (
+        {*QUESTIONS, *PAIR_QUESTIONS},
+        {*CHOICES.values(), *PAIR_CHOICES.values(), UNDONE},
+    )
     whole = [x for x in lines[1:] if len(x) == len(FIELDS) and x[2] in asked and x[3] in known]
     return pd.DataFrame(whole, columns=list(FIELDS))
 
@@ -411,6 +433,22 @@ class Screen:
         self.back.disabled = not session.history
 
 
+def page(task: Task) -> str:
+    """Picture, map, question and answer as HTML; nothing in it tells the model or the method."""
+    overlay = overlay_image(task.rgb, task.saliency, 0.0, 1.0)
+    pictures = _img(task.rgb, "the picture") + _img(overlay, "the picture under the map")
+    words = f"<b>{html.escape(task.question)}</b><br>{html.escape(task.answer)}"
+    return f'<div style="display:flex;flex-wrap:wrap;gap:8px">{pictures}</div><p>{words}</p>'
+
+
+def _img(rgb: np.ndarray, alt: str) -> str:
+    file = io.BytesIO()
+    Image.fromarray(rgb).save(file, "PNG")
+    data = base64.b64encode(file.getvalue()).decode()
+    style = "max-width:100%;width:320px"
+    return f'<img alt="{alt}" style="{style}" src="data:image/png;base64,{data}">'
+
+
 # --- agreement
 
 
@@ -429,15 +467,21 @@ def agreement(log: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         table = table.loc[:, table.notna().sum() >= 2].dropna(how="all")
         if table.empty:
             continue
+        alpha = dict(zip(("alpha", "alpha_low", "alpha_high"), _alpha(table, seed), strict=True))
+        kappa = dict(zip(("kappa", "kappa_low", "kappa_high"), _kappa(table), strict=True))
         same = float((table.nunique() == 1).mean())
-        row = {"question": about, "annotators": len(table), "n": table.shape[1], "same": same}
-        kappa = cohens_kappa(*table.to_numpy()) if len(table) == 2 else (np.nan,) * 3
-        row |= zip(("kappa", "kappa_low", "kappa_high"), kappa, strict=True)
-        row |= zip(("alpha", "alpha_low", "alpha_high"), alpha_of(table, seed), strict=True)
-        rows.append(row)
+        counts = {"question": about, "annotators": len(table), "n": table.shape[1], "same": same}
+        rows.append(counts | kappa | alpha)
     if not rows:
         raise StudyError("No task was judged by two people yet, so there is no agreement to count.")
     return pd.DataFrame(rows)
+
+
+def _kappa(table: pd.DataFrame) -> tuple[float, float, float]:
+    """(kappa, low, high) of the two rows of a table; NaN for more people."""
+    if len(table) != 2:
+        return (np.nan,) * 3
+    return cohens_kappa(*table.to_numpy())
 
 
 def cohens_kappa(a: Sequence, b: Sequence) -> tuple[float, float, float]:
@@ -453,12 +497,12 @@ def cohens_kappa(a: Sequence, b: Sequence) -> tuple[float, float, float]:
     return float(found.kappa), float(found.kappa_low), float(found.kappa_upp)
 
 
-def nominal_alpha(counts: np.ndarray) -> np.ndarray:
+def krippendorff(counts: np.ndarray) -> np.ndarray:
     """Krippendorff's alpha for unordered choices, 1 = perfect, 0 = chance.
 
     `counts` (..., units, choices) says how often each choice was given to each unit; units with
     fewer than two judgements tell nothing about agreement and are ignored. NaN where only one
-    choice occurs. Ours, since the package `krippendorff` is GPL; both give the same numbers.
+    choice occurs.
     """
     judged = counts.sum(-1, keepdims=True)  # (..., U, 1)
     counts = np.where(judged >= 2, counts, 0).astype(float)
@@ -472,9 +516,14 @@ def nominal_alpha(counts: np.ndarray) -> np.ndarray:
         return np.where(by_chance > 0, 1 - (n - 1) * observed / by_chance, np.nan)
 
 
-def alpha_of(table: pd.DataFrame, seed: int = 0, draws: int = 2000) -> tuple[float, float, float]:
-    """(alpha, low, high) of people by tasks; the interval by drawing tasks anew."""
+def _alpha(table: pd.DataFrame, seed: int, draws: int = 2000) -> tuple[float, float, float]:
+    """(alpha, low, high): the interval by drawing tasks anew."""
     kinds = sorted(set(table.to_numpy()[table.notna()]))
     counts = np.stack([(table == kind).sum(axis=0) for kind in kinds], -1)  # (U, C)
-    found = nominal_alpha(counts[resample(len(counts), draws, seed)])
-    return float(nominal_alpha(counts)), *(ends(found) if len(counts) > 1 else (np.nan, np.nan))
+    value = float(krippendorff(counts))
+    picks = np.random.default_rng(seed).integers(0, len(counts), (draws, len(counts)))
+    found = krippendorff(counts[picks])
+    if len(counts) < 2 or np.isnan(found).all():
+        return value, np.nan, np.nan
+    low, high = np.nanquantile(found, [0.025, 0.975])
+    return value, float(low), float(high)

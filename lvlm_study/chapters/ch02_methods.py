@@ -5,33 +5,30 @@ units, fill). Unless said otherwise a score is measured on the grid with blur pu
 test.
 """
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from ..figures import CMAP, ROW, WIDTH, grid, heat, picture, scale_bar, when_run
-from ..heatmaps.names import CONTROLS, NOBODY, REFERENCE, in_order, title
-from ..metrics.ranks import complete, rank_agreement
-from ..metrics.statistics import estimate, finite
-from ..sweep.sanity import read_rows
+from ..figures import CMAP, ROW, WIDTH, chance_line, heat, panels, scale_bar, when_run
+from ..heatmaps.names import CONTROLS, NOBODY, REFERENCE, in_order, listed, title
 from ..sweep.stored import enlarged
 from .compare import (
-    GROUP,
     LEAST,
     LEVEL,
+    SCORES,
     TEST,
     against,
     best_of,
-    by_model,
     by_reading_order,
+    complete,
     counted,
-    method_panels,
+    dots,
+    finite,
+    groups,
     method_scores,
     most_items_first,
-    named,
     other_tests,
+    rank_agreement,
     ranked,
     rows_of,
     same_items,
@@ -42,11 +39,26 @@ from .compare import (
     without_controls,
 )
 
-GAP = ("gap", "gap_low", "gap_high")
+SKIPPED = ("no_crucial_tokens", "no_gap", "diverged", "empty_answer", "error")
 SHEET = 6  # pictures beside each other on a contact sheet
 
 
 # --- Table 1
+
+
+def both_ways(table: pd.DataFrame) -> pd.DataFrame:
+    """The same rows for the maps turned over: deletion and insertion change places.
+
+    An image that keeps the k least important units of a map keeps the k most important ones of the
+    map turned over, so one curve is the other read backwards (`faithfulness.step_counts` is
+    symmetric, and a test holds the identity to 1e-6). Units of equal saliency are the exception:
+    their order is drawn, and a map turned over would have them drawn anew.
+    """
+    swapped = {"deletion": "insertion", "insertion": "deletion"}
+    ends = {f"{a}_{end}": f"{b}_{end}" for a, b in swapped.items() for end in ("low", "high")}
+    turned = table.rename(columns=swapped | ends)
+    low, high = -table.gap_high, -table.gap_low
+    return turned.assign(gap=-table.gap, gap_low=low, gap_high=high)[table.columns]
 
 
 def paper_table1(paper: pd.DataFrame) -> pd.DataFrame:
@@ -66,14 +78,15 @@ def paper_table1(paper: pd.DataFrame) -> pd.DataFrame:
 def in_rank(part: pd.DataFrame) -> pd.DataFrame:
     """Table 1 of one model in the order of its means on the same items, `same`; short rows last."""
     table = method_scores(part)
-    table = table.assign(same=table.method.map(wide(same_items(part)).mean()))
+    means = wide(same_items(part)).mean()
+    table = table.assign(same=table.method.map(means))
     return table.sort_values("same", ascending=False, kind="stable", ignore_index=True)
 
 
 def table1(maps: pd.DataFrame, paper: pd.DataFrame, seeds: dict | None = None) -> pd.DataFrame:
     """Ours and the paper's in one table for readers: models with rivals, methods both ways up.
 
-    `seeds` {(model, method): text} is the column on other seeds (`other_seeds`).
+    `seeds` {(model, method): text} is the column on other seeds (`ch05_cost.seeds_said`).
     """
     rows, seeds = [], seeds or {}
     for (model, benchmark), part in most_items_first(with_rivals(rows_of(maps))):
@@ -82,31 +95,22 @@ def table1(maps: pd.DataFrame, paper: pd.DataFrame, seeds: dict | None = None) -
                 {"model": model, "data": benchmark, "method": row.title, "n": row.n}
                 | {"skipped": row.skipped, "deletion": row.deletion, "insertion": row.insertion}
                 | {"insertion − deletion": spread(row.gap, row.gap_low, row.gap_high)}
-                | {"same items": spread(row.same), "turned over": -row.gap}
+                | {"same items": spread(row.same, np.nan, np.nan), "turned over": -row.gap}
                 | {"another seed": seeds.get((model, row.method), "–")}
             )
     for row in paper_table1(paper).itertuples():
         rows.append(
             {"model": row.model, "data": "the paper, 4 sets", "method": row.method, "n": None}
             | {"skipped": None, "deletion": row.deletion, "insertion": row.insertion}
-            | {"insertion − deletion": spread(row.gap), "same items": "–"}
-            | {"turned over": row.turned, "another seed": "–"}
+            | {
+                "insertion − deletion": f"{row.gap:.2f}".replace("-", "−"),
+                "same items": "–",
+                "turned over": row.turned,
+                "another seed": "–",
+            }
         )
     whole = {name: pd.Series([r[name] for r in rows], dtype=object) for name in ("n", "skipped")}
     return pd.DataFrame(rows).assign(**whole)
-
-
-def other_seeds(results: Path) -> dict[tuple[str, str], str]:
-    """{(model, method): how far maps with another seed are alike}, of `sanity.json`.
-
-    A mean of rank correlations with its interval; "1, no chance" where no seed changed the map.
-    """
-    rows = read_rows(results)
-    rows = rows[(rows.check == "seeds") & rows.value.notna()]
-    return {
-        key: "1, no chance" if part.value.min() > 1 - 1e-9 else f"{estimate(part.value):.2f}"
-        for key, part in rows.groupby(["model", "method"])
-    }
 
 
 # --- who is better
@@ -132,27 +136,38 @@ def gap_figure(maps: pd.DataFrame):
     order, parts = by_reading_order(frame), with_rivals(frame)
     if not parts:
         return None
-    tables = [(model, method_scores(part), GAP, 0) for (model, _), part in parts]
-    label = "insertion − deletion (0 = chance; rings: the map turned over)"
-    figure, axes = method_panels(tables, order, label)
-    for ax, (_, table, _, _) in zip(axes, tables, strict=True):
+    figure, axes = panels(len(parts), len(order))
+    for ax, ((model, _), part) in zip(axes, parts, strict=True):
+        table = method_scores(part)
+        chance_line(ax, 0)
+        dots(ax, table, "gap", "gap_low", "gap_high", order)
         turned = -table.set_index("method").gap.reindex(order)
         ax.plot(turned, range(len(order)), "o", mfc="none", mec="0.6", markersize=3.5)
+        ax.set_title(model, fontsize="small")
+    figure.supxlabel(
+        "insertion − deletion (0 = chance; rings: the map turned over)", fontsize="small"
+    )
     return figure
 
 
 @when_run
 def difference_figure(maps: pd.DataFrame):
     """iGOS minus every other method, item by item, a panel a model; right of 0 iGOS is better."""
-    ends = ("difference", "low", "high")
-    tables = [(model, against(part), ends, 0) for (model, _), part in with_rivals(rows_of(maps))]
-    tables = [part for part in tables if len(part[1])]
-    if not tables:
+    parts = [(keys, against(part)) for keys, part in with_rivals(rows_of(maps))]
+    parts = [(keys, table) for keys, table in parts if len(table)]
+    if not parts:
         return None
-    every = pd.concat([table for _, table, _, _ in tables])
+    every = pd.concat([table for _, table in parts])
     order = every.groupby("method").difference.mean().sort_values().index.tolist()
-    label = "iGOS minus the method, insertion − deletion of the same item"
-    return method_panels(tables, order, label)[0]
+    figure, axes = panels(len(parts), len(order))
+    for ax, ((model, _), table) in zip(axes, parts, strict=True):
+        chance_line(ax, 0)
+        dots(ax, table, "difference", "low", "high", order)
+        ax.set_title(model, fontsize="small")
+    figure.supxlabel(
+        "iGOS minus the method, insertion − deletion of the same item", fontsize="small"
+    )
+    return figure
 
 
 @when_run
@@ -198,19 +213,28 @@ def contact_sheet(stored: pd.DataFrame, model: str, items: dict, category: str):
     mine = stored[(stored.model == model) & (stored.item == name) & stored.saliency.notna()]
     item, maps = items[name], mine.set_index("method").saliency
     rgb, names = item.rgb, in_order(maps.index)
-    figure, axes = grid(len(names) + 1, 1.4, SHEET, sharey=False)
-    picture(axes[0], rgb, "the picture", 6)
-    for ax, method in zip(axes[1:], names, strict=True):
+    figure, axes = sheet(len(names) + 1)
+    axes[0].imshow(rgb)
+    axes[0].set_title("the picture", fontsize=6)
+    for ax, method in zip(axes[1:], names, strict=False):
         below = share_below(enlarged(maps[method], *rgb.shape[:2]))
         ax.imshow(below, cmap=CMAP, vmin=0, vmax=1)
         ax.set_title(title(method), fontsize=6)
-    for ax in axes:
-        ax.set_axis_off()
-        if item.evidence is not None:
-            ax.contour(item.evidence, levels=[0.5], colors="white", linewidths=0.8)
+    for ax in axes[: len(names) + 1] if item.evidence is not None else ():
+        ax.contour(item.evidence, levels=[0.5], colors="white", linewidths=0.8)
     scale_bar(list(axes), 0, 1, label="share of the picture below")
     figure.suptitle(f"{mine.iloc[0].question}  {mine.iloc[0].answer}", fontsize="small")
     return figure
+
+
+def sheet(count: int):
+    """Empty panels for `count` pictures, `SHEET` a row: (figure, axes in reading order)."""
+    rows = -(-count // SHEET)
+    size = (WIDTH, 1.32 * rows + 0.3)
+    figure, axes = plt.subplots(rows, SHEET, figsize=size, squeeze=False, layout="constrained")
+    for ax in axes.ravel():
+        ax.set_axis_off()
+    return figure, axes.ravel()
 
 
 def share_below(saliency: np.ndarray) -> np.ndarray:
@@ -226,33 +250,40 @@ def share_below(saliency: np.ndarray) -> np.ndarray:
 
 def summary(tables) -> dict:
     """`methods.json`, from the tables of a results folder (`compare.Tables`)."""
-    models = by_model(rows_of(tables.maps), lambda part: of_model(tables.maps, part))
-    return tables.tree(tables.maps, models, overall=overall(models))
+    if tables.maps.empty:
+        return {}
+    found = methods_summary(tables.maps)
+    about = tables.origin(tables.maps)
+    return {"provenance": about, "models": found, "overall": overall(found)}
+
+
+def methods_summary(maps: pd.DataFrame) -> dict:
+    """{model: {benchmark: ...}}: what chapter 2 quotes."""
+    out: dict = {}
+    for (model, benchmark), part in groups(rows_of(maps)):
+        out.setdefault(model, {})[benchmark] = of_model(maps, part, model, benchmark)
+    return out
 
 
 def overall(models: dict) -> dict:
     """What holds over the models: who wins where, and where iGOS beats the edges."""
     parts = [(m, part) for m, sets in models.items() for part in sets.values() if part["winner"]]
-    first = {m: part["winner"] for m, part in parts if part["winner"]["n"] >= LEAST}
-    reference = title(REFERENCE)
-    ahead = [m for m, won in first.items() if won["title"] == reference]
-    close = [m for m, won in first.items() if reference in _titles(won["not_clearly_worse"])]
-    edges = [m for m, won in first.items() if _edges_first(won["same"])]
-    above = [
-        m
-        for m, part in parts
-        if m in first and REFERENCE in part["methods"]
-        if reference not in _titles(part["not_above"]["sobel"]["titles"])
-    ]
-    wins = [f"{won['title']} ({model}, n = {won['n']})" for model, won in first.items()]
+    parts = [(m, part) for m, part in parts if part["scored"] >= LEAST]
+    wins = [f"{p['winner']['title']} ({model}, n = {p['winner']['n']})" for model, p in parts]
+    clear = [m for m, part in parts if part["winner"]["not_clearly_worse"] == NOBODY]
+    ahead = [m for m, part in parts if part["winner"]["best"] == REFERENCE]
+    beaten = [m for m, p in parts if _edges_first(p["winner"]["same"])]
+    close = [m for m, p in parts if title(REFERENCE) in _names(p["winner"]["not_clearly_worse"])]
+    ours = [(m, part) for m, part in parts if REFERENCE in part["methods"]]
+    above = [m for m, part in ours if title(REFERENCE) not in _names(_below(part))]
     return {
-        "models": len(first),
-        "winners": ", ".join(wins) or NOBODY,
-        "clear_leads": sum(won["not_clearly_worse"] == NOBODY for won in first.values()),
+        "models": len({m for m, _ in parts}),
+        "winners": ", ".join(wins) or "none",
+        "clear_leads": len(clear),
         "reference_first": len(ahead),
         "reference_not_clearly_worse": len(ahead) + len(close),
         "reference_above_sobel": len(above),
-        "edges_first": {"count": len(edges), "models": ", ".join(edges) or NOBODY},
+        "edges_first": {"count": len(beaten), "models": ", ".join(beaten) or NOBODY},
     }
 
 
@@ -261,76 +292,97 @@ def _edges_first(same: dict) -> bool:
     return "sobel" in same and max(same, key=lambda name: same[name]["value"]) == "sobel"
 
 
-def _titles(said: str) -> list[str]:
+def _names(titles: str) -> list[str]:
     """The titles that `listed` joined."""
-    return said.replace(" and ", ", ").split(", ")
+    return titles.replace(" and ", ", ").split(", ")
 
 
-def of_model(maps: pd.DataFrame, part: pd.DataFrame) -> dict:
-    """Scores and tests of one model on one benchmark; `maps` has the other tests of it."""
-    names, best = ranked(part), best_of(part)
-    if best:
-        best["weak"] = weak_spots(part, best.pop("best"))
-    low = method_scores(part).set_index("method").gap_low
-    return {
-        "items": int(part.item.nunique()),
-        "count": len(names),
-        "methods": {name: of_method(rows) for name, rows in part.groupby("method")},
-        "winner": best,
-        "reference": {
-            row.method: {k: finite(getattr(row, k)) for k in ("difference", "p_holm")}
-            | {"n": row.n}
-            for row in against(part).itertuples()
-        },
-        "weak": weak_spots(part),
-        "at_chance": named([name for name in names if not low[name] > 0]),
-        "not_above": {"sobel": named(beaten_by(part, "sobel"))},
-        "tests": of_tests(maps, *part[GROUP].iloc[0]),
-    }
+def _below(part: dict) -> str:
+    """The titles of the methods that are not clearly above the edges."""
+    return part["not_above"]["sobel"]["titles"]
 
 
-def of_method(frame: pd.DataFrame) -> dict:
-    """A method's mean gap, and how many items it has nothing to say about."""
-    silent = int((frame.status == "no_crucial_tokens").sum())
-    return {"gap": counted(scored(frame).gap), "skipped": {"no_crucial_tokens": silent}}
-
-
-def of_tests(maps: pd.DataFrame, model: str, benchmark: str) -> dict:
-    """Every other test beside the first: does it order the methods alike, and who leads?
-
-    `random` is what the random map gets, `largest` the normalised gap that is furthest from 0.
-    """
+def of_model(maps: pd.DataFrame, part: pd.DataFrame, model: str, benchmark: str) -> dict:
+    """Scores, tests and verdicts for one model on one benchmark."""
+    names, low = ranked(part), ["random", "center", "sobel"]
+    best = best_of(part)
+    table = method_scores(part).set_index("method")
+    chance = [n for n in names if not table.gap_low[n] > 0]
     tests = other_tests(maps, model, benchmark)
     plain = other_tests(maps, model, benchmark, "gap")
     first = tests.pop(", ".join(TEST), None)
     return {
-        name: {
-            "value": rank_agreement(first, raw)["value"],
-            "own": rank_agreement(without_controls(first), raw),
-            "best": _leader(raw),
-            "random": counted(raw["random"].dropna() if "random" in raw else []),
-            "largest": finite(plain[name].abs().max().max()),
-        }
-        for name, raw in (tests.items() if first is not None else ())
+        "items": int(part.item.nunique()),
+        "scored": int(scored(part).item.nunique()),
+        "count": len(names),
+        "methods": {name: of_method(rows) for name, rows in part.groupby("method")},
+        "winner": best | {"weak": weak_spots(part, best["best"])} if best else {},
+        "reference": _differences(part),
+        "weak": weak_spots(part),
+        "at_chance": {"titles": listed(chance), "count": len(chance)},
+        "not_above": {
+            name: {"titles": listed(found), "count": len(found)}
+            for name in low
+            for found in [beaten_by(part, name)]
+        },
+        "tests": {
+            name: rank_agreement(first, other)
+            | {"own": rank_agreement(without_controls(first), other)}
+            | about_test(other, plain[name])
+            for name, other in tests.items()
+            if first is not None
+        },
     }
+
+
+def of_method(frame: pd.DataFrame) -> dict:
+    """One row of Table 1, with the skipped counted by reason."""
+    good, counts = scored(frame), frame.status.value_counts()
+    return {
+        "title": title(frame.method.iloc[0]),
+        "n": len(good),
+        "silent": int((good.status == "constant").sum()),
+        "skipped": {name: int(counts.get(name, 0)) for name in SKIPPED},
+        **{score: counted(good[score]) for score in SCORES},
+    }
+
+
+def _differences(part: pd.DataFrame) -> dict:
+    keep = ("difference", "low", "high", "p", "p_holm")
+    rows = against(part).set_index("method") if len(part) else pd.DataFrame()
+    return {
+        name: {k: finite(row[k]) for k in keep} | {"n": int(row.n)} for name, row in rows.iterrows()
+    }
+
+
+def about_test(raw: pd.DataFrame, normalised: pd.DataFrame) -> dict:
+    """Who leads under another test, what the random map gets, and the tail of the normalised gap.
+
+    `largest` is the normalised gap of one map that is furthest from 0.
+    """
+    random = counted(raw["random"].dropna() if "random" in raw else [])
+    return {"best": _leader(raw), "random": random, "largest": finite(normalised.abs().max().max())}
 
 
 def weak_spots(part: pd.DataFrame, method: str = REFERENCE) -> dict:
     """Where a method fails: items on which edges do better, or chance, and its scores by category.
 
-    `categories` is a list, the weakest first: "spatial 0.71 (n = 10), counting 0.82 (n = 9)".
+    `categories` is a sentence, the weakest first: "spatial 0.71 (n = 10), counting 0.82 (n = 9)".
     """
     rows = scored(part[part.method == method])
     edges = scored(part[part.method == "sobel"]).set_index("item").gap
     both = rows[rows.item.isin(edges.index)]
     kinds = rows.groupby("category").gap.agg(["mean", "size"]).sort_values("mean")
-    told = [f"{kind} {spread(mean)} (n = {n})" for kind, mean, n in kinds.itertuples()]
+    told = [
+        f"{kind} {spread(*row[:1], np.nan, np.nan)} (n = {row[1]:.0f})"
+        for kind, *row in kinds.itertuples()
+    ]
     return {
         "n": len(rows),
         "pairs": len(both),
         "below_edges": int((both.gap < both.item.map(edges).to_numpy(float)).sum()),
         "at_chance": int((rows.gap <= 0).sum()),
-        "categories": ", ".join(told) or NOBODY,
+        "categories": ", ".join(told) or "none",
     }
 
 

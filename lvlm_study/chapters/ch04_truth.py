@@ -6,42 +6,42 @@ what a map claims to show. Both are set against the map, and against deletion an
 claim to know without either.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
-from ..figures import WIDTH, grid, when_run
-from ..heatmaps.names import CONTROLS, NOBODY, in_order, listed, title
-from ..metrics.counterfactual import LEAST_OBJECTS, LEAST_SPREAD, ranked_as, top
-from ..metrics.ranks import rank_agreement, within_items, within_methods
-from ..metrics.statistics import estimate, finite
+from ..figures import WIDTH, chance_line, panels, when_run
+from ..heatmaps.names import CONTROLS, in_order, listed, title
+from ..metrics.counterfactual import LEAST_OBJECTS, LEAST_SPREAD
 from .compare import (
     AREA,
-    AREA_TITLE,
     EVIDENCE,
     GROUP,
     LEAST,
     best_of,
-    by_model,
     colour_of,
+    complete,
     counted,
+    dots,
+    finite,
     groups,
-    method_panels,
-    named,
     one_model,
     or_not_yet,
+    rank_agreement,
     ranked,
+    row_spearman,
     rows_of,
     same_items,
     scored,
-    shown,
+    spread,
     wide,
     with_evidence,
     without_controls,
 )
 
-NAMED = ("energy_ratio", "auc", "pointing", "rank_accuracy")  # measures whose winner is named
-TRUE = ["spearman", "density", "top", "area_spearman", "area_top"]
 AREA_IS_CHANCE = ("pointing", "rank_accuracy")
+AREA_TITLE = "Object's area"
 
 
 # --- the evidence
@@ -68,10 +68,13 @@ def evidence_scores(frame: pd.DataFrame) -> pd.DataFrame:
     for method, part in with_evidence(frame).groupby("method"):
         row = {"method": method, "title": title(method), "n": len(part)}
         for measure in EVIDENCE:
-            row |= estimate(part[measure]).columns(measure)
+            found = counted(part[measure])
+            ends = {f"{measure}_{end}": found[end] for end in ("low", "high")}
+            row |= {measure: found["value"]} | ends
         rows.append(row)
-    names = [name for measure in EVIDENCE for name in estimate([]).columns(measure)]
-    table = pd.DataFrame(rows, columns=["method", "title", "n", *names])
+    ends = [f"{measure}{end}" for measure in EVIDENCE for end in ("", "_low", "_high")]
+    table = pd.DataFrame(rows, columns=["method", "title", "n", *ends])
+    table[ends] = table[ends].astype(float)  # an end that is not there is NaN
     return table.sort_values("energy_ratio", ascending=False, ignore_index=True)
 
 
@@ -96,21 +99,24 @@ def with_effects(frame: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
     """Scored rows joined with the exact effects of their scene's objects.
 
     Kept are scenes of at least three objects whose effects differ; a constant map tells no object
-    from another and counts as 0. New columns: `spearman` (of mass on an object with its effect),
-    `density` (of mass per area), `top` (the object with most mass has the greatest effect, ties in
-    part), `area_spearman` and `area_top` (the same for the area).
+    from another and counts as 0. New columns: `spearman` (of mass
+    on an object with its effect), `density` (of mass per area), `top` (the object with most mass
+    has the greatest effect, ties in part), `area_spearman` and `area_top` (the same for the area).
     """
     if effects.empty or "mass" not in frame:
-        return frame.iloc[:0].reindex(columns=[*frame.columns, *TRUE])
+        extra = ["spearman", "density", "top", "area_spearman", "area_top"]
+        return frame.iloc[:0].reindex(columns=[*frame.columns, *extra])
     keys = [*GROUP, "item"]
     good = scored(frame).merge(effects[[*keys, "effect", "area"]], on=keys, suffixes=("", "_of"))
     area = "area_of" if "area_of" in good else "area"  # the maps have an axis of that name
     silent = good.status == "constant"
     good["mass"] = good.mass.where(~silent, good.effect.map(np.zeros_like))
-    good = good[[_usable(m, e) for m, e in zip(good.mass, good.effect, strict=True)]]
-    every = zip(good.mass, good.effect, good[area], strict=True)
-    found = [_against(*map(np.asarray, one)) for one in every]
-    return good.assign(**pd.DataFrame(found, columns=TRUE, index=good.index))
+    keep = [_usable(m, e) for m, e in zip(good.mass, good.effect, strict=True)]
+    good = good[keep]
+    pairs = zip(good.mass, good.effect, good[area], strict=True)
+    found = [_against(np.asarray(m), np.asarray(e), np.asarray(a)) for m, e, a in pairs]
+    names = ["spearman", "density", "top", "area_spearman", "area_top"]
+    return good.assign(**pd.DataFrame(found, columns=names, index=good.index))
 
 
 def _usable(mass, effect) -> bool:
@@ -121,10 +127,21 @@ def _usable(mass, effect) -> bool:
 
 
 def _against(mass: np.ndarray, effect: np.ndarray, area: np.ndarray) -> tuple[float, ...]:
-    """The columns `TRUE` of one map."""
-    every = mass, mass / np.maximum(area, 1e-12), area
-    ranks = np.nan_to_num([ranked_as(x, effect) for x in every])  # what tells nothing is chance
-    return (*ranks[:2], top(mass, effect), ranks[2], top(area, effect))
+    """(mass, density, top, area, largest) against the effects; nothing marked ranks as chance."""
+    density = mass / np.maximum(area, 1e-12)
+    ranks = [spearman(x, effect) for x in (mass, density)]
+    return (*ranks, top(mass, effect), spearman(area, effect), top(area, effect))
+
+
+def spearman(one: np.ndarray, other: np.ndarray) -> float:
+    """Rank correlation; 0 for a side that tells no object from another."""
+    a, b = rankdata(one.round(12)), rankdata(other.round(6))
+    return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) and np.ptp(b) else 0.0
+
+
+def top(one: np.ndarray, effect: np.ndarray) -> float:
+    """Whether the object marked most has the greatest effect; ties count in part."""
+    return float((effect == effect.max())[one == one.max()].mean())
 
 
 def effect_scores(frame: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
@@ -133,17 +150,21 @@ def effect_scores(frame: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
     Columns: method, title, n, spearman, low, high, density, top.
     """
     good = with_effects(frame, effects)
-    once = good.drop_duplicates([*GROUP, "item"])
-    once = once.assign(spearman=once.area_spearman, density=np.nan, top=once.area_top)
-    parts = [(str(m), title(m), part) for m, part in good.groupby("method")]
     rows = []
-    for method, name, part in [*parts, (AREA, AREA_TITLE, once)] if parts else ():
-        found = estimate(part.spearman)
-        row = {"method": method, "title": name, "n": len(part), "spearman": found.value}
-        row |= {"low": found.low, "high": found.high}
+    for method, part in good.groupby("method"):
+        found = counted(part.spearman)
+        row = {"method": method, "title": title(method), "n": len(part)}
+        row |= {"spearman": found["value"], "low": found["low"], "high": found["high"]}
         rows.append(row | {"density": part.density.mean(), "top": part.top.mean()})
+    if rows:
+        once = good.drop_duplicates([*GROUP, "item"])
+        found = counted(once.area_spearman)
+        row = {"method": AREA, "title": AREA_TITLE, "n": len(once), "density": np.nan}
+        row |= {"spearman": found["value"], "low": found["low"], "high": found["high"]}
+        rows.append(row | {"top": once.area_top.mean()})
     columns = ["method", "title", "n", "spearman", "low", "high", "density", "top"]
     table = pd.DataFrame(rows, columns=columns)
+    table[columns[3:]] = table[columns[3:]].astype(float)  # an end that is not there is NaN
     return table.sort_values("spearman", ascending=False, ignore_index=True)
 
 
@@ -158,35 +179,73 @@ def truths(frame: pd.DataFrame, effects: pd.DataFrame) -> dict[str, pd.DataFrame
     return {name: table for name, table in found.items() if table.size}
 
 
-def agreement(frame: pd.DataFrame, effects: pd.DataFrame) -> dict[str, dict]:
-    """{truth: insertion - deletion against it, four times over}, each as JSON.
+def agreement(frame: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
+    """Insertion - deletion against each truth, three times over; one row a truth.
 
-    `methods` ranks methods by their means (Spearman over methods, items resampled), `own` those
-    that look at the model only, `items` ranks them within an item and averages over items, `maps`
-    ranks items within a method and averages over methods.
+    `methods` ranks methods by their means (Spearman over methods, items resampled), `items` ranks
+    methods within an item and averages over items, `maps` ranks items within a method and averages
+    over methods (methods that look at the model only). Each with `_low` and `_high`; n items.
     """
-    gap, found = wide(scored(frame)), {}
+    gap, rows = wide(scored(frame)), []
     for name, truth in truths(frame, effects).items():
-        own = without_controls(gap)
-        found[name] = {
+        found = {
             "methods": rank_agreement(gap, truth),
-            "own": rank_agreement(own, truth),
-            "items": within_items(own, truth).json(),
-            "maps": within_methods(own, truth).json(),
+            "own": rank_agreement(without_controls(gap), truth),
+            "items": within_items(gap, truth),
+            "maps": within_methods(gap, truth),
         }
-    return found
+        row = {"truth": name, "n": found["methods"]["n"], "count": found["methods"]["methods"]}
+        for key, value in found.items():
+            row |= {key: value["value"], f"{key}_low": value["low"], f"{key}_high": value["high"]}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def agreement_shown(frame: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
     """The same for readers: correlations with their intervals in one cell."""
     names = {"methods": "over methods and controls", "own": "over methods"}
     names |= {"items": "within a picture", "maps": "within a method"}
-    rows = [
-        {"truth": truth, "items": found["methods"]["n"]}
-        | {label: shown(found[key]) for key, label in names.items()}
-        for truth, found in agreement(frame, effects).items()
-    ]
-    return or_not_yet(pd.DataFrame(rows))
+    rows = []
+    for row in agreement(frame, effects).to_dict("records"):
+        cells = {
+            label: spread(
+                *[np.nan if row[k] is None else row[k] for k in (key, f"{key}_low", f"{key}_high")]
+            )
+            for key, label in names.items()
+        }
+        rows.append({"truth": row["truth"], "items": row["n"]} | cells)
+    return or_not_yet(pd.DataFrame(rows, columns=["truth", "items", *names.values()]))
+
+
+def within_items(gap: pd.DataFrame, truth: pd.DataFrame) -> dict:
+    """Of one picture's maps, is the better scored the truer? Mean Spearman over items."""
+    a, b = complete(without_controls(gap), truth.reindex(gap.index))
+    if a.shape[1] < 3 or a.empty:
+        return counted([])
+    return counted(row_spearman(a.to_numpy(float), b.to_numpy(float)))
+
+
+def within_methods(gap: pd.DataFrame, truth: pd.DataFrame, draws: int = 200) -> dict:
+    """Of one method's maps, is the better scored the truer? Mean over methods, items resampled."""
+    a, b = complete(without_controls(gap), truth.reindex(gap.index))
+    if len(a) < 3 or a.empty:
+        return counted([])
+    x, y = a.to_numpy(float).T, b.to_numpy(float).T  # (methods, items)
+    picks = np.random.default_rng(0).integers(0, len(a), (draws, len(a)))
+    found = [_mean(row_spearman(x[:, pick], y[:, pick])) for pick in [slice(None), *picks]]
+    ends = {name: finite(end) for name, end in zip(("low", "high"), _ends(found[1:]), strict=True)}
+    return {"value": finite(found[0])} | ends | {"n": len(a)}
+
+
+def _mean(values: np.ndarray) -> float:
+    """The mean of what is defined."""
+    kept = values[np.isfinite(values)]
+    return float(kept.mean()) if len(kept) else np.nan
+
+
+def _ends(values) -> tuple[float, float]:
+    kept = np.array(values)[np.isfinite(values)]
+    return tuple(np.quantile(kept, [0.025, 0.975])) if len(kept) else (np.nan, np.nan)
 
 
 # --- figures
@@ -201,10 +260,11 @@ def evidence_figure(
     table = evidence_scores(frame)
     if table.empty:
         return None
-    good = with_evidence(frame)
-    parts = [("", table, (m, f"{m}_low", f"{m}_high"), chance_of(good, m)) for m in measures]
-    figure, axes = method_panels(parts, table.method.tolist(), sharex=False)
+    order = table.method.tolist()
+    figure, axes = panels(len(measures), len(order), sharex=False)
     for ax, measure in zip(axes, measures, strict=True):
+        chance_line(ax, chance_of(with_evidence(frame), measure))
+        dots(ax, table, measure, f"{measure}_low", f"{measure}_high", order)
         ax.set_xlabel(EVIDENCE[measure][0], fontsize="small")
     return figure
 
@@ -213,14 +273,22 @@ def evidence_figure(
 def effect_figure(maps: pd.DataFrame, effects: pd.DataFrame):
     """Rank correlation of a map's mass on objects with their exact effects, a panel a model."""
     parts = groups(rows_of(maps), LEAST)
-    tables = [(model, effect_scores(same_items(part), effects)) for (model, _), part in parts]
-    tables = [(*part, ("spearman", "low", "high"), 0) for part in tables if len(part[1])]
-    if not tables:
+    parts = [(model, effect_scores(same_items(part), effects)) for (model, _), part in parts]
+    parts = [(model, table) for model, table in parts if len(table)]
+    if not parts:
         return None
-    every = pd.concat([table for _, table, _, _ in tables])
+    every = pd.concat([table for _, table in parts])
     order = every.groupby("method").spearman.mean().sort_values(ascending=False).index.tolist()
-    label = "rank correlation of mass with effect, mean over scenes"
-    return method_panels(tables, order, label)[0]
+    figure, axes = panels(len(parts), len(order))
+    for ax, (model, table) in zip(axes, parts, strict=True):
+        chance_line(ax, 0)
+        dots(ax, table, "spearman", "low", "high", order)
+        ax.set_title(model, fontsize="small")
+    labels = [title(name) if name != AREA else "Object's area" for name in order]
+    for ax in axes:
+        ax.set_yticks(range(len(order)), labels, fontsize="small")
+    figure.supxlabel("rank correlation of mass with effect, mean over scenes", fontsize="small")
+    return figure
 
 
 @when_run
@@ -230,12 +298,17 @@ def agreement_figure(maps: pd.DataFrame, effects: pd.DataFrame, model: str, benc
     found = truths(frame, effects)
     if not found:
         return None
-    gap = scored(frame).groupby("method").gap.mean()
-    figure, axes = grid(len(found), 0.42 * WIDTH, 2, sharey=False)
-    for ax, (name, truth) in zip(axes, found.items(), strict=True):
-        for method, mean in truth.mean().items():
-            ax.plot(gap[method], mean, "o", color=colour_of(method), markersize=4)
-            label_point(ax, gap[method], mean, method)
+    gap, columns = scored(frame).groupby("method").gap.mean(), min(2, len(found))
+    rows = -(-len(found) // columns)
+    size = (WIDTH, 0.42 * WIDTH * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    for ax in axes.ravel()[len(found) :]:
+        ax.set_axis_off()
+    for ax, (name, truth) in zip(axes.ravel(), found.items(), strict=False):
+        means = truth.mean()
+        for method in means.index:
+            ax.plot(gap[method], means[method], "o", color=colour_of(method), markersize=4)
+            label_point(ax, gap[method], means[method], method)
         ax.set_title(name, fontsize="small")
         ax.margins(x=0.15)
         ax.tick_params(labelsize="x-small")
@@ -255,48 +328,57 @@ def label_point(ax, x: float, y: float, method: str) -> None:
 
 def summary(tables) -> dict:
     """`truth.json`, from the tables of a results folder (`compare.Tables`)."""
-    models = by_model(rows_of(tables.maps), lambda part: of_model(part, tables.effects))
-    return tables.tree(tables.maps, models, overall=overall(models))
+    found = {} if tables.maps.empty else truth_summary(tables.maps, tables.effects)
+    if not found:
+        return {}
+    about = tables.origin(tables.maps)
+    return {"provenance": about, "models": found, "overall": overall(found)}
+
+
+def truth_summary(maps: pd.DataFrame, effects: pd.DataFrame) -> dict:
+    """{model: {benchmark: ...}}: what chapter 4 quotes."""
+    out: dict = {}
+    for (model, benchmark), part in groups(rows_of(maps)):
+        if len(with_evidence(part)):
+            out.setdefault(model, {})[benchmark] = of_model(part, effects)
+    return out
 
 
 def overall(models: dict) -> dict:
     """Over the models: whose maps lie most on the evidence, and where they follow the effects."""
-    parts = [(m, part) for m, sets in models.items() for part in sets.values()]
-    parts = [(m, part) for m, part in parts if part["best"]["energy_ratio"].get("n", 0) >= LEAST]
+    parts = [(m, part) for m, sets in models.items() for part in sets.values() if part["best"]]
+    parts = [(m, p) for m, p in parts if p["best"]["energy_ratio"] and p["n"] >= LEAST]
     best = [f"{part['best']['energy_ratio']['title']} ({m})" for m, part in parts]
     effects = [f"{part['effects']['best']} ({m})" for m, part in parts if part["effects"]]
     return {
         "models": len({m for m, _ in parts}),
-        "evidence": ", ".join(best) or NOBODY,
-        "effects": ", ".join(effects) or NOBODY,
+        "evidence": ", ".join(best) or "none",
+        "effects": ", ".join(effects) or "none",
     }
 
 
 def of_model(part: pd.DataFrame, effects: pd.DataFrame) -> dict:
-    """Means, winners and correlations of one model on one benchmark; {} without evidence."""
+    """Means, winners and verdicts of one model on one benchmark."""
     good = with_evidence(part)
-    if good.empty:
-        return {}
     return {
+        "n": int(good.item.nunique()),
         "area": finite(good.drop_duplicates("item").evidence_area.mean()),
-        "methods": {
-            str(method): {measure: counted(rows[measure]) for measure in ("energy_ratio", "auc")}
-            for method, rows in good.groupby("method")
-        },
-        "best": {measure: winner(good, measure) for measure in NAMED},
+        "methods": {str(m): of_method(rows) for m, rows in good.groupby("method")},
+        "chance": {m: finite(chance_of(good, m)) for m in EVIDENCE},
+        "best": {m: winner(good, m) for m in EVIDENCE},
         "effects": effects_told(effect_scores(same_items(part), effects)),
-        "agreement": {truth: _flat(found) for truth, found in agreement(part, effects).items()},
+        "agreement": {
+            row.truth: {k: finite(v) if k != "truth" else v for k, v in row._asdict().items()}
+            for row in agreement(part, effects).itertuples(index=False)
+        },
         "turned": turned(part),
     }
 
 
-def _flat(found: dict) -> dict:
-    """One truth's correlations side by side: `own`, `own_low`, `own_high` and so on."""
-    told = {"n": found["methods"]["n"], "count": found["methods"]["methods"]}
-    for key in ("own", "maps"):
-        told |= {key: found[key]["value"]}
-        told |= {f"{key}_{end}": found[key][end] for end in ("low", "high")}
-    return told | {"methods": found["methods"]["value"]}
+def of_method(rows: pd.DataFrame) -> dict:
+    """All measures of one method."""
+    out = {measure: counted(rows[measure]) for measure in EVIDENCE}
+    return {"title": title(rows.method.iloc[0]), "n": len(rows)} | out
 
 
 def winner(good: pd.DataFrame, measure: str) -> dict:
@@ -308,11 +390,14 @@ def winner(good: pd.DataFrame, measure: str) -> dict:
     if not told:
         return {}
     means = {name: found["value"] for name, found in told["same"].items()}
-    own = in_order(name for name in means if name not in CONTROLS)
-    below = [name for name in own if "sobel" in means and means[name] <= means["sobel"]]
-    keep = ("title", "second", "lead", "same", "apart", "not_clearly_worse")
-    edges = {"below_sobel": {"count": len(below), "of": len(own)}}
-    return {key: told[key] for key in keep} | told[measure] | edges
+    own = [name for name in means if name not in CONTROLS]
+    below = [n for n in in_order(own) if "sobel" in means and means[n] <= means["sobel"]]
+    keep = ("title", "second", "lead", "n", "same", "apart", "not_clearly_worse")
+    return {
+        **{key: told[key] for key in keep},
+        **{end: told[measure][end] for end in ("value", "low", "high")},
+        "below_sobel": {"count": len(below), "titles": listed(below), "of": len(own)},
+    }
 
 
 def effects_told(table: pd.DataFrame) -> dict:
@@ -321,17 +406,24 @@ def effects_told(table: pd.DataFrame) -> dict:
         return {}
     rows = table.set_index("method")
     own = rows.drop([AREA, *CONTROLS], errors="ignore")
+    below = [name for name in own.index if own.spearman[name] <= rows.spearman[AREA]]
+    unclear = [name for name in in_order(own.index) if not own.low[name] > 0]
     keep = ("spearman", "low", "high", "density", "top")
     return {
         "n": int(rows.n.max()),
-        "best": title(own.index[0]) if len(own) else NOBODY,
-        "methods": {m: {k: finite(row[k]) for k in keep} for m, row in rows.iterrows()},
-        "around_chance": named(in_order(own.index[~(own.low > 0)])) | {"of": len(own)},
+        "best": title(own.index[0]) if len(own) else "none",
+        "methods": {
+            name: {k: finite(row[k]) for k in keep} | {"title": row["title"]}
+            for name, row in rows.iterrows()
+        },
+        "below_area": {"count": len(below), "titles": listed(below), "of": len(own)},
+        "around_chance": {"count": len(unclear), "titles": listed(unclear)},
     }
 
 
 def turned(part: pd.DataFrame) -> dict:
     """Methods whose maps avoid the evidence: upside down, or of a model that looks elsewhere."""
     table = evidence_scores(part).set_index("method")
-    low = [n for n in ranked(part) if n in table.index and table.auc_high[n] < 0.5]
-    return {"titles": listed(low)}
+    own = [n for n in ranked(part) if n in table.index]
+    low = [n for n in own if table.auc_high[n] < 0.5]
+    return {"count": len(low), "titles": listed(low)}

@@ -5,7 +5,7 @@ the ranks. The paper adds a soft overlap. Both are computed here in both orienta
 and the overlap under three scalings, since the paper says neither. Where no people were asked, the
 evidence of a drawn scene stands in for them: it says what one must see, not where anyone looked.
 
-    attention.rows[mini/llava-1.5][turned over].correlation.value
+    attention.rows[mini/llava-1.5].correlation.value
 """
 
 import matplotlib.pyplot as plt
@@ -16,129 +16,20 @@ from scipy.stats import rankdata
 
 from ..benchmarks import load_benchmark
 from ..benchmarks.base import Item
-from ..figures import CMAP, WIDTH, dots, ends, legend_below
+from ..figures import CMAP, WIDTH
 from ..heatmaps.names import CONTROLS, PAPER_METHOD
 from ..metrics.plausibility import GRAIN, area_means, rank_correlation, soft_iou
-from ..metrics.statistics import estimate, finite
+from ..metrics.statistics import estimate
 from ..pixels.masks import settled
-from ..sweep.stored import Tables
-from .compare import control_map, frames
+from .compare import Tables, control_map, frames, interval
 
 LARGE = 0.5  # evidence above this share of the picture is the whole place: no place to look at
 ORIENTATIONS = ("high is important", "turned over")
 SHIFT = 15  # pixels: about the care with which people paint
 BOUNDS = ("the same, as boxes", "the same, moved")
 BYTE = 255
-RANK = ("rank correlation", "from", "to")
-OVERLAPS = {"iou_sum": "IoU, sum", "iou_max": "IoU, max", "iou_bytes": "IoU, bytes"}
-
-
-# --- tables of the page
-
-
-def attention_table(tree: dict, paper: pd.DataFrame) -> pd.DataFrame:
-    """One row a model, control, bound and orientation; the paper's two models last.
-
-    The correlation has its 95 % interval; overlaps are means.
-    """
-    table = []
-    for who in everyone(tree):
-        for way, found in tree["rows"][who].items():
-            row = {"who": who, "read as": way, "n": found["n"]}
-            row |= dict(zip(RANK, ends(found["correlation"]), strict=True))
-            table.append(row | {label: found[name]["value"] for name, label in OVERLAPS.items()})
-    for row in paper.itertuples():
-        low, high = row.rank_corr - row.rank_corr_pm, row.rank_corr + row.rank_corr_pm
-        about = {"who": f"{row.model}, the paper", "read as": "not said", "n": None}
-        about |= dict(zip(RANK, (row.rank_corr, low, high), strict=True))
-        table.append(about | {"IoU, scale not said": row.soft_iou})
-    frame = pd.DataFrame(table)
-    return frame.assign(n=pd.Series([row["n"] for row in table], dtype=object))
-
-
-def everyone(tree: dict) -> list[str]:
-    """Models, controls and bounds of `attention.json`, in this order."""
-    return sorted(tree["rows"], key=lambda who: ((who in CONTROLS) + 2 * (who in BOUNDS), who))
-
-
-def placements_table(found: dict) -> pd.DataFrame:
-    """What looking at another place gives, from `placed_elsewhere`."""
-    columns = {
-        "regions": "regions",
-        "n": "placements",
-        "area": "mean area",
-        "correlation": "rank correlation",
-        "lowest": "lowest",
-        "at_most_02": "share at −0.2 or below",
-        "iou_sum": "IoU, sum",
-        "iou_max": "IoU, max",
-    }
-    return pd.DataFrame([{label: found[key] for key, label in columns.items()}])
-
-
-# --- figures
-
-
-def attention_figure(tree: dict, paper: pd.DataFrame):
-    """Rank correlation of everyone with the evidence, read both ways; the paper's as lines."""
-    names = everyone(tree)
-    size = (WIDTH, (0.09 * len(names) + 0.2) * WIDTH)
-    figure, ax = plt.subplots(figsize=size, layout="constrained")
-    for way, look in zip(ORIENTATIONS, (("C0", "o", False), ("C1", "D", True)), strict=True):
-        found = [tree["rows"][who][way]["correlation"] for who in names]
-        dots(ax, found, names, None, *look, label=way)
-    for place, row in enumerate(paper.itertuples()):
-        ax.axvline(row.rank_corr, color="0.4", linestyle=("--", ":")[place % 2], linewidth=1.2)
-        ax.text(row.rank_corr, -0.7 - 0.6 * place, f" {row.model}, the paper", fontsize="x-small")
-    ax.axvline(0, color="0.7", linewidth=0.8)
-    ax.set(xlabel="rank correlation with the evidence, 14 × 14 cells", xlim=(-1.05, 1.05))
-    ax.set_ylim(len(names) - 0.5, -1.8)
-    legend_below(figure, ax)
-    return figure
-
-
-def needed_auc_figure(correlation: float = -0.2):
-    """How seldom a cell of the evidence may outrank another, for a given correlation, by area."""
-    area = np.linspace(0.005, 0.6, 200)
-    auc = np.array([auc_of(correlation, a) for a in area])
-    figure, ax = plt.subplots(figsize=(0.8 * WIDTH, 0.45 * WIDTH), layout="constrained")
-    ax.plot(area[auc >= 0], auc[auc >= 0], label=f"correlation {correlation:.2f}".replace("-", "−"))
-    ax.plot(area, np.full_like(area, 0.5), "--", color="0.5", label="chance")
-    reach = area[np.array([furthest(a) for a in area]) >= abs(correlation)].min()
-    ax.axvspan(0, reach, color="0.85", label="out of reach")
-    ax.set(
-        xlabel="evidence, share of the picture", ylabel="evidence outranks the rest",
-        xlim=(0, 0.6), ylim=(0, 1),
-    )  # fmt: skip
-    ax.legend(loc="upper right")
-    return figure
-
-
-def constructed_figure(evidence: np.ndarray, saliency: np.ndarray, aim: float = 0.2):
-    """Ways to have, and not to have, a correlation of -`aim` with one item's evidence (14 x 14)."""
-    pairs = {
-        "the evidence": evidence,
-        f"noise pushed to +{aim}": built(evidence, aim),
-        f"noise pushed to −{aim}": built(evidence, -aim),
-        "the region elsewhere": elsewhere(evidence, 0),
-        "a model's map": saliency,
-        "that map turned over": turned_over(saliency),
-    }
-    pairs = {name: each for name, each in pairs.items() if each is not None}
-    columns = -(-len(pairs) // 2)
-    figure, axes = plt.subplots(2, columns, figsize=(WIDTH, 0.8 * WIDTH), layout="constrained")
-    for ax in axes.ravel():
-        ax.set_axis_off()
-    for ax, (name, each) in zip(axes.ravel(), pairs.items(), strict=False):
-        found = compared(each, evidence)
-        small = area_means(np.asarray(each, float), GRAIN)
-        ax.imshow(small / max(small.max(), 1e-12), cmap=CMAP, vmin=0, vmax=1)
-        told = f"{name}\ncorrelation {found['correlation']:+.2f}, IoU {found['iou_sum']:.3f}"
-        ax.set_title(told.replace("-", "−"), fontsize="x-small")
-    return figure
-
-
-# --- the protocol
+MEASURES = {"correlation": "rank correlation", "iou_sum": "IoU, sum", "iou_max": "IoU, max"}
+KINDS = ("model", "control", "bound")
 
 
 def compared(saliency: np.ndarray, reference: np.ndarray) -> dict:
@@ -181,14 +72,16 @@ def both_ways(saliency: np.ndarray, reference: np.ndarray) -> list[dict]:
 def attention_rows(maps: pd.DataFrame, items: dict[str, Item]) -> pd.DataFrame:
     """One row a map and orientation: every model's stored maps, controls and bounds.
 
-    `who` is a model, a control, or a bound. Only items whose evidence is a region (less than half
-    of the picture) take part; controls and bounds see each item once.
+    `who` is a model, a control, or a bound; `kind` says which. Only items whose evidence is a
+    region (less than half of the picture) take part; controls and bounds see each item once.
     """
     usable = {name for name in maps.item.unique() if has_region(items[name])}
     kept = maps[maps.item.isin(usable) & (maps.status == "ok") & maps.saliency.notna()]
     rows = []
     for row in kept.itertuples():
-        rows += _told(row.model, items[row.item], row.saliency)
+        about = {"who": row.model, "kind": "model", "item": row.item}
+        found = both_ways(row.saliency, items[row.item].evidence)
+        rows += [about | each for each in found]
     seeds = kept.drop_duplicates("item").set_index("item").item_seed
     for name, seed in seeds.items():
         rows += _beside(items[name], int(seed))
@@ -202,14 +95,14 @@ def has_region(item: Item) -> bool:
 
 def _beside(item: Item, seed: int) -> list[dict]:
     """Controls and bounds of one item."""
-    others = {name: control_map(name, item, seed) for name in CONTROLS}
-    others |= zip(BOUNDS, (as_boxes(item.evidence), moved(item.evidence)), strict=True)
-    return [row for who, each in others.items() for row in _told(who, item, each)]
-
-
-def _told(who: str, item: Item, saliency: np.ndarray) -> list[dict]:
-    about = {"who": who, "item": item.id}
-    return [about | found for found in both_ways(saliency, item.evidence)]
+    rows = []
+    others = {name: ("control", control_map(name, item, seed)) for name in CONTROLS}
+    boxed, shifted = as_boxes(item.evidence), moved(item.evidence)
+    others |= dict(zip(BOUNDS, (("bound", boxed), ("bound", shifted)), strict=True))
+    for who, (kind, each) in others.items():
+        about = {"who": who, "kind": kind, "item": item.id}
+        rows += [about | found for found in both_ways(each, item.evidence)]
+    return rows
 
 
 def as_boxes(evidence: np.ndarray) -> np.ndarray:
@@ -300,14 +193,143 @@ def placed_elsewhere(regions: list[np.ndarray], seed: int = 0, draws: int = 5) -
     if not found:
         return {"n": 0}
     table = pd.DataFrame(found)
-    means = table[["correlation", "iou_sum", "iou_max"]].mean()
+    low = table.correlation
     return {
         "n": len(table),
         "regions": len(regions),
         "area": float(np.mean([region.mean() for region in regions])),
-        "lowest": float(table.correlation.min()),
-        "at_most_02": float((table.correlation <= -0.2).mean()),
-    } | {name: float(value) for name, value in means.items()}
+        "correlation": float(low.mean()),
+        "lowest": float(low.min()),
+        "at_most_02": float((low <= -0.2).mean()),
+        "iou_sum": float(table.iou_sum.mean()),
+        "iou_max": float(table.iou_max.mean()),
+        "iou_bytes": float(table.iou_bytes.mean()),
+    }
+
+
+# --- tables of the page
+
+
+def attention_table(rows: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
+    """One row a model, control, bound and orientation; the paper's two models last.
+
+    The correlation has its 95 % interval; overlaps are means.
+    """
+    table = []
+    for kind in KINDS:
+        part = rows[rows.kind == kind]
+        for (who, way), each in part.groupby(["who", "orientation"], sort=True):
+            found = estimate(each.correlation)
+            row = {"who": who, "read as": way, "n": len(each), "rank correlation": found.value}
+            row |= {"from": found.low, "to": found.high}
+            row |= {label: each[name].mean() for name, label in list(MEASURES.items())[1:]}
+            table.append(row | {"IoU, bytes": each.iou_bytes.mean()})
+    for row in paper.itertuples():
+        low, high = row.rank_corr - row.rank_corr_pm, row.rank_corr + row.rank_corr_pm
+        about = {"who": f"{row.model}, the paper", "read as": "not said", "n": None}
+        table.append(about | {"rank correlation": row.rank_corr, "from": low, "to": high})
+        table[-1]["IoU, scale not said"] = row.soft_iou
+    frame = pd.DataFrame(table)
+    return frame.assign(n=pd.Series([row["n"] for row in table], dtype=object))
+
+
+def placements_table(found: dict) -> pd.DataFrame:
+    """What looking at another place gives, from `placed_elsewhere`."""
+    return pd.DataFrame(
+        [
+            {
+                "regions": found["regions"],
+                "placements": found["n"],
+                "mean area": found["area"],
+                "rank correlation": found["correlation"],
+                "lowest": found["lowest"],
+                "share at −0.2 or below": found["at_most_02"],
+                "IoU, sum": found["iou_sum"],
+                "IoU, max": found["iou_max"],
+            }
+        ]
+    )
+
+
+def constructed(evidence: np.ndarray, saliency: np.ndarray, aim: float = 0.2, seed: int = 0):
+    """(name, map) pairs around one item's evidence: ways to have, and not to have, -`aim`."""
+    other = elsewhere(evidence, seed)
+    maps = [
+        ("the evidence", evidence),
+        (f"noise pushed to +{aim}", built(evidence, aim, seed)),
+        (f"noise pushed to −{aim}", built(evidence, -aim, seed)),
+        ("the region elsewhere", other),
+        ("a model's map", saliency),
+        ("that map turned over", turned_over(saliency)),
+    ]
+    return [(name, each) for name, each in maps if each is not None]
+
+
+# --- figures
+
+
+def attention_figure(rows: pd.DataFrame, paper: pd.DataFrame):
+    """Rank correlation of everyone with the evidence, read both ways; the paper's as lines."""
+    names = [who for kind in KINDS for who in sorted(rows[rows.kind == kind].who.unique())]
+    size = (WIDTH, (0.09 * len(names) + 0.2) * WIDTH)
+    figure, ax = plt.subplots(figsize=size, layout="constrained")
+    for way, marker, fill in zip(ORIENTATIONS, ("o", "D"), (None, "white"), strict=True):
+        part = rows[rows.orientation == way]
+        found = [estimate(part[part.who == name].correlation) for name in names]
+        value = np.array([each.value for each in found])
+        bars = np.nan_to_num([[v - e.low, e.high - v] for v, e in zip(value, found, strict=True)])
+        ax.errorbar(
+            value,
+            names,
+            xerr=bars.T.clip(min=0),
+            fmt=marker,
+            capsize=2,
+            markerfacecolor=fill,
+            label=way,
+        )
+    for place, row in enumerate(paper.itertuples()):
+        ax.axvline(row.rank_corr, color="0.4", linestyle=("--", ":")[place % 2], linewidth=1.2)
+        ax.text(row.rank_corr, -0.7 - 0.6 * place, f" {row.model}, the paper", fontsize="x-small")
+    ax.axvline(0, color="0.7", linewidth=0.8)
+    ax.set(xlabel="rank correlation with the evidence, 14 × 14 cells", xlim=(-1.05, 1.05))
+    ax.set_ylim(len(names) - 0.5, -1.8)
+    figure.legend(loc="outside lower center", ncol=2)
+    return figure
+
+
+def needed_auc_figure(correlation: float = -0.2):
+    """How seldom a cell of the evidence may outrank another, for a given correlation, by area."""
+    area = np.linspace(0.005, 0.6, 200)
+    auc = np.array([auc_of(correlation, a) for a in area])
+    figure, ax = plt.subplots(figsize=(0.8 * WIDTH, 0.45 * WIDTH), layout="constrained")
+    ax.plot(area[auc >= 0], auc[auc >= 0], label=f"correlation {correlation:.2f}".replace("-", "−"))
+    ax.plot(area, np.full_like(area, 0.5), "--", color="0.5", label="chance")
+    reach = area[np.array([furthest(a) for a in area]) >= abs(correlation)].min()
+    ax.axvspan(0, reach, color="0.85", label="out of reach")
+    ax.set(
+        xlabel="evidence, share of the picture", ylabel="evidence outranks the rest",
+        xlim=(0, 0.6), ylim=(0, 1),
+    )  # fmt: skip
+    ax.legend(loc="upper right")
+    return figure
+
+
+def constructed_figure(evidence: np.ndarray, saliency: np.ndarray):
+    """The maps of `constructed` on 14 x 14 cells, with what the protocol says of each."""
+    pairs = constructed(evidence, saliency)
+    columns = -(-len(pairs) // 2)
+    figure, axes = plt.subplots(
+        2, columns, figsize=(WIDTH, 0.8 * WIDTH), squeeze=False, layout="constrained"
+    )
+    for ax in axes.ravel():
+        ax.set_axis_off()
+    for ax, (name, each) in zip(axes.ravel(), pairs, strict=False):
+        found = compared(each, evidence)
+        small = area_means(np.asarray(each, float), GRAIN)
+        ax.imshow(small / max(small.max(), 1e-12), cmap=CMAP, vmin=0, vmax=1)
+        told = f"{name}\ncorrelation {found['correlation']:+.2f}, IoU {found['iou_sum']:.3f}"
+        ax.set_title(told.replace("-", "−"), fontsize="x-small")
+    return figure
 
 
 # --- the numbers of the page
@@ -321,18 +343,17 @@ def attention_summary(tables: Tables) -> dict:
         return {}
     items = {item.id: item for item in load_benchmark("sprites")}
     rows = attention_rows(maps, items)
+    names = ("correlation", "iou_sum", "iou_max", "iou_bytes")
+    out = {
+        who: {
+            way: {"n": len(part)} | {name: interval(part[name]) for name in names}
+            for way, part in each.groupby("orientation")
+        }
+        for who, each in rows.groupby("who")
+    }
     references = [items[name].evidence for name in sorted(rows.item.unique())]
     return {
         "provenance": tables.origin(maps),
-        "rows": {who: by_orientation(part) for who, part in rows.groupby("who")},
+        "rows": out,
         "elsewhere": placed_elsewhere(references),
-    }
-
-
-def by_orientation(rows: pd.DataFrame) -> dict:
-    """{orientation: n, rank correlation with its interval, mean overlaps}."""
-    return {
-        way: {"n": len(part), "correlation": estimate(part.correlation).json()}
-        | {name: {"value": finite(part[name].mean())} for name in OVERLAPS}
-        for way, part in rows.groupby("orientation")
     }

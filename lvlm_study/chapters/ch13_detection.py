@@ -13,10 +13,13 @@ figures and for the annotation widget. A part that was stopped goes on where it 
 """
 
 import json
+import math
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,163 +32,31 @@ from ..detector import bias_study, hallucination
 from ..detector.bias_study import HIGH, KINDS, LOW, SIZES
 from ..detector.hallucination import confidence_figure
 from ..errors import StudyError, unknown
-from ..figures import WIDTH, dots
+from ..figures import WIDTH
+from ..heatmaps import METHODS as HEATMAPS
 from ..heatmaps import explain
-from ..heatmaps.names import CONTROLS, title
+from ..heatmaps.base import CONTROLS
+from ..heatmaps.names import title
 from ..heatmaps.progress import each
 from ..metrics.localisation import evidence_boxes, max_box_acc, two_choice
-from ..metrics.statistics import Estimate, ends, estimate, finite, paired_test, resample
+from ..metrics.statistics import Estimate, estimate, paired_test
 from ..models import load_model
 from ..models.registry import find_folder
-from ..paths import replacing
+from ..pixels.images import to_tensor
 from ..scenes import scenes
 from ..sweep import provenance
-from ..sweep.runner import item_seed, shuffled, stored_map
+from ..sweep.runner import dealt, item_seed, stored_map
 from ..sweep.stored import enlarged, grid, stored_maps
-from ..sweep.tables import write
-from .annotate import pair_task
-from .compare import control_map, shown
+from ..sweep.tables import unwritable
 
 METHODS = ("ga", "grad_cam", "gae", "igos", "sobel", "center", "random")
-SCORES = ("energy_ratio", "auc", "gap")  # of a map: evidence found, and faithfulness
+EVIDENCE = ("energy", "energy_ratio", "auc", "pointing")
 ABSENT = 4  # objects asked for in a picture that are not there
-KEPT = {
-    "precision": "object precision (%)",
-    "recall": "object recall (%)",
-    "answers": "answers right (%)",
-}
-CHANGED = {
-    "said": "number said",
-    "expected": "number expected",
-    "seen": "detector sees it",
-}
 COUNTS = {"presence": 64, "pairs": 24, "bias": 24}  # pictures, pairs, scenes of each twin
 QUESTION = "What color is the {}?"
 KIND_NAMES = {"deep": "deep MLP", "llava": "MLP like LLaVA's", "transformer": "transformer"}
 KIND_NAMES |= {"unmodified": "none: LLaVA itself", "ground truth": "none: people's captions"}
-
-
-# --- tables of the page
-
-
-def kinds_table(tree: dict, paper: pd.DataFrame) -> pd.DataFrame:
-    """The kinds of W: what they keep on sprites in per cent, and the seed's scores out of 10."""
-    rows = []
-    for row in paper[["kind", "gpt4v_score"]].itertuples(index=False):
-        ours = tree["kinds"].get(row.kind, {})
-        cells = {
-            "W": KIND_NAMES[row.kind],
-            "steps": str(ours["steps"]) if "steps" in ours else None,
-            "squared error": f"{ours['error']:.3f}" if "error" in ours else None,
-        }
-        for name, label in KEPT.items():
-            found = ours.get(name)
-            cells[label] = found and f"{100 * Estimate.of_json(found):.0f}"
-        rows.append(cells | {"the authors' judge (1 to 10)": row.gpt4v_score})
-    return pd.DataFrame(rows)
-
-
-def methods_table(tree: dict) -> pd.DataFrame:
-    """Every method on the same items: evidence, faithfulness, localisation, with intervals."""
-    rows = [
-        {
-            "method": title(name),
-            "energy ratio": shown(row["energy_ratio"], 1),
-            "auc": shown(row["auc"]),
-            "insertion - deletion": shown(row["gap"]),
-            "MaxBoxAccV2": shown(row["max_box_acc"]),
-        }
-        for name, row in by_evidence(tree)
-    ]
-    return pd.DataFrame(rows)
-
-
-def by_evidence(tree: dict) -> list[tuple[str, dict]]:
-    """(method, scores), the highest evidence energy first."""
-    return sorted(tree["methods"].items(), key=lambda m: -(m[1]["energy_ratio"]["value"] or 0))
-
-
-def bias_table(tree: dict) -> pd.DataFrame:
-    """Every change of both twins: of the number said, and of the expected one."""
-    rows = []
-    for pair, twins in tree.items():
-        for twin, place in twins.items():
-            changes = {"drawn again": place["drawn"]}
-            changes |= {f"step {size}": row for size, row in place["step"].items()}
-            for change, row in changes.items():
-                cells = {"names": pair.replace("-", " / "), "twin": twin, "change": change}
-                cells |= {label: shown(row[name]) for name, label in CHANGED.items()}
-                rows.append(cells | {"n": row["n"]})
-    return pd.DataFrame(rows)
-
-
-# --- figures
-
-
-def evidence_figure(tree: dict):
-    """Evidence energy over chance, and the gap of insertion over deletion, by method."""
-    figure, axes = plt.subplots(
-        1, 2, figsize=(WIDTH, 0.45 * WIDTH), sharey=True, layout="constrained"
-    )
-    rows = dict(by_evidence(tree))
-    for ax, name, label, chance in (
-        (axes[0], "energy_ratio", "energy in the evidence\n(chance = 1)", 1),
-        (axes[1], "gap", "insertion - deletion\n(chance = 0)", 0),
-    ):
-        dots(ax, [row[name] for row in rows.values()], [title(method) for method in rows])
-        ax.axvline(chance, color="0.6", linewidth=1, zorder=0)
-        ax.set_xlabel(label)
-    axes[0].set_xscale("log")
-    return figure
-
-
-def pairs_figure(tree: dict):
-    """Share of pairs told apart right by their evidence, by method; one half is guessing."""
-    found = sorted(tree["methods"].items(), key=lambda m: -(m[1]["right"]["value"] or 0))
-    figure, ax = plt.subplots(figsize=(0.75 * WIDTH, 0.4 * WIDTH), layout="constrained")
-    dots(ax, [row["right"] for _, row in found], [title(method) for method, _ in found])
-    ax.axvline(0.5, color="0.6", linewidth=1, zorder=0)
-    ax.set(xlabel="pairs told apart", xlim=(0, 1.02))
-    return figure
-
-
-def presence_figure(asked: pd.DataFrame):
-    """Two histograms: the detector's highest score behind "yes" and "no", and where these erred."""
-    figure, axes = plt.subplots(
-        1, 2, figsize=(WIDTH, 0.4 * WIDTH), sharey=True, layout="constrained"
-    )
-    for ax, name, part in (
-        (axes[0], "right answers", asked[asked.correct]),
-        (axes[1], "wrong answers", asked[~asked.correct & (asked.said != "")]),
-    ):
-        if len(part):
-            confidence_figure(part, ax)
-        ax.set_title(name if len(part) else f"{name}: none")
-    return figure
-
-
-def bias_figure(tree: dict, pair: str = "cat-rabbit", score: str = "expected"):
-    """Change of the number by the size of the step, both twins, with the planted rule as a line.
-
-    The first place is the scene drawn again; the rest are steps of one signed gradient.
-    """
-    figure, ax = plt.subplots(figsize=(0.8 * WIDTH, 0.45 * WIDTH), layout="constrained")
-    names = ["drawn", *(f"{size:g}" for size in SIZES)]
-    for offset, twin, marker, colour in zip((-0.08, 0.08), KINDS, "os", ("C0", "C1"), strict=True):
-        place = tree[pair][twin]
-        found = [place["drawn"][score], *(place["step"][name][score] for name in names[1:])]
-        at, look = np.arange(len(names)) + offset, {"colour": colour, "marker": marker}
-        dots(ax, found, places=at, upright=True, label=f"{twin} twin", **look)
-    if pair == "cat-rabbit":
-        ax.axhline(HIGH - LOW, color="0.6", linestyle=":", label="planted")
-    ax.axhline(0, color="0.6", linewidth=1, zorder=0)
-    ax.set_xticks(range(len(names)), ["drawn\nagain", *names[1:]])
-    ax.set(xlabel="step in feature space (in units of the features)", ylabel="change of the number")
-    ax.legend()
-    return figure
-
-
-# --- the numbers of the page, a part a file
+KEYS = ("value", "low", "high")
 
 
 @dataclass
@@ -229,15 +100,22 @@ class Study:
         about = {"profile": self.profile, "model": self.name, "n": n, "seed": self.seed}
         about |= {"commit": provenance.commit(), "versions": provenance.versions()}
         about |= {"date": provenance.now()[:10]}
+        text = json.dumps({"provenance": about} | plain(tree), indent=1, allow_nan=False)
         name = part if part == "joint" else f"joint_{part}"
-        write(self.results / f"{name}.json", {"provenance": about} | plain(tree))
+        _replace(self.results / f"{name}.json", lambda path: path.write_text(text + "\n"))
         self.say(f"{part}: written, n = {n}")
 
 
 def study(
-    name: str, results: Path, parts=None, items=None, profile="mini", seed=0,
-    pope: Path | None = None, say=print,
-) -> None:  # fmt: skip
+    name: str,
+    results: Path,
+    parts=None,
+    items=None,
+    profile="mini",
+    seed=0,
+    pope: Path | None = None,
+    say=print,
+) -> None:
     """Measure the parts asked for, or all that can be measured here; each is written when done.
 
     With `pope`, a folder or file in POPE's layout, presence is asked of its photographs.
@@ -246,8 +124,6 @@ def study(
         if part not in PARTS:
             raise unknown("part", part, PARTS)
     mine = Study(name, Path(results), profile, seed, items, pope, say)
-    if not parts:
-        _ = mine.model  # one without a detector is told at once, in one sentence
     for part in parts or PARTS:
         try:
             PARTS[part](mine)
@@ -260,13 +136,13 @@ def study(
 def plain(tree):
     """Estimates as dictionaries, numpy as Python, what is not finite as null."""
     if isinstance(tree, Estimate):
-        return tree.json()
+        return plain(asdict(tree))
     if isinstance(tree, dict):
         return {str(k): plain(v) for k, v in tree.items()}
     if isinstance(tree, list | tuple):
         return [plain(v) for v in tree]
     if isinstance(tree, float | np.floating):
-        return finite(tree)
+        return float(tree) if math.isfinite(tree) else None
     return int(tree) if isinstance(tree, np.integer) else tree
 
 
@@ -299,10 +175,13 @@ def _kept(row: dict, seed: int) -> dict:
 def share_estimate(hits, totals, seed: int = 0, draws: int = 2000) -> Estimate:
     """sum(hits) / sum(totals) with an interval that draws pairs anew; NaN if nothing counts."""
     hits, totals = np.asarray(hits, float), np.asarray(totals, float)
-    picks = resample(len(hits), draws, seed)
+    picks = np.random.default_rng(seed).integers(0, len(hits), (draws, len(hits)))
     with np.errstate(invalid="ignore"):
-        value, found = hits.sum() / totals.sum(), hits[picks].sum(1) / totals[picks].sum(1)
-    return Estimate(float(value), *ends(found), len(hits))
+        found = hits[picks].sum(1) / totals[picks].sum(1)
+        value = float(hits.sum() / totals.sum())
+    found = found[~np.isnan(found)]
+    low, high = np.quantile(found, [0.025, 0.975]) if len(found) else (np.nan, np.nan)
+    return Estimate(value, float(low), float(high), len(hits))
 
 
 # --- yes and no
@@ -311,7 +190,7 @@ def share_estimate(hits, totals, seed: int = 0, draws: int = 2000) -> Estimate:
 def presence(mine: Study) -> None:
     """Ask what is there and what is not, and look how sure the detector was."""
     if mine.pope is None:
-        items = shuffled(load_benchmark("sprites"), mine.count("presence"))
+        items = dealt(load_benchmark("sprites"), mine.count("presence"))
         pictures = hallucination.sprite_presence(items, absent=ABSENT, seed=mine.seed)
         wording = hallucination.ZOO_QUESTION
     else:
@@ -320,7 +199,8 @@ def presence(mine: Study) -> None:
     asked = hallucination.ask_presence(mine.model, pictures, wording)
     save(mine.table("presence"), asked)
     found = hallucination.agreement(asked, seed=mine.seed)
-    tree = {"questions": len(asked), "confidence": vars(found)}
+    counts = {f"{s or 'other'}": int((asked.said == s).sum()) for s in ("yes", "no", "")}
+    tree = {"questions": len(asked), "said": counts, "confidence": vars(found)}
     mine.write("presence", len(pictures), tree)
 
 
@@ -332,7 +212,7 @@ def pairs(mine: Study) -> None:
     weights = provenance.weights_checksum(mine.model)
     frame = mine.kept("pairs", weights, ("pair", "method"))
     known = set(zip(frame.pair, frame.method, strict=True))
-    items = shuffled(load_benchmark("sprites"), None)
+    items = dealt(load_benchmark("sprites"), None)
     chosen = [(item, two) for item in items if (two := two_objects(item.extra["scene"]))]
     for item, two in each(chosen[: mine.count("pairs")], "pairs", "pair"):
         fresh = [m for m in METHODS if (item.id, m) not in known]
@@ -377,13 +257,17 @@ def pair_rows(mine: Study, item, two: list[int], methods) -> list[dict]:
 
 
 def pairs_summary(frame: pd.DataFrame) -> dict:
-    """{method: share right (0.5 for a tie) with its interval, of the pairs with two maps}."""
-    parts = frame.groupby("method", sort=False)
-    return {method: {"right": estimate(part.score)} for method, part in parts}
+    """{method: share right (0.5 for a tie) with its interval, and how many had no two maps}."""
+    return {
+        method: {"right": estimate(part.score), "skipped": int(part.score.isna().sum())}
+        for method, part in frame.groupby("method", sort=False)
+    }
 
 
 def pair_tasks(results: Path, methods=("ga", "igos"), count: int | None = None, seed: int = 0):
     """The pairs as tasks for `annotate.widget`: people tell which map explains A and which B."""
+    from .annotate import pair_task
+
     path = Path(results) / "detection" / "pairs.parquet"
     if not path.is_file():
         raise StudyError(f"{path} is missing; run 'lvlm-study detect --parts pairs' first.")
@@ -421,7 +305,7 @@ def maps(mine: Study) -> None:
     frame = common_items(frame)
     wanted = [items[name] for name in sorted(set(frame.item))]
     tree = {method: _scores(part, wanted, mine.seed) for method, part in frame.groupby("method")}
-    beside = {"igos": _against_ga(frame, "igos")} if "igos" in tree else {}
+    beside = {method: _against_ga(frame, method) for method in tree if method != "ga"}
     mine.write("maps", len(wanted), {"methods": tree, "ga_minus": beside})
 
 
@@ -438,20 +322,30 @@ def common_items(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _scores(rows: pd.DataFrame, items, seed: int) -> dict:
     """Means of one method with intervals, and its MaxBoxAccV2."""
+    found = {name: estimate(rows[name]) for name in (*EVIDENCE, "gap")}
     kept = rows.set_index("item").saliency
-    if rows.method.iloc[0] in CONTROLS:  # not stored: drawn again
-        drawn = {i.id: control_map(rows.method.iloc[0], i, item_seed(seed, i.id)) for i in items}
-        kept = pd.Series(drawn)
-    full = [enlarged(kept[item.id], *item.rgb.shape[:2]) for item in items]
+    full = [_full(rows.method.iloc[0], kept[item.id], item, seed) for item in items]
     boxes = max_box_acc(full, [evidence_boxes(item.evidence) for item in items])
-    return {name: estimate(rows[name]) for name in SCORES} | {"max_box_acc": boxes.interval}
+    best = {f"{overlap:g}": share for overlap, (share, _) in boxes.best.items()}
+    return found | {"max_box_acc": boxes.interval, "best": best}
+
+
+def _full(method: str, stored, item, seed: int) -> np.ndarray:
+    """A map (H, W): the stored one enlarged, a control drawn again."""
+    rgb = item.rgb
+    if method in CONTROLS:
+        around = SimpleNamespace(image=to_tensor(rgb), size=rgb.shape[:2])
+        stored = HEATMAPS[method](around, seed=item_seed(seed, item.id)).numpy()
+    return enlarged(stored, *rgb.shape[:2])
 
 
 def _against_ga(frame: pd.DataFrame, method: str) -> dict:
     """ga less another method, item by item: positive where ga is better."""
     one, other = (frame[frame.method == m].set_index("item") for m in ("ga", method))
-    tests = {name: paired_test(one[name], other[name].reindex(one.index)) for name in SCORES}
-    return {name: {"difference": test.difference, "p": test.p} for name, test in tests.items()}
+    return {
+        name: vars(paired_test(one[name], other[name].reindex(one.index)))
+        for name in ("energy_ratio", "auc", "gap")
+    }
 
 
 # --- a planted bias
@@ -488,5 +382,173 @@ PARTS = {
 
 def save(path: Path, frame: pd.DataFrame) -> None:
     """A table beside the results, whole or not at all."""
-    with replacing(path) as part:
-        frame.to_parquet(part, index=False)
+    _replace(path, lambda part: frame.to_parquet(part, index=False))
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        os.replace(part, path)
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
+
+
+# --- tables of the page
+
+
+def kinds_table(tree: dict, paper: pd.DataFrame) -> pd.DataFrame:
+    """The kinds of W: what they keep on sprites in per cent, and the seed's scores out of 10."""
+    rows = []
+    for row in paper[["kind", "gpt4v_score"]].itertuples(index=False):
+        ours = tree["kinds"].get(row.kind, {})
+        cells = {k: _percent(ours.get(k)) for k in ("precision", "recall", "answers")}
+        rows.append(
+            {
+                "W": KIND_NAMES[row.kind],
+                "steps": str(ours["steps"]) if "steps" in ours else None,
+                "squared error": f"{ours['error']:.3f}" if "error" in ours else None,
+                "object precision (%)": cells["precision"],
+                "object recall (%)": cells["recall"],
+                "answers right (%)": cells["answers"],
+                "the authors' judge (1 to 10)": row.gpt4v_score,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _percent(found: dict | None) -> str | None:
+    if found is None or found["value"] is None:
+        return None
+    return f"{100 * found['value']:.0f} [{100 * found['low']:.0f}, {100 * found['high']:.0f}]"
+
+
+def methods_table(tree: dict) -> pd.DataFrame:
+    """Every method on the same items: evidence, faithfulness, localisation, with intervals."""
+    rows = [
+        {
+            "method": title(name),
+            "energy ratio": _shown(row["energy_ratio"], 1),
+            "auc": _shown(row["auc"]),
+            "insertion - deletion": _shown(row["gap"]),
+            "MaxBoxAccV2": _shown(row["max_box_acc"]),
+        }
+        for name, row in by_evidence(tree)
+    ]
+    return pd.DataFrame(rows)
+
+
+def by_evidence(tree: dict) -> list[tuple[str, dict]]:
+    """(method, scores), the highest evidence energy first."""
+    return sorted(tree["methods"].items(), key=lambda m: -(m[1]["energy_ratio"]["value"] or 0))
+
+
+def _shown(found: dict, digits: int = 2) -> str | None:
+    if found["value"] is None:
+        return None
+    value, low, high = (
+        float("nan") if found[k] is None else found[k] for k in ("value", "low", "high")
+    )
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def bias_table(tree: dict) -> pd.DataFrame:
+    """Every change of both twins: of the number said, and of the expected one."""
+    rows = []
+    for pair, twins in tree.items():
+        for twin, place in twins.items():
+            steps = [("drawn again", place["drawn"])]
+            steps += [(f"step {size}", row) for size, row in place["step"].items()]
+            for change, row in steps:
+                rows.append(
+                    {
+                        "names": pair.replace("-", " / "),
+                        "twin": twin,
+                        "change": change,
+                        "number said": _shown(row["said"]),
+                        "number expected": _shown(row["expected"]),
+                        "detector sees it": _shown(row["seen"]),
+                        "n": row["n"],
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+# --- figures
+
+
+def evidence_figure(tree: dict):
+    """Evidence energy over chance, and the gap of insertion over deletion, by method."""
+    figure, axes = plt.subplots(
+        1, 2, figsize=(WIDTH, 0.45 * WIDTH), sharey=True, layout="constrained"
+    )
+    rows = by_evidence(tree)
+    for ax, name, label, chance in (
+        (axes[0], "energy_ratio", "energy in the evidence\n(chance = 1)", 1),
+        (axes[1], "gap", "insertion - deletion\n(chance = 0)", 0),
+    ):
+        _dots(ax, [(title(method), row[name]) for method, row in rows])
+        ax.axvline(chance, color="0.6", linewidth=1, zorder=0)
+        ax.set_xlabel(label)
+    axes[0].set_xscale("log")
+    return figure
+
+
+def pairs_figure(tree: dict):
+    """Share of pairs told apart right by their evidence, by method; one half is guessing."""
+    found = sorted(tree["methods"].items(), key=lambda m: -(m[1]["right"]["value"] or 0))
+    figure, ax = plt.subplots(figsize=(0.75 * WIDTH, 0.4 * WIDTH), layout="constrained")
+    _dots(ax, [(title(method), row["right"]) for method, row in found])
+    ax.axvline(0.5, color="0.6", linewidth=1, zorder=0)
+    ax.set(xlabel="pairs told apart", xlim=(0, 1.02))
+    return figure
+
+
+def _dots(ax, rows: list[tuple[str, dict]]) -> None:
+    """Values with their intervals, the first on top."""
+    for place, (_, row) in enumerate(rows):
+        if row["value"] is None:
+            continue
+        ax.plot(row["value"], place, "o", color="C0", markersize=5)
+        if row["low"] is not None:
+            ax.plot([row["low"], row["high"]], [place, place], color="C0")
+    ax.set_yticks(range(len(rows)), [name for name, _ in rows])
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+
+
+def presence_figure(asked: pd.DataFrame):
+    """Two histograms: the detector's highest score behind "yes" and "no", and where these erred."""
+    figure, axes = plt.subplots(
+        1, 2, figsize=(WIDTH, 0.4 * WIDTH), sharey=True, layout="constrained"
+    )
+    for ax, name, part in (
+        (axes[0], "right answers", asked[asked.correct]),
+        (axes[1], "wrong answers", asked[~asked.correct & (asked.said != "")]),
+    ):
+        if len(part):
+            confidence_figure(part, ax)
+        ax.set_title(name if len(part) else f"{name}: none")
+    return figure
+
+
+def bias_figure(tree: dict, pair: str = "cat-rabbit", score: str = "expected"):
+    """Change of the number by the size of the step, both twins, with the planted rule as a line.
+
+    The first place is the scene drawn again; the rest are steps of one signed gradient.
+    """
+    figure, ax = plt.subplots(figsize=(0.8 * WIDTH, 0.45 * WIDTH), layout="constrained")
+    names = ["drawn", *(f"{size:g}" for size in SIZES)]
+    for offset, twin, marker in zip((-0.08, 0.08), KINDS, "os", strict=True):
+        place = tree[pair][twin]
+        found = [place["drawn"][score], *(place["step"][name][score] for name in names[1:])]
+        at = np.arange(len(names)) + offset
+        value, low, high = (np.array([row[k] for row in found], float) for k in KEYS)
+        ax.errorbar(at, value, [value - low, high - value], fmt=marker, label=f"{twin} twin")
+    if pair == "cat-rabbit":
+        ax.axhline(HIGH - LOW, color="0.6", linestyle=":", label="planted")
+    ax.axhline(0, color="0.6", linewidth=1, zorder=0)
+    ax.set_xticks(range(len(names)), ["drawn\nagain", *names[1:]])
+    ax.set(xlabel="step in feature space (in units of the features)", ylabel="change of the number")
+    ax.legend()
+    return figure

@@ -15,13 +15,12 @@ import numpy as np
 import pandas as pd
 
 from ..benchmarks import load_benchmark
-from ..benchmarks.sprite_subsets import PRIOR_ARMS
+from ..benchmarks.sprite_subsets import PRIOR_ARMS, prior_scores
 from ..figures import WIDTH
-from ..metrics.statistics import Estimate, estimate, finite, share
+from ..metrics.statistics import estimate, share
 from ..scenes.questions import CATEGORIES, NUMBERS
-from ..sweep.stored import Tables
 from ..sweep.tables import read_table
-from .compare import told
+from .compare import Tables, finite, interval
 
 SEES = {  # by the beginning of a member's name, the longest that fits
     "llava-1.5": "one view of 112 pixels",
@@ -32,14 +31,12 @@ SEES = {  # by the beginning of a member's name, the longest that fits
     "mini-gemini-hd": "four tiles and a view, detail fetched from 256 pixels",
 }
 EACH = 3  # pictures a member in the figure of mistakes
-GROUNDS = {f"level {level}": str(level) for level in range(5)} | {"photo": "photo"}
+GROUNDS = {"level 0": "0", "level 1": "1", "level 2": "2", "level 3": "3", "level 4": "4",
+           "photo": "photo"}  # fmt: skip
 ASKED = (1, 2, 3, 4)  # the counts of the test set
-WRONG = ["model", "item", "category", "question", "answer", "truth", "missed_by"]
+COLUMNS = ("model", "item", "category", "question", "answer", "truth", "missed_by")
 FOLDER = "subsets"  # of its tables, inside a results folder: no other chapter reads them
 STYLES = {"shaded": "sprites", "flat": "sprites_flat", "outline": "sprites_outline"}
-
-
-# --- tables of the page
 
 
 def read(results: Path) -> tuple[dict, pd.DataFrame]:
@@ -85,6 +82,15 @@ def accuracy_table(zoo: dict, view: str = "picture") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def told(cell: dict | None) -> str | None:
+    """A share of `zoo.json` as "98 [93, 99]"; None where nothing was asked."""
+    if cell is None or cell["percent"] is None:
+        return None
+    if cell["low"] is None:  # an interval needs two
+        return f"{cell['percent']:.0f}"
+    return f"{cell['percent']:.0f} [{cell['low']:.0f}, {cell['high']:.0f}]"
+
+
 def small_table(zoo: dict) -> pd.DataFrame:
     """Members on small objects and on larger ones, and against the one view they must beat."""
     rows = []
@@ -92,11 +98,15 @@ def small_table(zoo: dict) -> pd.DataFrame:
         pair = found.get("against")
         row = {"member": name, "small": told(found.get("small"))}
         row |= {"larger": told(found.get("larger")), "compared with": pair and pair["member"]}
-        apart = pair and Estimate.of_json(pair | {"value": pair["difference"]})
-        row["difference (points)"] = pair and f"{apart:+.1f}"
+        row["difference (points)"] = pair and _signed(pair)
         row["p"] = f"{pair['p_holm']:.2f}" if pair else None
         rows.append(row | {"verdict": pair and pair["verdict"]})
     return pd.DataFrame(rows)
+
+
+def _signed(pair: dict) -> str:
+    ends = (pair[k] for k in ("difference", "low", "high"))
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*ends).replace("-", "−")
 
 
 def stage_table(zoo: dict) -> pd.DataFrame:
@@ -107,6 +117,53 @@ def stage_table(zoo: dict) -> pd.DataFrame:
         for n, s in shared.items()
     ]
     return pd.DataFrame(rows)
+
+
+def chosen(bad: pd.DataFrame, each: int = EACH) -> pd.DataFrame:
+    """`each` wrong answers a member: the first of every category, then further ones, in order."""
+    turn = bad.groupby(["model", "category"], sort=False).cumcount()
+    return bad.assign(turn=turn).sort_values("turn", kind="stable").groupby("model").head(each)
+
+
+# --- wrong answers
+
+
+def wrong(rows: pd.DataFrame, items) -> pd.DataFrame:
+    """One row a wrong answer: model, item, category, question, answer, truth, missed_by.
+
+    `items` are those of the test set; `missed_by` counts the members that miss the item. Rows keep
+    the order of the table, in which items were dealt once for all members.
+    """
+    truth = {item.id: item.reference for item in items}
+    once = rows[rows.item.isin(list(truth))].drop_duplicates(["model", "item"])
+    bad = once[once.verdict == "wrong"]
+    bad = bad.assign(
+        truth=bad.item.map(truth), missed_by=bad.groupby("item").model.transform("size")
+    )
+    return bad[list(COLUMNS)].reset_index(drop=True)
+
+
+# --- further test sets
+
+
+def answered(reliance: pd.DataFrame, benchmark: str) -> pd.DataFrame:
+    """One row a model and item of a benchmark: the item, `right`, `ratio` (nats, blur) and more.
+
+    `ratio` is the summed log-likelihood ratio of the answer, its need of the picture. What the
+    subset knows of an item (pair, triple, arm) is in columns of that name.
+    """
+    rows = reliance[(reliance.benchmark == benchmark) & (reliance.baseline == "blur")]
+    known = {item.id: item for item in load_benchmark(benchmark)}
+    return pd.DataFrame(
+        {
+            "model": row.model,
+            "item": row.item,
+            "right": row.answer == known[row.item].reference,
+            "ratio": float(sum(row.llr)),
+        }
+        | {k: known[row.item].extra.get(k) for k in ("pair", "triple", "arm")}
+        for row in rows[rows.llr.notna()].itertuples()  # an empty answer has no ratio
+    )
 
 
 def table(tree: dict) -> pd.DataFrame:
@@ -192,103 +249,6 @@ def ground_figure(pictures: tuple[int, ...] = (2, 66, 133)):
 # --- the numbers of the page
 
 
-def summary(tables: Tables) -> dict:
-    """`subsets.json`: {model: {"pairs", "prior", "styles"}}, {} before anything has been run."""
-    rows = read_table(tables.results / FOLDER, "reliance")
-    if rows.empty:
-        return {}
-    models: dict = {}
-    for benchmark, name, tell in (
-        ("sprites_pairs", "pairs", of_pairs),
-        ("sprites_prior", "prior", of_prior),
-    ):
-        for model, part in by_model(rows, benchmark):
-            models.setdefault(model, {})[name] = tell(part)
-    both = pd.concat([tables.reliance, rows])
-    for style, benchmark in STYLES.items():
-        for model, part in by_model(both[both.model.isin(list(models))], benchmark):
-            models[model].setdefault("styles", {})[style] = right(part)
-    own = Tables(tables.results / FOLDER, tables.profile, tables.seed)
-    return {"provenance": own.origin(rows), "models": models}
-
-
-def by_model(rows: pd.DataFrame, benchmark: str):
-    """(model, its answers to one benchmark), as from `answered`."""
-    found = answered(rows, benchmark)
-    return found.groupby("model") if len(found) else ()
-
-
-def answered(reliance: pd.DataFrame, benchmark: str) -> pd.DataFrame:
-    """One row a model and item of a benchmark: the item, `right`, `ratio` (nats, blur) and more.
-
-    `ratio` is the summed log-likelihood ratio of the answer, its need of the picture. What the
-    subset knows of an item (pair, triple, arm) is in columns of that name.
-    """
-    rows = reliance[(reliance.benchmark == benchmark) & (reliance.baseline == "blur")]
-    known = {item.id: item for item in load_benchmark(benchmark)}
-    return pd.DataFrame(
-        {
-            "model": row.model,
-            "item": row.item,
-            "right": row.answer == known[row.item].reference,
-            "ratio": float(sum(row.llr)),
-        }
-        | {k: known[row.item].extra.get(k) for k in ("pair", "triple", "arm")}
-        for row in rows[rows.llr.notna()].itertuples()  # an empty answer has no ratio
-    )
-
-
-def right(part: pd.DataFrame) -> dict:
-    """Right answers, per cent, with a Wilson interval."""
-    return share(int(part.right.sum()), len(part))
-
-
-def of_pairs(part: pd.DataFrame) -> dict:
-    """Answers one by one, and pairs of which both are right, with Wilson intervals (%)."""
-    pairs = part.groupby("pair").right
-    whole = pairs.all()[pairs.size() == 2]
-    return {"single": right(part), "both": share(int(whole.sum()), len(whole))}
-
-
-def of_prior(part: pd.DataFrame) -> dict:
-    """{arm: right (%)}, and how often the picture matters more against a guess.
-
-    `conflict` is the share of scenes (%) where P- needs the picture more than P+; without a prior
-    it is 50.
-    """
-    table = part.pivot(index="triple", columns="arm", values="ratio")
-    table = table.reindex(columns=list(PRIOR_ARMS)).dropna()
-    whole = part[part.triple.isin(table.index)].groupby("arm")
-    arms = {arm: right(some) for arm, some in whole}
-    more = estimate(100 * (np.sign(table["P-"] - table["P+"]) + 1) / 2)  # a tie counts half
-    conflict = {"percent": finite(more.value), "low": finite(more.low), "high": finite(more.high)}
-    return {"arms": arms, "conflict": conflict}
-
-
-# --- wrong answers: of the page, and of zoo.json
-
-
-def wrong(rows: pd.DataFrame, items) -> pd.DataFrame:
-    """One row a wrong answer: model, item, category, question, answer, truth, missed_by.
-
-    `items` are those of the test set; `missed_by` counts the members that miss the item. Rows keep
-    the order of the table, in which items were dealt once for all members.
-    """
-    truth = {item.id: item.reference for item in items}
-    once = rows[rows.item.isin(list(truth))].drop_duplicates(["model", "item"])
-    bad = once[once.verdict == "wrong"]
-    bad = bad.assign(
-        truth=bad.item.map(truth), missed_by=bad.groupby("item").model.transform("size")
-    )
-    return bad[WRONG].reset_index(drop=True)
-
-
-def chosen(bad: pd.DataFrame, each: int = EACH) -> pd.DataFrame:
-    """`each` wrong answers a member: the first of every category, then further ones, in order."""
-    turn = bad.groupby(["model", "category"], sort=False).cumcount()
-    return bad.assign(turn=turn).sort_values("turn", kind="stable").groupby("model").head(each)
-
-
 def mistakes_summary(bad: pd.DataFrame) -> dict:
     """The mistakes in a few numbers: how many, in which category, how many are shared."""
     per_category = bad.category.value_counts()
@@ -310,6 +270,7 @@ def counting(bad: pd.DataFrame) -> dict:
     near = [sum(abs(k - t) == 1 for k in ASKED) for _, t in counts]
     return {
         "counts": len(counts),
+        "off_by_one": sum(abs(a - t) == 1 for a, t in counts),
         "off_by_one_percent": 100 * sum(abs(a - t) == 1 for a, t in counts) / len(counts),
         "off_by_one_by_chance": 100 * sum(near) / (len(ASKED) - 1) / len(counts),
         "too_many": sum(a > t for a, t in counts),
@@ -320,3 +281,61 @@ def count_said(text: str) -> int | None:
     """The number in an answer about a count ("There are three cats." is 3); None without one."""
     words = text.lower().rstrip(".").split()
     return next((NUMBERS.index(word) for word in words if word in NUMBERS), None)
+
+
+def of_pairs(part: pd.DataFrame) -> dict:
+    """Answers one by one, and pairs of which both are right, with Wilson intervals (%)."""
+    pairs = part.groupby("pair").right
+    whole = pairs.all()[pairs.size() == 2]
+    single = share(int(part.right.sum()), len(part))
+    return {"single": single, "both": share(int(whole.sum()), len(whole))}
+
+
+def of_prior(part: pd.DataFrame) -> dict:
+    """{arm: right (%), mean ratio (nats)}, and how often the picture matters more against a guess.
+
+    `conflict` is the share of scenes (%) where P- needs the picture more than P+; without a prior
+    it is 50.
+    """
+    table = part.pivot(index="triple", columns="arm", values="ratio")
+    table = table.reindex(columns=list(PRIOR_ARMS)).dropna()
+    if table.empty:
+        return {"arms": {}, "conflict": share(0, 0), "triples": 0}
+    whole = part[part.triple.isin(table.index)]
+    items = {item.id: item for item in load_benchmark("sprites_prior")}
+    scores = prior_scores([items[name] for name in whole["item"]], whole.ratio.tolist())
+    arms = {
+        arm: share(int(some.right.sum()), len(some)) | {"ratio": interval(some.ratio)}
+        for arm, some in whole.groupby("arm")
+    }
+    more = 100 * (np.sign(table["P-"] - table["P+"]) + 1) / 2  # a tie counts half
+    found = estimate(more)
+    against = {"percent": 100 * scores["conflict"]}
+    against |= {"low": finite(found.low), "high": finite(found.high)}
+    return {"arms": arms, "conflict": against, "triples": len(table)}
+
+
+def summary(tables: Tables) -> dict:
+    """`subsets.json`: {model: {"pairs", "prior", "styles"}}, {} before anything has been run."""
+    rows = read_table(tables.results / FOLDER, "reliance")
+    if rows.empty:
+        return {}
+    models: dict = {}
+    for benchmark, name, tell in (
+        ("sprites_pairs", "pairs", of_pairs),
+        ("sprites_prior", "prior", of_prior),
+    ):
+        for model, part in _by_model(rows, benchmark):
+            models.setdefault(model, {})[name] = tell(part)
+    both = pd.concat([tables.reliance, rows])
+    for style, benchmark in STYLES.items():
+        for model, part in _by_model(both[both.model.isin(list(models))], benchmark):
+            found = share(int(part.right.sum()), len(part))
+            models[model].setdefault("styles", {})[style] = found
+    own = Tables(tables.results / FOLDER, tables.profile, tables.seed)
+    return {"provenance": own.origin(rows), "models": models}
+
+
+def _by_model(rows: pd.DataFrame, benchmark: str):
+    found = answered(rows, benchmark)
+    return found.groupby("model") if len(found) else ()

@@ -8,35 +8,32 @@ more).
 """
 
 import math
-from collections.abc import Callable
+import re
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from scipy import stats
+from scipy.stats import rankdata
 
 from ..benchmarks.base import Item
-from ..figures import chance_line, dots, panels
+from ..errors import StudyError, unknown
 from ..heatmaps import controls
-from ..heatmaps.names import (
-    CONTROLS,
-    PAPER_METHOD,
-    REFERENCE,
-    in_order,
-    listed,
-    title,
-    without_preset,
-)
-from ..heatmaps.variants import ABLATIONS, is_ablation
+from ..heatmaps.names import CONTROLS, PAPER_METHOD, REFERENCE, in_order, listed, title
+from ..heatmaps.variants import is_ablation
 from ..metrics import mixed
 from ..metrics.mixed import exact_p
-from ..metrics.plausibility import GRAIN, area_means, rank_correlation
-from ..metrics.ranks import ENOUGH, complete
-from ..metrics.statistics import Estimate, compare, estimate, finite, holm, paired_test
-from ..models.names import member
+from ..metrics.plausibility import GRAIN, rank_correlation, soft_iou
+from ..metrics.statistics import Estimate, compare, estimate, holm, paired_test
+from ..pixels.images import to_tensor
 from ..sweep.results import NOT_YET
-from ..sweep.stored import Tables, grids, one_way, stored_maps
+from ..sweep.stored import grids, one_way, stored_maps, with_fill
+from ..sweep.tables import made_with, read_table
 
 GROUP = ["model", "benchmark"]
 TEST = ("grid", "blur")  # what is taken away at a time, and what is put there instead
@@ -45,7 +42,9 @@ SCORES = ("deletion", "insertion", "gap")
 SCORED = ("ok", "constant")  # a map that says nothing is scored as chance
 COLUMNS = [*GROUP, "item", "method", "units", "fill", "category", "status", *SCORES]
 LEAST = 8  # a model with fewer items that could be scored is not shown beside others
+ENOUGH = 0.75  # a method takes part in a ranking with this share of the usual number of items
 LEVEL = 0.05
+CLEAR, UNCLEAR = "more than chance explains", "not clear after correction"
 EVIDENCE = {  # column -> (name for readers, chance level or None where it must be measured)
     "energy_ratio": ("energy ratio", 1.0),
     "auc": ("ROC-AUC", 0.5),
@@ -56,8 +55,7 @@ EVIDENCE = {  # column -> (name for readers, chance level or None where it must 
     "correlation": ("rank correlation", 0.0),
 }
 LOCAL = 0.5  # evidence that covers more than this share of the picture is not a place in it
-OTHERS = "others"  # maps of two different items
-AREA, AREA_TITLE = "area", "Object's area"  # a rival of every map: large objects matter most
+AREA = "area"  # a rival of every map: large objects matter most
 DROPS = {"lt30": (-math.inf, 0.3), "30_70": (0.3, 0.7), "gt70": (0.7, math.inf)}
 CEILING = tuple(  # nearly the same settings
     f"igos[{change},preset=paper]" for change in ("noise=0", "steps=20", "steps=5")
@@ -71,8 +69,16 @@ RANK = {"s": 0, "m": 1, "l": 2}
 OTHER_SEED, OTHER_SIZE, OTHER_ARCHITECTURE = "other training", "other size", "other architecture"
 BOTH = "other size and architecture"
 RELATIONS = (OTHER_SEED, OTHER_SIZE, OTHER_ARCHITECTURE, BOTH)
+SIZES = ("s", "m", "l")
 APART = ("joint", "llava-1.5-shortcut")  # members made for other questions
 FEWEST = 8  # items; a model with fewer is not compared yet
+RELEASED = (  # what a hub id says: (pattern, family)
+    (r"llava-onevision-qwen2-(?P<size>[\d.]+b)", "llava-ov"),
+    (r"llava-1\.5-(?P<size>\d+b)", "llava-1.5"),
+    (r"cambrian-(?:phi3-)?(?P<size>\d+b)", "cambrian"),
+    (r"MGM-(?P<size>\d+B)-HD", "mini-gemini-hd"),
+    (r"MGM-(?P<size>\d+B)", "mini-gemini"),
+)
 OWN, CONTROL, SPECIAL = (
     sns.color_palette("colorblind")[0],
     "0.55",
@@ -80,7 +86,63 @@ OWN, CONTROL, SPECIAL = (
 )
 
 
+# --- the tables of a results folder
+
+
+@dataclass
+class Tables:
+    """The tables of a results folder, each read when first asked for."""
+
+    results: Path
+    profile: str = "mini"
+    seed: int = 0
+
+    @cached_property
+    def reliance(self) -> pd.DataFrame:
+        """One row a model, item and baseline."""
+        return read_table(self.results, "reliance")
+
+    @cached_property
+    def maps(self) -> pd.DataFrame:
+        """One row a model, item, method, units and fill."""
+        frame = read_table(self.results, "maps")
+        return frame if frame.empty else with_fill(frame)
+
+    @cached_property
+    def effects(self) -> pd.DataFrame:
+        """One row a model and item of drawn scenes."""
+        return read_table(self.results, "effects")
+
+    def origin(self, frame: pd.DataFrame) -> dict:
+        """The "provenance" of a summary of these rows."""
+        return origin(frame, self.profile, self.seed, self.versions)
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """What the tables were made with, which need not be what summarises them."""
+        return made_with(self.results)
+
+
+def origin(frame: pd.DataFrame, profile: str, seed: int, versions: dict[str, str]) -> dict:
+    """The provenance that `results.load` asks for; n counts different items, not rows."""
+    commits = sorted(c for c in frame["commit"].dropna().unique() if c)
+    return {
+        "profile": profile,
+        "model": sorted(frame.model.unique()),
+        "n": int(frame.groupby("benchmark").item.nunique().sum()),
+        "seed": seed,
+        "commit": ", ".join(commits),
+        "versions": versions,
+        "date": str(frame.made.max())[:10],
+    }
+
+
 # --- numbers for files and cells
+
+
+def finite(value) -> float | None:
+    """A finite float, or None: JSON knows no NaN and a page shows none."""
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def interval(values) -> dict:
@@ -90,12 +152,13 @@ def interval(values) -> dict:
 
 def estimated(found: Estimate) -> dict:
     """An estimate and its ends for a JSON file; null for what is not there."""
-    return {name: found.json()[name] for name in ("value", "low", "high")}
+    return {"value": finite(found.value), "low": finite(found.low), "high": finite(found.high)}
 
 
 def counted(values) -> dict:
     """`interval` with the number of values that it rests on."""
-    return estimate(np.asarray(values, float)).json()
+    found = estimate(np.asarray(values, float))
+    return estimated(found) | {"n": found.n}
 
 
 def correlation(a: pd.Series, b: pd.Series) -> float | None:
@@ -109,7 +172,7 @@ def plain(row: pd.Series) -> dict:
     """A row as JSON: whole numbers stay whole, NaN becomes null."""
     out = {}
     for key, value in row.items():
-        if isinstance(value, int | str):
+        if isinstance(value, str):
             out[key] = value
         else:
             whole = key in ("n", "pairs", "skipped") and np.isfinite(value)
@@ -117,19 +180,27 @@ def plain(row: pd.Series) -> dict:
     return out
 
 
-def named(methods) -> dict:
-    """How many methods, and which, for readers."""
-    return {"count": len(methods), "titles": listed(methods)}
+def spread(value: float, low: float, high: float, digits: int = 2) -> str:
+    """ "0.83 [0.78, 0.88]"; a dash for a number that is not there."""
+    if not np.isfinite(value):
+        return "–"
+    text = f"{value:.{digits}f}"
+    if np.isfinite(low):
+        text += f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return text.replace("-", "−")
 
 
-def spread(value: float, low: float = np.nan, high: float = np.nan, digits: int = 2) -> str:
-    """ "0.83 [0.78, 0.88]" from columns of a table; a dash for a number that is not there."""
-    return format(Estimate(value, low, high, 0), f".{digits}f")
+def shown(found: dict) -> str:
+    """An estimate for a table cell."""
+    if found["value"] is None:
+        return "–"
+    text = f"{found['value']:.2f}"
+    return text if found["low"] is None else f"{text} [{found['low']:.2f}, {found['high']:.2f}]"
 
 
-def shown(found: dict, digits: int = 2) -> str:
-    """An estimate of a tree for a table cell."""
-    return format(Estimate.of_json(found), f".{digits}f")
+def short(name: str) -> str:
+    """A model's name without its shelf."""
+    return name.removeprefix("mini/")
 
 
 def or_not_yet(table: pd.DataFrame) -> pd.DataFrame:
@@ -194,15 +265,6 @@ def groups(frame: pd.DataFrame, least: int = 1):
             yield keys, part
 
 
-def by_model(frame: pd.DataFrame, tell: Callable) -> dict:
-    """{model: {benchmark: `tell` of its rows}}; where it tells nothing, no entry."""
-    out: dict = {}
-    for (model, benchmark), part in groups(frame):
-        if told := tell(part):
-            out.setdefault(model, {})[benchmark] = told
-    return out
-
-
 def with_rivals(frame: pd.DataFrame) -> list[tuple]:
     """`groups` of `LEAST` items on which a method ran beside iGOS and the controls.
 
@@ -236,7 +298,8 @@ def method_scores(frame: pd.DataFrame) -> pd.DataFrame:
         row = {"method": method, "title": title(method), "n": len(good)}
         row |= {"skipped": len(part) - len(good), "silent": int((good.status == "constant").sum())}
         for score in SCORES:
-            row |= estimate(good[score]).columns(score)
+            found = estimate(good[score])
+            row |= {score: found.value, f"{score}_low": found.low, f"{score}_high": found.high}
         rows.append(row)
     table = pd.DataFrame(rows)
     return table.sort_values("gap", ascending=False, ignore_index=True) if rows else table
@@ -254,7 +317,9 @@ def with_evidence(frame: pd.DataFrame) -> pd.DataFrame:
 
 def control_map(name: str, item: Item, seed: int) -> np.ndarray:
     """A map that knows nothing of the model, the one that the runner scores (h, w)."""
-    return controls.control_map(name, item.rgb, seed)
+    rgb = item.rgb
+    seen = SimpleNamespace(size=rgb.shape[:2], image=to_tensor(rgb))  # all that a control looks at
+    return getattr(controls, name)(seen, seed=seed).numpy()
 
 
 # --- who is better
@@ -300,17 +365,18 @@ def ranked(frame: pd.DataFrame, controls: bool = False, value: str = "gap") -> l
 def best_of(frame: pd.DataFrame, value: str = "gap") -> dict:
     """The best method, its lead over the second, and which others are not clearly worse.
 
-    Everything on the same items; `apart` are methods that have too few of them. The best is found
-    on the items that it is tested on, so p-values are corrected for every pair of methods and not
-    for the pairs with the best alone: any of them might have come out on top.
+    Everything on the same items; `apart` tells of methods that have too few of them. The best is
+    found on the items that it is tested on, so p-values are corrected for every pair of methods
+    and not for the pairs with the best alone: any of them might have come out on top.
     """
     names = ranked(frame, value=value)
     if len(names) < 2:
         return {}
     good = same_items(frame, value)
     rest = _against_best(good, names, value)
-    clear = [name for name in names[1:] if _clear(rest.loc[name])]
-    own = set(scored(frame).method) - {*names, *CONTROLS}
+    second = rest.loc[names[1]]
+    close = [name for name in names[1:] if not _clear(rest.loc[name])]
+    lead = {k: finite(second[k]) for k in ("difference", "low", "high", "p_holm")}
     return {
         "best": names[0],
         "title": title(names[0]),
@@ -319,9 +385,9 @@ def best_of(frame: pd.DataFrame, value: str = "gap") -> dict:
         value: counted(good[good.method == names[0]][value]),
         "place": names.index(REFERENCE) + 1 if REFERENCE in names else None,
         "second": title(names[1]),
-        "lead": {k: finite(rest.loc[names[1]][k]) for k in ("difference", "low", "high", "p_holm")},
-        "not_clearly_worse": listed([name for name in names[1:] if name not in clear]),
-        "apart": listed(in_order(own)),
+        "lead": lead | {"n": int(second.n), "verdict": CLEAR if _clear(second) else UNCLEAR},
+        "not_clearly_worse": listed(close),
+        "apart": unranked(frame, names, value),
     }
 
 
@@ -332,9 +398,70 @@ def _against_best(good: pd.DataFrame, names: list[str], value: str) -> pd.DataFr
     return table[table.a == names[0]].rename(columns={"b": "method"}).set_index("method")
 
 
+def unranked(frame: pd.DataFrame, names: list[str], value: str = "gap") -> str:
+    """Methods that have too few items to be ranked, each beside the best on the items of both.
+
+    "RISE (iGOS minus RISE: 0.02 [-0.01, 0.05], n = 20)"; `names` are the ranked ones, best first.
+    """
+    good = scored(frame)
+    short = [n for n in in_order(good.method.unique()) if n not in (*names, *CONTROLS)]
+    if not short:
+        return listed([])
+    rest = against(good[good.method.isin([names[0], *short])], names[0], value)
+    return "; ".join(
+        f"{row.title} ({title(names[0])} minus {row.title}: "
+        f"{spread(row.difference, row.low, row.high)}, n = {row.n})"
+        for row in rest.itertuples()
+    )
+
+
 def _clear(row) -> bool:
     """The difference is above 0 and survives the correction."""
     return bool(row.p_holm < LEVEL and row.difference > 0)
+
+
+def complete(*tables: pd.DataFrame) -> list[pd.DataFrame]:
+    """The same items and methods of several (items, methods) tables, nothing missing.
+
+    A method with far fewer items than the middle one of all methods is left out first, so that one
+    short row does not cost all others their items.
+    """
+    names = [n for n in tables[0].columns if all(n in t for t in tables)]
+    both = sum(t[names].notna().astype(int) for t in tables) == len(tables)
+    counts = both.sum()
+    names = [n for n in names if counts[n] > 0 and counts[n] >= ENOUGH * counts[names].median()]
+    items = both.index[both[names].all(axis=1)] if names else both.index[:0]
+    return [t.loc[items, names] for t in tables]
+
+
+def means(table: pd.DataFrame, draws: int = 2000, seed: int = 0) -> np.ndarray:
+    """(1 + draws, methods): means over the items, then over resamples of the items."""
+    values, count = table.to_numpy(float), len(table)
+    picks = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), draws)
+    weights = np.vstack([np.ones(count), picks]) / count
+    return weights @ values
+
+
+def row_spearman(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Spearman correlation of each row of one (R, M) with that of the other; NaN where constant."""
+    a, b = (rankdata(x, axis=1) for x in (one, other))
+    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+    size = np.sqrt((a**2).sum(1) * (b**2).sum(1))
+    return np.divide((a * b).sum(1), size, out=np.full(len(a), np.nan), where=size > 0)
+
+
+def rank_agreement(one: pd.DataFrame, other: pd.DataFrame) -> dict:
+    """Do two measures order the methods alike? Spearman over methods, items resampled.
+
+    Both are (items, methods). None with fewer than three methods.
+    """
+    a, b = complete(one, other.reindex(one.index))
+    about = {"methods": a.shape[1], "n": len(a)}
+    if a.shape[1] < 3 or len(a) < 2:
+        return {"value": None, "low": None, "high": None} | about
+    found = row_spearman(means(a), means(b))
+    low, high = np.nanquantile(found, [0.025, 0.975])
+    return {"value": finite(found[0]), "low": finite(low), "high": finite(high)} | about
 
 
 def without_controls(table: pd.DataFrame) -> pd.DataFrame:
@@ -361,62 +488,6 @@ def by_reading_order(frame: pd.DataFrame, value: str = "gap") -> list[str]:
     return means.sort_values(ascending=False).index.tolist()
 
 
-# --- the variants of iGOS
-
-
-def variant_names() -> list[str]:
-    """Every variant of every table of `ABLATIONS`, once, the paper's setting first."""
-    every = [name for names in ABLATIONS.values() for name in names]
-    return [PAPER_METHOD, *[n for n in dict.fromkeys(every) if n != PAPER_METHOD]]
-
-
-def variant_title(name: str) -> str:
-    """`title` without the preset that nearly all variants share; our default says what it is."""
-    if name == REFERENCE:
-        return f"{title(name)}, mean of the masks"
-    return title(without_preset(name))
-
-
-def differences(frame: pd.DataFrame) -> pd.DataFrame:
-    """Every variant against the paper's setting, on the items that both have: one row a variant.
-
-    Columns: method, difference (variant - paper's setting), low, high, p, p_holm, n, clear.
-    Variants with too few items to say anything are left out.
-    """
-    table, rows = wide(scored(frame)), []
-    for name in variant_names() if PAPER_METHOD in table else ():
-        both = table[[name, PAPER_METHOD]].dropna() if name in table else ()
-        if name != PAPER_METHOD and len(both) >= LEAST:
-            rows.append({"method": name} | vars(paired_test(both[name], both[PAPER_METHOD])))
-    columns = ["method", "difference", "low", "high", "p", "n"]
-    found = pd.DataFrame(rows, columns=columns)
-    return found.assign(p_holm=holm(found.p), clear=lambda t: t.p_holm < LEVEL)
-
-
-def likeness(frame: pd.DataFrame) -> pd.DataFrame:
-    """How much each variant's maps are like the paper's setting's: one row a variant.
-
-    Rank correlations on 14 x 14 cells, means with 95 % intervals over the items that both have.
-    Columns: method, value, low, high, n. The last row, `OTHERS`, is the floor: the maps of the
-    paper's setting of two different items, each with the next one.
-    """
-    rows, columns = [], ["method", "value", "low", "high", "n"]
-    if "heatmap" not in frame:
-        return pd.DataFrame(columns=columns)
-    frame = frame.assign(cells=[None if m is None else area_means(m, GRAIN) for m in grids(frame)])
-    told = frame[frame.status.isin(["ok", "no_gap"]) & frame.cells.notna()]
-    maps = {name: part.set_index("item").cells for name, part in told.groupby("method")}
-    own = maps.pop(PAPER_METHOD, pd.Series(dtype=object))
-    maps = {n: maps[n] for n in variant_names() if n in maps}
-    maps[OTHERS] = pd.Series(np.roll(own.to_numpy(), 1), own.index)
-    for name, other in maps.items():
-        both = own.index.intersection(other.index)
-        if len(both) >= LEAST:
-            pairs = [rank_correlation(own[i], other[i], None) for i in both]
-            rows.append({"method": name} | counted(pairs))
-    return pd.DataFrame(rows, columns=columns)
-
-
 # --- dots for methods
 
 
@@ -425,26 +496,47 @@ def colour_of(method: str):
     return SPECIAL if method == REFERENCE else CONTROL if method in (*CONTROLS, AREA) else OWN
 
 
-def method_panels(parts: list[tuple], order: list[str], label: str = "", sharex: bool = True):
-    """A panel a part, a line a method of `order`: (figure, axes).
+def dots(ax, table: pd.DataFrame, value: str, low: str, high: str, order: list[str]) -> None:
+    """A dot with its interval for every method of `order`, the first on top.
 
-    A part is (its title, table, columns of value and ends, where chance is or None). Methods with
-    too few items to be compared with the others are hollow.
+    Methods with too few items to be compared with the others are hollow.
     """
-    figure, axes = panels(len(parts), len(order), sharex)
-    names = [AREA_TITLE if name == AREA else title(name) for name in order]
-    for ax, (head, table, columns, chance) in zip(axes, parts, strict=True):
-        rows = table.set_index("method").reindex(order)
-        found, few = rows[list(columns)].to_numpy(float), rows.n < ENOUGH * table.n.median()
-        if chance is not None:
-            chance_line(ax, chance)
-        dots(ax, found, names, colour=[colour_of(name) for name in order], hollow=list(few))
-        ax.set_title(head, fontsize="small")
-    figure.supxlabel(label, fontsize="small")
-    return figure, axes
+    rows = table.set_index("method").reindex(order)
+    enough = ENOUGH * table.n.median()
+    for place, (method, row) in enumerate(rows.iterrows()):
+        if pd.isna(row[value]):
+            continue
+        colour = colour_of(method)
+        if pd.notna(row[low]):
+            ax.plot([row[low], row[high]], [place, place], color=colour, linewidth=1.6)
+        face = colour if row.n >= enough else "white"
+        ax.plot(row[value], place, "o", color=colour, mfc=face, markersize=5)
+    ax.set_yticks(range(len(order)), [title(name) for name in order], fontsize="small")
+    ax.set_ylim(len(order) - 0.4, -0.6)
 
 
 # --- two models
+
+
+@dataclass(frozen=True)
+class Member:
+    """What a model's name says about it: its architecture, its size, the number of its training."""
+
+    family: str
+    size: str
+    seed: int = 0
+
+
+def member(name: str) -> Member:
+    """`"mini/llava-1.5-s-seed2"` -> `Member("llava-1.5", "s", 2)`; a plain zoo name has size l."""
+    if not name.startswith("mini/"):
+        found = [(f, re.search(p, name, re.I)) for p, f in RELEASED]
+        family, size = next(((f, m["size"].lower()) for f, m in found if m), (name, "?"))
+        return Member(family, size)
+    short, mark, seed = name.removeprefix("mini/").rpartition("-seed")
+    short, seed = (short, int(seed)) if mark and seed.isdigit() else (name[5:], 0)
+    family, _, size = short.rpartition("-")
+    return Member(family, size, seed) if size in SIZES else Member(short, "l", seed)
 
 
 def relation(one: str, other: str) -> str:
@@ -479,6 +571,42 @@ def one_each(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[~zoo | np.array([member(name).size == "l" for name in rows.model], bool)]
 
 
+# --- two maps
+
+
+def spearman(one: np.ndarray, other: np.ndarray) -> float:
+    """Rank correlation of 14 x 14 cells; NaN when a map is constant."""
+    return rank_correlation(one, other, GRAIN)
+
+
+def overlap(one: np.ndarray, other: np.ndarray) -> float:
+    """Soft intersection over union, both maps scaled to a maximum of 1; 1 for equal maps."""
+    return soft_iou(one, other, "max")
+
+
+def ssim(one: np.ndarray, other: np.ndarray) -> float:
+    """Structural similarity in windows of 7 cells, both maps stretched to [0, 1] (Wang 2004)."""
+    from skimage.metrics import structural_similarity  # slow to import
+
+    a, b = (np.asarray(x, float) for x in (one, other))
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return np.nan
+    a, b = ((x - x.min()) / np.ptp(x) for x in (a, b))
+    return float(structural_similarity(a, b, data_range=1.0, win_size=7))
+
+
+MEASURES = {"spearman": spearman, "overlap": overlap, "ssim": ssim}
+
+
+def similarity(one: np.ndarray, other: np.ndarray, measure: str = "spearman") -> float:
+    """How alike two maps (h, w) of one size are. Raises StudyError for an unknown measure."""
+    if measure not in MEASURES:
+        raise unknown("measure", measure, MEASURES)
+    if np.shape(one) != np.shape(other):
+        raise StudyError(f"Maps must have one size, not {np.shape(one)} and {np.shape(other)}.")
+    return MEASURES[measure](np.asarray(one, float), np.asarray(other, float))
+
+
 # --- tables of maps
 
 
@@ -499,23 +627,23 @@ def map_table(maps: pd.DataFrame, methods=(PAPER_METHOD,)) -> pd.DataFrame:
 
 
 def pair_table(
-    table: pd.DataFrame, answers: pd.Series | None = None, by: str = "model"
+    table: pd.DataFrame, answers: pd.Series | None = None, measure="spearman", by="model"
 ) -> pd.DataFrame:
     """Every two models (or methods) on every item that both have a map of.
 
     `table` as from `map_table`, one map an item and model. `answers` (indexed by model, item) adds
-    whether both gave the same answer. Columns: a, b, item, value (rank correlation of 14 x 14
-    cells), and `chance`, that of a's map of this item and b's map of the next one in the list.
+    whether both gave the same answer. Columns: a, b, item, value, and `chance`, the similarity of
+    a's map of this item and b's map of the next item in the list.
     """
     kept = {name: dict(zip(p.item, p.saliency, strict=True)) for name, p in table.groupby(by)}
     rows = []
     for a, b in combinations(kept, 2):
         shared = sorted(kept[a].keys() & kept[b].keys())
-        for item, after in zip(shared, shared[1:] + shared[:1], strict=True):
-            one, other, third = kept[a][item], kept[b][item], kept[b][after]
-            row = {"a": a, "b": b, "item": item, "value": rank_correlation(one, other, GRAIN)}
-            alone = after == item
-            row["chance"] = np.nan if alone else rank_correlation(one, third, GRAIN)
+        for place, item in enumerate(shared):
+            one, after = kept[a][item], shared[(place + 1) % len(shared)]
+            row = {"a": a, "b": b, "item": item, "value": similarity(one, kept[b][item], measure)}
+            other = kept[b][after] if after != item else None
+            row["chance"] = np.nan if other is None else similarity(one, other, measure)
             row["same_answer"] = None if answers is None else _same(answers, a, b, item)
             rows.append(row)
     return pd.DataFrame(rows, columns=["a", "b", "item", "value", "chance", "same_answer"])
@@ -625,11 +753,12 @@ def as_numbers(found: mixed.Mixed | None) -> dict | None:
     """A fitted mixed model as JSON; None stays None."""
     if found is None:
         return None
+    counts = {name: getattr(found, name) for name in ("n", "items", "trainings")}
     spreads = {k: finite(getattr(found, k)) for k in ("item_sd", "training_sd", "residual_sd")}
-    effects = found.effects.set_index("group")[["estimate", "low", "high"]]
+    effects = found.effects.set_index("group")
     about = {"converged": str(found.converged), "reference": str(found.reference)}
     about["effects"] = {str(group): plain(row) for group, row in effects.iterrows()}
-    return spreads | about
+    return counts | spreads | about
 
 
 def shared_part(tables) -> dict:
@@ -643,7 +772,9 @@ def shared_part(tables) -> dict:
         "pairs": pairs,
         "relations": {kind: plain(row) for kind, row in found.iterrows()},
         "matrix": {a: plain(row) for a, row in together.iterrows()},
-        "apart": {key: apart(pairs, one, other).json() for key, (one, other) in APART_BY.items()},
+        "apart": {
+            key: likeness_apart(apart(pairs, one, other)) for key, (one, other) in APART_BY.items()
+        },
         "ceiling": ceiling(table),
     }
 
@@ -661,6 +792,11 @@ def ceiling(table: pd.DataFrame) -> dict:
         if values and len(joined := pd.concat(values)):
             out[name] = {"n": len(joined)} | interval(joined)
     return out
+
+
+def likeness_apart(found) -> dict:
+    """An estimate as {"n", "value", "low", "high"}; null where there was nothing to compare."""
+    return {"n": found.n} | estimated(found)
 
 
 def spanned(ceiling: dict) -> dict:
@@ -693,8 +829,3 @@ def table4_tests(table: pd.DataFrame, group: str, factor: str) -> pd.DataFrame:
         row |= {"rank": stats.kruskal(*sets).pvalue, "permutation": p, "smallest": smallest}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def told(cell: dict | None) -> str | None:
-    """A share in per cent (`statistics.share`) for a table cell, "98 [93, 99]"; None for none."""
-    return cell and f"{Estimate.of_json(cell | {'value': cell['percent']}):.0f}"

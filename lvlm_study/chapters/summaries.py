@@ -7,14 +7,16 @@ files that come out, in the layout that `results.read` looks numbers up in:
     faithfulness.models[mini/llava-1.5].sprites.igos.grid.gap.value
     faithfulness.models[mini/llava-1.5].sprites.igos.superpixels.gap.value
     faithfulness.models[mini/llava-1.5].sprites.igos.grid+mean.gap.value
+    faithfulness.models[mini/llava-1.5].sprites.igos.evidence.auc.value
     faithfulness.models[mini/llava-1.5].sprites.igos[l2=1,gamma=0.5].grid.gap.value
     filter.benchmarks.sprites.kept[0.3]
 
-A score under another fill than blur has it behind the units, "grid+mean"; the options of a variant
-stand one level below its method. A summary holds what pages quote and what their tables and figures
-show, and no more.
+A score under another fill than blur has it behind the units, "grid+mean"; "evidence" is how well
+the maps find the evidence; the options of a variant stand one level below its method.
 """
 
+import json
+import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -22,54 +24,70 @@ from pathlib import Path
 import pandas as pd
 
 from ..heatmaps.progress import each
-from ..metrics.statistics import finite
 from ..sweep.filter import kept_shares
 from ..sweep.results import beside
-from ..sweep.stored import Tables, with_fill
-from ..sweep.tables import write
-from .compare import DROPS, as_chance, correlation, interval, meant_to_compare, shown
+from ..sweep.stored import with_fill
+from ..sweep.tables import unwritable
+from .compare import DROPS, Tables, as_chance, correlation, finite, interval, meant_to_compare
 
-SCORES = ("deletion", "insertion", "gap")
+SKIPPED = ("no_crucial_tokens", "no_gap", "diverged", "empty_answer", "error")
+RATED = ("deletion", "insertion", "gap", "gap_raw")
+PLAUSIBLE = ("energy", "auc", "pointing", "rank_accuracy", "iou_sum")
+BAND = {"lt30": "below 30 %", "30_70": "30 to 70 %"}
+MODELS = (  # a row of the paper's Table 2, our small model of its kind, the released checkpoint
+    ("LLaVA-1.5", "mini/llava-1.5", "llava-hf/llava-1.5-7b-hf"),
+    ("LLaVA-OV", "mini/llava-ov", "llava-hf/llava-onevision-qwen2-7b-ov-hf"),
+    ("Cambrian", "mini/cambrian-l", "nyu-visionx/cambrian-8b"),
+)
 
 
 def reliance_summary(frame: pd.DataFrame) -> dict:
     """{model: {benchmark: {category or "all": {...}}}}: how much answers rest on the image."""
     return {
         model: {
-            benchmark: {"all": of_answers(rows) | of_baselines(rows)}
-            | {str(name): of_baselines(part) for name, part in rows.groupby("category") if name}
+            benchmark: {"all": of_category(rows)}
+            | {str(name): of_category(part) for name, part in rows.groupby("category") if name}
             for benchmark, rows in part.groupby("benchmark")
         }
         for model, part in frame.groupby("model")
     }
 
 
-def of_answers(frame: pd.DataFrame) -> dict:
-    """Accuracy, counted once an item; `truncated` are answers that `max_new_tokens` ended."""
+def of_category(frame: pd.DataFrame) -> dict:
+    """Accuracy, counted once an item, and what each baseline takes away."""
     once = frame.drop_duplicates("item")
     judged = once[once.verdict.notna()]
-    cut = judged["truncated"].dropna() if "truncated" in judged else ()  # old tables do not say
-    return {
+    out = {
         "n": len(judged),
         "errors": int((once.status == "error").sum()),
         "undecided": int((judged.verdict == "undecided").sum()),
         "accuracy": interval(judged.verdict == "correct"),
-    } | ({"truncated": int(cut.sum())} if len(cut) else {})
-
-
-def of_baselines(frame: pd.DataFrame) -> dict:
-    """{baseline: what it takes away}."""
+        "answer_tokens": finite(judged.tokens.map(len).mean()),
+        **cut_short(judged),
+    }
     rated = frame[frame.total_drop.notna()]
-    return {str(name): of_baseline(part) for name, part in rated.groupby("baseline")}
+    return out | {str(name): of_baseline(part) for name, part in rated.groupby("baseline")}
+
+
+def cut_short(once: pd.DataFrame) -> dict:
+    """How many answers `max_new_tokens` ended; nothing for tables from before it was recorded."""
+    known = once["truncated"].dropna() if "truncated" in once else ()
+    return {"truncated": int(known.sum())} if len(known) else {}
 
 
 def of_baseline(frame: pd.DataFrame) -> dict:
-    """Table 2 of the paper (per cent of the items), and its confound, the length of the answer."""
+    """Table 2 of the paper and what stands against its confound, the length of the answer.
+
+    Shares are percentages of the items, as in the paper; ratios are in nats a token.
+    """
     drop, length = frame.total_drop, frame.tokens.map(len)
     shares = {k: 100 * float(((drop >= a) & (drop < b)).mean()) for k, (a, b) in DROPS.items()}
     return {
         "n": len(frame),
         **shares,
+        "total_drop": interval(drop),
+        "per_token": interval(frame.per_token),
+        "crucial_share": interval(frame.crucial_share),
         "no_crucial": 100 * float((frame.status == "no_crucial_tokens").mean()),
         "drop_length_correlation": correlation(drop, length),
         "per_token_length_correlation": correlation(frame.per_token, length),
@@ -77,7 +95,7 @@ def of_baseline(frame: pd.DataFrame) -> dict:
 
 
 def faithfulness_summary(frame: pd.DataFrame) -> dict:
-    """{model: {benchmark: {method: {way: {...}}}}}: scores under every unit and fill."""
+    """{model: {benchmark: {method: {way: {...}}}}}: scores under every unit and fill, evidence."""
     frame, out = with_fill(frame), {}
     for (model, benchmark, method), rows in frame.groupby(["model", "benchmark", "method"]):
         place = out.setdefault(model, {}).setdefault(benchmark, {})
@@ -86,6 +104,7 @@ def faithfulness_summary(frame: pd.DataFrame) -> dict:
         errors = int((rows.status == "error").sum())
         for (units, fill), part in rows.groupby(["units", "fill"], sort=False):
             place[way(units, fill)] = of_method(part, errors)
+        place["evidence"] = of_evidence(rows)
     return out
 
 
@@ -94,19 +113,36 @@ def way(units: str, fill: str) -> str:
     return units if fill == "blur" else f"{units}+{fill}"
 
 
+def of_evidence(frame: pd.DataFrame) -> dict:
+    """How well a method's maps find the evidence: each map under blur, once.
+
+    Constant maps count as chance. Null where no item has evidence that is known.
+    """
+    maps = as_chance(frame[frame.status.isin(["ok", "constant"]) & (frame.fill == "blur")])
+    maps = maps.drop_duplicates("item")
+    maps = maps.reindex(columns=PLAUSIBLE)
+    return {
+        "n": int(maps.auc.notna().sum()),
+        **{name: interval(maps[name]) for name in PLAUSIBLE},
+    }
+
+
 def of_method(frame: pd.DataFrame, errors: int = 0) -> dict:
     """Scores of one method over the items that could be scored, and the count of the others.
 
-    Constant maps are among the scored ones, with the gap of chance (`as_chance`). An item is
-    counted once, in `n` or in `skipped`.
+    Constant maps are among the scored ones, with the gap of chance (`as_chance`); `silent` says how
+    many they are. An item is counted once, in `n` or in `skipped`.
     """
     scored = as_chance(frame[frame.status.isin(["ok", "constant"])])
-    skipped = frame.status[~frame.status.isin(["ok", "constant"])].value_counts().to_dict()
+    skipped = frame.status.value_counts()
     return {
         "n": len(scored),
-        "skipped": {str(why): int(count) for why, count in skipped.items()} | {"error": errors},
-        **{name: interval(scored[name]) for name in SCORES},
+        "silent": int((scored.status == "constant").sum()),
+        "skipped": {name: int(skipped.get(name, 0)) for name in SKIPPED} | {"error": errors},
+        **{name: interval(scored[name]) for name in RATED},
         "seconds": finite(scored.seconds.mean()),
+        "forward": finite(scored.forward.mean()),
+        "backward": finite(scored.backward.mean()),
     }
 
 
@@ -176,18 +212,50 @@ def write_summaries(results: Path, profile: str, seed: int) -> dict[str, dict]:
         tree = make(tables)
         if tree:
             out[name] = tree
-            write(Path(results) / f"{name}.json", tree)
+            _write(Path(results) / f"{name}.json", tree)
     return out
 
 
 def kept_beside_the_paper() -> list[dict[str, str]]:
     """What the filter of section 4.3 keeps, per cent: the paper's figures, ours where run."""
     ours = "filter.benchmarks.{}.kept[0.3]"
+    names = (("mmvp", "mmvp"), ("mmstar", "mmstar"), ("cvbench", "cv_bench"))
     rows = [("sprites", None, ours.format("sprites"), None)]
-    for paper, name in (("mmvp", "mmvp"), ("mmstar", "mmstar"), ("cvbench", "cv_bench")):
-        key = f"paper/scalars[kept_pct_{paper}].value"
-        rows.append((name, key, None, "paper/" + ours.format(name)))
+    rows += [
+        (name, f"paper/scalars[kept_pct_{key}].value", None, "paper/" + ours.format(name))
+        for key, name in names
+    ]
     return beside(rows, digits=0)
+
+
+def table2_beside_the_paper() -> list[dict[str, str]]:
+    """Table 2: per cent of answers that lose less than 30 %, and 30-70 %, under blur."""
+    paper = {"mmvp": "mmvp", "mmstar": "mmstar", "cv_bench": "cv"}
+    rows = []
+    for title, mini, full in MODELS:
+        for band in BAND:
+            key = f"reliance.models[{{}}].{{}}.all.blur.{band}"
+            own = key.format(mini, "sprites") if mini else None
+            rows.append((f"{title}, sprites, {BAND[band]}", None, own, None))
+            rows += [
+                (
+                    f"{title}, {name}, {BAND[band]}",
+                    f"paper/table2[{title}].{short}_{band}",
+                    None,
+                    "paper/" + key.format(full, name),
+                )
+                for name, short in paper.items()
+            ]
+    return beside(rows)
+
+
+def _write(path: Path, tree: dict) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        part.write_text(json.dumps(tree, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
 
 
 def report(trees: dict[str, dict]) -> str:
@@ -206,10 +274,9 @@ def _reliance_lines(models: dict) -> list[dict]:
             "model": model,
             "benchmark": benchmark,
             "n": rows["all"]["n"],
-            "accuracy": shown(rows["all"]["accuracy"], 3),
+            "accuracy": _shown(rows["all"]["accuracy"]),
             "undecided": rows["all"]["undecided"],
             "errors": rows["all"]["errors"],
-            "cut": rows["all"].get("truncated", ""),
         }
         | {f"drop {k} %": round(rows["all"]["blur"][k], 1) for k in DROPS if "blur" in rows["all"]}
         for model, benchmarks in models.items()
@@ -221,7 +288,7 @@ def _method_lines(models: dict) -> list[dict]:
     return [
         {"model": model, "benchmark": benchmark, "method": method, "scored": how, "n": row["n"]}
         | {"skipped": sum(row["skipped"].values())}
-        | {name: shown(row[name], 3) for name in SCORES}
+        | {name: _shown(row[name]) for name in ("deletion", "insertion", "gap")}
         | {"seconds": row["seconds"]}
         for model, benchmarks in models.items()
         for benchmark, methods in benchmarks.items()
@@ -235,8 +302,16 @@ def _scored_ways(tree: dict, above: str = ""):
         for key, row in below.items():
             if "gap" in row:
                 yield above + name + "]" * bool(above), key, row
-            else:
+            elif key != "evidence":
                 yield from _scored_ways({key: row}, name + "[")
+
+
+def _shown(found: dict) -> str:
+    if found["value"] is None:
+        return "-"
+    if found["low"] is None:
+        return f"{found['value']:.3f}"
+    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
 
 
 def _table(lines: list[dict]) -> str:

@@ -18,7 +18,7 @@ import torch
 from ..errors import StudyError
 from ..heatmaps.progress import each
 from ..metrics.plausibility import auc
-from ..metrics.statistics import Estimate, ends, estimate, resample
+from ..metrics.statistics import Estimate, estimate
 from ..models import with_model
 from ..pixels.images import load_image, to_tensor
 from .detection import confidences
@@ -136,11 +136,17 @@ def auc_estimate(
     0.5 is chance. NaN if all marks are alike; draws in which they are do not count.
     """
     values, marks = np.asarray(values, float), np.asarray(marks, bool)
+    labels = pd.factorize(np.asarray(groups))[0]
     if len(values) == 0 or marks.all() or not marks.any():
         return Estimate(np.nan, np.nan, np.nan, len(values))
-    found = [auc(values[some], marks[some]) for some in resample(groups, draws, seed)]
-    low, high = ends(found) if len(set(groups)) > 1 else (np.nan, np.nan)
-    return Estimate(auc(values, marks), low, high, len(values))
+    members = [np.flatnonzero(labels == g) for g in range(labels.max() + 1)]
+    random, found = np.random.default_rng(seed), []
+    for _ in range(draws):
+        some = np.concatenate([members[g] for g in random.integers(0, len(members), len(members))])
+        found.append(auc(values[some], marks[some]))
+    found = np.array(found)[~np.isnan(found)]
+    low, high = np.quantile(found, [0.025, 0.975]) if len(members) > 1 else (np.nan, np.nan)
+    return Estimate(auc(values, marks), float(low), float(high), len(values))
 
 
 def confidence_figure(asked: pd.DataFrame, ax=None):

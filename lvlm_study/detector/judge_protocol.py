@@ -26,6 +26,7 @@ from ..metrics.statistics import Estimate, estimate
 from ..pixels.images import load_image
 from .perturbation import read_number
 
+CAPTION_QUESTION = "What's the content of the image?"
 SYSTEM = (
     "Please act as an impartial judge and evaluate the quality of the caption provided by an AI "
     "assistant for the provided image. Your evaluation should consider factors such as the "

@@ -7,6 +7,7 @@ together. That is a statement about the model's features; about people it says n
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import StudyError
+from ..metrics.statistics import Estimate, estimate
 from ..models import with_model
 from ..pixels.images import load_image, to_tensor
 
@@ -114,6 +116,18 @@ def read_number(text: str) -> float:
         if value is not None and 1 <= value <= 10:
             return float(value)
     return float("nan")
+
+
+def likelihood_shift(
+    model, images: Sequence, trait: str, more: str, less: str, size: float = 1.0
+) -> Estimate:
+    """Mean change of the model's 1-to-10 score for `trait` over images, with its interval.
+
+    Answers without a number before or after are left out and counted as skipped.
+    """
+    question = LIKELIHOOD.format(a=trait)
+    found = [shift(model, image, question, more, less, size) for image in images]
+    return estimate([read_number(s.after) - read_number(s.before) for s in found])
 
 
 def portraits(folder: str | Path) -> dict[str, list[Path]]:

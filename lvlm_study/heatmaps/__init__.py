@@ -1,36 +1,65 @@
 """Heatmaps: every method answers the same call and speaks the same orientation, high = important.
 
-A method is one function in one file and one row in `methods.TABLE`.
+A method is one function in one file, `name(target, *, seed=0, **options) -> Tensor`, entered below.
 """
 
-from collections.abc import Callable
-
-import torch
-from torch import Tensor
-
-from ..answers import Target, make_target
 from ..models import with_model
-from ..models.alone import alone
-from ..pixels.arguments import check_seed, choice
-from .base import MIN_GAP, TARGET_OPTIONS, Cost, Explanation, check_options, full_size, measure
-from .methods import METHODS
-from .names import CONTROLS
-from .rise import rise_with_error
+from .attention import attention, rollout
+from .base import Cost, Explanation, run
+from .controls import center, random, sobel
+from .eagle import eagle, eagle_lazy
+from .gae import gae
+from .grad_cam import grad_cam
+from .gradient_alignment import ga
+from .igos import igos
+from .igos_pp import igos_pp
+from .iia import iia
+from .integrated_gradients import integrated_gradients
+from .llava_cam import llava_cam
+from .occlusion import occlusion
+from .rise import rise, rise_with_error
+from .smoothgrad import smoothgrad
+from .tam import tam
+
+METHODS = {
+    "igos": igos,
+    "igos++": igos_pp,
+    "grad_cam": grad_cam,
+    "gae": gae,
+    "attention": attention,
+    "rollout": rollout,
+    "llava_cam": llava_cam,
+    "rise": rise,
+    "occlusion": occlusion,
+    "integrated_gradients": integrated_gradients,
+    "smoothgrad": smoothgrad,
+    "iia": iia,
+    "tam": tam,
+    "eagle": eagle,
+    "eagle_lazy": eagle_lazy,
+    "ga": ga,
+    "random": random,
+    "center": center,
+    "sobel": sobel,
+}
 
 __all__ = [
     "METHODS",
     "Cost",
     "Explanation",
     "explain",
-    "explain_target",
     "list_methods",
+    "methods",
     "rise_with_error",
 ]
 
 
-def list_methods() -> list[str]:
+def methods() -> list[str]:
     """Names that `explain(method=...)` knows."""
     return list(METHODS)
+
+
+list_methods = methods  # beside list_models and list_benchmarks
 
 
 @with_model
@@ -53,38 +82,4 @@ def explain(
     numbers), `word`, `exclude` (see `answers.make_target`). Raises StudyError for unknown names
     and values that make no sense; an answer without crucial tokens is no error but a status.
     """
-    method, seed = choice(method, "method", METHODS), check_seed(seed)
-    about = {key: options.pop(key) for key in TARGET_OPTIONS if key in options}
-    options = check_options(method, METHODS[method], options)
-    target = make_target(model, image, question, baseline=baseline, seed=seed, **about)
-    return explain_target(method, target, seed=seed, **options)
-
-
-def explain_target(
-    method: str | Callable[..., Tensor], target: Target, *, seed: int = 0, **options
-) -> Explanation:
-    """Run a method, by its name or as a function, on a ready target; see `explain`.
-
-    A target without crucial tokens gives a map of zeros.
-    """
-    name, function = _named(method)
-    size, status, cost = tuple(target.bound.size), target.status, Cost()
-    grid = torch.zeros(size)
-    if status == "ok":
-        with alone(target.bound.adapter), measure(target.bound.adapter.model) as cost:
-            grid = function(target, seed=seed, **options).detach().float().cpu()
-        status = "ok" if abs(target.reliance.gap) >= MIN_GAP else "no_gap"
-    if not torch.isfinite(grid).all():
-        grid, status = torch.zeros_like(grid), "diverged"
-    elif status == "ok" and name not in CONTROLS and bool((grid == grid.flatten()[0]).all()):
-        status = "constant"
-    full = full_size(grid, size)
-    return Explanation(full, grid.numpy(), name, target, status, cost, seed, options)
-
-
-def _named(method: str | Callable) -> tuple[str, Callable]:
-    """A method's name and its function; one that is in no table goes by its function's name."""
-    if isinstance(method, str):
-        return method, METHODS[choice(method, "method", METHODS)]
-    names = [name for name, function in METHODS.items() if function is method]
-    return (names[0] if names else method.__name__), method
+    return run(METHODS, model, image, question, method, seed, baseline, options)

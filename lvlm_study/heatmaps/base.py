@@ -1,4 +1,4 @@
-"""What a method hands back: a map with its target, and what making it cost."""
+"""One call explains one answer: the target is made, the method runs, its cost is measured."""
 
 import ctypes
 import inspect
@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..answers import Reliance, Target
+from ..answers import Reliance, Target, make_target
 from ..errors import StudyError, named, unknown
 from ..models import Answer
-from ..pixels.arguments import matrix, number, whole
+from ..models.alone import alone
+from ..pixels.arguments import asked, check_seed, choice, matrix, number, whole
 from ..pixels.masks import render
 
+CONTROLS = ("random", "center", "sobel")  # know nothing of the model
 MIN_GAP = 0.05  # least difference in mean probability between image and baseline worth explaining
 
 
@@ -47,7 +49,7 @@ class Explanation:
 
     `saliency` (H, W) is in pixels of the original image, high = important, never stretched to its
     own range. `grid` is the method's map before it was enlarged. `status` is "ok",
-    "no_crucial_tokens" (zeros), "no_gap" (image and baseline give nearly the same
+    "no_crucial_tokens" (zeros, target None), "no_gap" (image and baseline give nearly the same
     probability, so the map has little to explain), "diverged" (zeros: the method returned
     non-finite values) or "constant" (the same value everywhere, so the map says nothing: it puts
     no place before another, and its scores would be chance; not said of controls).
@@ -57,7 +59,11 @@ class Explanation:
     saliency: np.ndarray = field(repr=False)  # (H, W) float32
     grid: np.ndarray = field(repr=False)  # (h, w) float32
     method: str
-    target: Target = field(repr=False)
+    model: str
+    question: str
+    answer: Answer
+    reliance: Reliance = field(repr=False)
+    target: Target | None = field(repr=False)
     status: str
     cost: Cost
     seed: int
@@ -67,40 +73,69 @@ class Explanation:
         for name in ("saliency", "grid"):  # tensors and lists will do
             object.__setattr__(self, name, matrix(getattr(self, name), name))
 
-    def _repr_html_(self) -> str:
-        """What a notebook shows: the map over its picture, the answer below."""
-        from .show import show  # only where somebody looks: drawing takes a second to import
 
-        return str(show(self))
-
-    @property
-    def model(self) -> str:
-        """The name of the model that was explained."""
-        return self.target.bound.adapter.name
-
-    @property
-    def question(self) -> str:
-        """What it was asked."""
-        return self.target.bound.question
-
-    @property
-    def answer(self) -> Answer:
-        """What it said, or was taken to say."""
-        return self.target.answer
-
-    @property
-    def reliance(self) -> Reliance:
-        """How much each token of the answer depends on the image."""
-        return self.target.reliance
-
-
-def full_size(grid: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """A map (h, w) at the size of its picture (H, W), bilinear between the middles of cells."""
-    same = tuple(grid.shape) == tuple(size)
-    return (grid if same else render(grid[None, None], size)[0, 0]).numpy()
+def explain_target(
+    method: Callable[..., Tensor],
+    target: Target | None,
+    reliance: Reliance,
+    *,
+    name: str,
+    model: str,
+    question: str,
+    size: tuple[int, int],
+    seed: int = 0,
+    options: dict | None = None,
+) -> Explanation:
+    """Run `method` on a ready target and wrap the result; no target gives a map of zeros."""
+    options = dict(options or {})
+    cost, grid, status = Cost(), torch.zeros(size), reliance.status
+    if target is not None:
+        with alone(target.bound.adapter), measure(target.bound.adapter.model) as cost:
+            grid = method(target, seed=seed, **options).detach().float().cpu()
+        status = "ok" if abs(reliance.gap) >= MIN_GAP else "no_gap"
+    if not torch.isfinite(grid).all():
+        grid, status = torch.zeros_like(grid), "diverged"
+    elif status == "ok" and name not in CONTROLS and bool((grid == grid.flatten()[0]).all()):
+        status = "constant"
+    full = grid if tuple(grid.shape) == tuple(size) else render(grid[None, None], size)[0, 0]
+    return Explanation(
+        saliency=full.numpy(),
+        grid=grid.numpy(),
+        method=name,
+        model=model,
+        question=question,
+        answer=reliance.answer,
+        reliance=reliance,
+        target=target,
+        status=status,
+        cost=cost,
+        seed=seed,
+        options=options,
+    )
 
 
 TARGET_OPTIONS = ("answer", "threshold", "tokens", "word", "exclude")
+
+
+def run(methods: dict, model, image, question, method, seed, baseline, options) -> Explanation:
+    """`heatmaps.explain` with the registry handed in: split the options, make the target, run."""
+    function, seed = methods[choice(method, "method", methods)], check_seed(seed)
+    about = {key: options[key] for key in TARGET_OPTIONS if key in options}
+    own = {key: value for key, value in options.items() if key not in about}
+    own = check_options(method, function, own)
+    rgb, question = asked(image, question)
+    target, reliance = make_target(model, rgb, question, baseline=baseline, seed=seed, **about)
+    return explain_target(
+        function,
+        target,
+        reliance,
+        name=method,
+        model=model.name,
+        question=question,
+        size=rgb.shape[:2],
+        seed=seed,
+        options=own,
+    )
 
 
 def check_options(name: str, function: Callable, options: dict) -> dict:

@@ -5,12 +5,49 @@ The runner writes short names, with options in brackets for variants: "igos[base
 
 import re
 
-from .methods import BY_NAME, TABLE
-
-_OWN, _CONTROLS = ([m for m in TABLE if m.control is control] for control in (False, True))
-TITLES = {m.name: m.title for m in (*_OWN, *reversed(_CONTROLS))}  # random last, as in tables
-UNITS = {m.name: m.unit for m in TABLE}  # what a map's values are; of others: "saliency"
-CONTROLS = tuple(m.name for m in _CONTROLS)  # they never look at the model
+TITLES = {
+    "igos": "iGOS",
+    "igos++": "iGOS++",
+    "grad_cam": "Grad-CAM",
+    "gae": "T-MM",
+    "attention": "Attention",
+    "rollout": "Attention rollout",
+    "llava_cam": "LLaVA-CAM",
+    "rise": "RISE",
+    "occlusion": "Occlusion",
+    "integrated_gradients": "Integrated gradients",
+    "smoothgrad": "SmoothGrad",
+    "iia": "IIA",
+    "tam": "TAM",
+    "eagle": "EAGLE",
+    "eagle_lazy": "EAGLE, lazy",
+    "ga": "Gradient alignment",
+    "sobel": "Sobel edges",
+    "center": "Centre blob",
+    "random": "Random map",
+}
+UNITS = {  # what a map's values are, written beside its colours; other methods: "saliency"
+    "igos": "share of the picture's detail taken away",
+    "igos++": "share of the picture's detail taken away",
+    "grad_cam": "gradient × feature, nats",
+    "gae": "relevance, without a unit",
+    "attention": "attention, 1 = spread evenly",
+    "rollout": "attention, 1 = spread evenly",
+    "llava_cam": "gradient × feature, nats",
+    "rise": "effect of showing the place, nats",
+    "occlusion": "loss when the place is covered, nats",
+    "integrated_gradients": "share of the score, nats a pixel",
+    "smoothgrad": "size of the gradient, nats for full brightness",
+    "iia": "relevance, without a unit",
+    "tam": "activation, 0 to 1",
+    "eagle": "probability",
+    "eagle_lazy": "probability",
+    "ga": "cosine with the detector's gradients",
+    "sobel": "edge strength",
+    "center": "nearness to the centre",
+    "random": "drawn by lot",
+}
+CONTROLS = ("random", "center", "sobel")  # they never look at the model
 REFERENCE = "igos"  # our setting of it, which the others are compared with
 PAPER_METHOD = "igos[preset=paper]"  # the paper's setting: its ablations, its claims
 NOBODY = "none"
@@ -51,18 +88,6 @@ def in_order(names) -> list[str]:
     return sorted(
         names, key=lambda name: (known.get(name.partition("[")[0], last - 0.5), _natural(name))
     )
-
-
-def top_of(name: str) -> float | None:
-    """The greatest value that a method's maps, or a variant's, can have; None if there is none."""
-    method = BY_NAME.get(name.partition("[")[0])
-    return method.top if method else None
-
-
-def draws_of(name: str) -> int:
-    """How many maps of a method, or a variant, the scores of its row are means of."""
-    method = BY_NAME.get(name.partition("[")[0])
-    return method.draws if method else 1
 
 
 def _natural(name: str) -> list:

@@ -74,23 +74,17 @@ def passes(model, what: str, total: int | None = None):
     if not shown():
         yield
         return
-    with bar(total, " passes", what) as counted, watched(model, counted.update):
-        yield
-
-
-@contextmanager
-def watched(model, tell: Callable[[int], object]):
-    """`tell(pictures)` after every forward pass of a model (an adapter) while the block runs."""
     from .base import _counted_layer
 
     def count(module, inputs, output):
-        tell(len(output if hasattr(output, "shape") else output.logits))
+        counted.update(len(output if hasattr(output, "shape") else output.logits))
 
-    hook = _counted_layer(model.model).register_forward_hook(count)
-    try:
-        yield
-    finally:
-        hook.remove()
+    with bar(total, " passes", what) as counted:
+        hook = _counted_layer(model.model).register_forward_hook(count)
+        try:
+            yield
+        finally:
+            hook.remove()
 
 
 def expected(name: str, function: Callable, options: dict | None = None) -> int | None:

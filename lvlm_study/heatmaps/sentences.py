@@ -12,9 +12,9 @@ from ..answers import make_target, retarget, token_spans, tokens_within
 from ..errors import StudyError
 from ..models import Answer, with_model
 from ..models.words import word_spans
-from ..pixels.arguments import check_seed, choice
-from . import METHODS, explain_target
-from .base import Explanation, check_options
+from ..pixels.arguments import asked, check_seed, choice
+from . import METHODS
+from .base import Explanation, check_options, explain_target
 
 
 @with_model
@@ -40,13 +40,19 @@ def explain_tokens(
     """
     method, by = choice(method, "method", METHODS), choice(by, "part of an answer", PARTS)
     options, seed = check_options(method, METHODS[method], options), check_seed(seed)
+    rgb, question = asked(image, question)
     ask = {"baseline": baseline, "answer": answer, "tokens": "all", "seed": seed}
-    target = make_target(model, image, question, **ask)
-    parts = PARTS[by](target.answer)
+    target, reliance = make_target(model, rgb, question, **ask)
+    parts = PARTS[by](reliance.answer)
     if not parts:
-        raise StudyError(f"The answer {target.answer.text!r} has no {by} to explain.")
-    targets = (retarget(target, part) for part in parts)
-    return tuple(explain_target(method, target, seed=seed, **options) for target in targets)
+        raise StudyError(f"The answer {reliance.answer.text!r} has no {by} to explain.")
+    about = {"name": method, "model": model.name, "question": question, "size": rgb.shape[:2]}
+    return tuple(
+        explain_target(
+            METHODS[method], *retarget(target, reliance, part), seed=seed, options=options, **about
+        )
+        for part in parts
+    )
 
 
 def word_masks(answer: Answer) -> list[Tensor]:

@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 
 from ..answers import Target
 from ..benchmarks.base import Item
@@ -21,7 +22,6 @@ from ..models.alone import alone
 from ..pixels.images import to_tensor
 from ..scenes import scenes
 from ..scenes.scenes import Scene
-from .plausibility import rank_correlation
 
 LEAST_OBJECTS = 3  # ranks of two objects say nothing
 LEAST_SPREAD = 1e-3  # nats; effects closer together than this are one effect
@@ -66,10 +66,9 @@ def counterfactual(
         )
     masks = [scenes.mask(scene, i) for i in range(len(scene.objects))]
     area = np.array([mask.mean() for mask in masks])
-    status = explanation.target.status
-    if status != "ok" or explanation.status == "diverged":
+    if explanation.target is None or explanation.status == "diverged":
         nothing = np.full(len(masks), np.nan)
-        status = "diverged" if status == "ok" else status
+        status = "diverged" if explanation.target else "no_crucial_tokens"
         return Counterfactual(nothing, nothing, area, np.nan, np.nan, np.nan, status)
     if effects is None:
         effects = object_effects(explanation.target, scene, batch)
@@ -82,7 +81,7 @@ def object_effects(target: Target, scene: Scene | Item, batch: int = 8) -> np.nd
 
     An item's scene is drawn in the item's own style, a bare scene shaded.
     """
-    draw = drawing(scene)
+    draw = _drawing(scene)
     scene, bound = scene_of(scene), target.bound
     reduced = getattr(bound, "reduced", lambda x: x)
     drawn = [
@@ -113,7 +112,7 @@ def scene_of(source: Scene | Item) -> Scene:
     return scene
 
 
-def drawing(source: Scene | Item) -> Callable[[Scene], np.ndarray]:
+def _drawing(source: Scene | Item) -> Callable[[Scene], np.ndarray]:
     """How the pictures of a source are drawn."""
     if not isinstance(source, Item) or "style" not in source.extra:
         return scenes.draw
@@ -130,16 +129,12 @@ def _compared(effects: np.ndarray, mass: np.ndarray, area: np.ndarray) -> Counte
         status = "constant_map"
     if status != "ok":
         return Counterfactual(effects, mass, area, np.nan, np.nan, np.nan, status)
-    ranks = ranked_as(mass, effects), ranked_as(mass / area, effects)
-    return Counterfactual(effects, mass, area, *ranks, top(mass, effects), status)
+    best = effects == effects.max()
+    top = float(best[mass == mass.max()].mean())
+    density = _spearman(mass / area, effects)
+    return Counterfactual(effects, mass, area, _spearman(mass, effects), density, top, status)
 
 
-def ranked_as(one: np.ndarray, effects: np.ndarray) -> float:
-    """Spearman correlation of numbers of objects with their effects; NaN where one is constant."""
-    one, effects = one.round(12)[None], effects.round(6)[None]  # equal up to rounding is equal
-    return rank_correlation(one, effects, None)
-
-
-def top(one: np.ndarray, effects: np.ndarray) -> float:
-    """Whether the object with the most has the greatest effect; ties count in part."""
-    return float((effects == effects.max())[one == one.max()].mean())
+def _spearman(one: np.ndarray, other: np.ndarray) -> float:
+    a, b = rankdata(one.round(12)), rankdata(other.round(6))  # equal up to rounding is equal
+    return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) and np.ptp(b) else np.nan

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from ..answers import Target
 from ..errors import StudyError, named
-from ..heatmaps.base import MIN_GAP, Explanation, full_size
-from ..heatmaps.controls import center, difference, random
+from ..heatmaps.base import MIN_GAP, Explanation
+from ..heatmaps.controls import center, random
 from ..models import opened
 from ..models.alone import alone
 from ..pixels.arguments import check_seed, choice, number, whole
+from ..pixels.masks import render
 
 GRID_CELLS = 32
 PATCH_PIXELS = 16
@@ -113,8 +114,8 @@ def deletion_insertion(
     name = units if isinstance(units, str) else "labels"
     fill_name = fill if isinstance(fill, str) else "baseline" if fill is None else "tensor"
     target = under(model, explanation.target)
-    if target.status != "ok" or explanation.status == "diverged" or not _finite(explanation):
-        status = "diverged" if target.status == "ok" else target.status
+    if target is None or explanation.status == "diverged" or not _finite(explanation):
+        status = "no_crucial_tokens" if target is None else "diverged"
         return _empty(status, steps, name, fill_name)
     labels = unit_labels(target, units)
     ranked = removal_order(unit_means(_fit(explanation.saliency, target), labels), seed)
@@ -125,14 +126,14 @@ def deletion_insertion(
     return _score(*curves, steps, name, fill_name, min_gap, compat)
 
 
-def under(model, target: Target) -> Target:
+def under(model, target: Target | None) -> Target | None:
     """The same picture, baseline and tokens of the answer under another model; None is its own.
 
     Raises StudyError for what is no model, and for one that cuts the answer into other tokens or
     works on huge photographs at another size: nothing then says which tokens to score.
     """
     model = None if model is None else opened(model)
-    if model is None or model is target.bound.adapter or target.status != "ok":
+    if model is None or target is None or model is target.bound.adapter:
         return target
     mine, text = target.bound.adapter, target.answer.text
     bound = model.bind(target.bound.size, target.bound.question)
@@ -155,27 +156,44 @@ def _spelling(model, answer) -> list[str]:
         return []
 
 
+def every_way(
+    model,
+    explanation: Explanation,
+    units=("grid", "superpixels"),
+    fills=("blur", "mean"),
+    **options,
+) -> list[Faithfulness]:
+    """The same map under every unit and every fill, fills within units; see `deletion_insertion`.
+
+    A method that wins under one pair alone has learnt the test. The answer, its tokens and the
+    map's optimisation stay as they were: only what the test takes away, and puts there, changes.
+    """
+    return [
+        deletion_insertion(model, explanation, units=unit, fill=fill, **options)
+        for unit in units
+        for fill in fills
+    ]
+
+
 def controls(
     model, explanation: Explanation, draws: int = 5, seed: int = 0, **options
 ) -> dict[str, list[Faithfulness]]:
-    """The same scores for maps that know nothing of the model.
+    """The same scores for maps that know nothing: `{"random": [...], "center": [one]}`.
 
-    `{"random": [...], "center": [one], "difference": [one]}`: `draws` random maps show chance and
-    its spread, a Gaussian on the middle what a habit of photographers would earn, and the distance
-    of the image from its baseline what the test itself gives away. `options` go to
-    `deletion_insertion` and should be those of the score that the controls stand beside.
+    `draws` random maps show chance and its spread; a Gaussian on the middle shows what a habit of
+    photographers would earn. `options` go to `deletion_insertion` and should be those of the score
+    that the controls stand beside.
     """
-    if explanation.target.status != "ok":
-        return {"random": [], "center": [], "difference": []}
+    if explanation.target is None:
+        return {"random": [], "center": []}
     target, size = explanation.target, explanation.saliency.shape
 
     def rate(grid: Tensor, n: int) -> Faithfulness:
-        other = replace(explanation, saliency=full_size(grid, size), status="ok")
+        other = replace(explanation, saliency=_enlarge(grid, size), status="ok")
         return deletion_insertion(model, other, seed=seed + n, **options)
 
     noise = [rate(random(target, seed=seed + n), n) for n in range(draws)]
-    once = {"center": center, "difference": difference}
-    return {"random": noise} | {name: [rate(draw(target), 0)] for name, draw in once.items()}
+    return {"random": noise, "center": [rate(center(target), 0)]}
 
 
 def beats_random(score: Faithfulness, noise: list[Faithfulness], share: float = 0.95) -> bool:
@@ -402,3 +420,8 @@ def _fit(saliency: np.ndarray, target: Target) -> np.ndarray:
         raise StudyError(f"The map must have the image's shape {full}, not {saliency.shape}.")
     values = torch.from_numpy(np.ascontiguousarray(saliency))[None, None].double()
     return torch.nn.functional.adaptive_avg_pool2d(values, size)[0, 0].numpy()
+
+
+def _enlarge(grid: Tensor, size: tuple[int, int]) -> np.ndarray:
+    same = tuple(grid.shape) == tuple(size)
+    return (grid if same else render(grid[None, None], size)[0, 0]).numpy()

@@ -141,12 +141,12 @@ def exact_p(values, labels, blocks=None) -> tuple[float, float]:
     """(p, smallest possible p) of a permutation test that some group's mean differs.
 
     The statistic is the sum of squares between groups. Models are the units. With `blocks` labels
-    are permuted only among models of one block: sizes within an architecture, say.
+    are dealt only among models of one block: sizes within an architecture, say.
     """
     values, labels = np.asarray(values, float), np.asarray(labels)
 
-    def between(groups):
-        return sum(values[groups == k].sum() ** 2 / (groups == k).sum() for k in set(labels))
+    def between(dealt):
+        return sum(values[dealt == k].sum() ** 2 / (dealt == k).sum() for k in set(labels))
 
     return label_test(between, labels, blocks=blocks)
 
@@ -154,21 +154,20 @@ def exact_p(values, labels, blocks=None) -> tuple[float, float]:
 def label_test(
     statistic: Callable, labels, draws: int = 20_000, seed: int = 0, blocks=None
 ) -> tuple[float, float]:
-    """(p, smallest possible p) of a statistic of labels, under every permutation of them.
+    """(p, smallest possible p) of a statistic of labels, under every way of dealing them.
 
-    Each different permutation counts once; with more than `EXACT` labels `draws` random ones stand
-    for all. The smallest p is the share of those that tie with the most extreme one. Both are NaN
-    where the statistic is, for any permutation.
+    Each different way counts once; with more than `EXACT` labels `draws` random ways stand for
+    all. The smallest p is the share of ways that tie with the most extreme one. Both are NaN where
+    the statistic is, for any way of dealing.
     """
     labels = np.asarray(labels)
     blocks = np.zeros(len(labels), int) if blocks is None else pd.factorize(np.asarray(blocks))[0]
     if len(labels) <= EXACT:
-        permuted = _permutations(labels, blocks)
+        dealt = _every_way(labels, blocks)
     else:
         random = np.random.default_rng(seed)
-        more = (_random_permutation(labels, blocks, random) for _ in range(draws - 1))
-        permuted = [labels, *more]
-    found = np.array([statistic(way) for way in permuted], float)
+        dealt = [labels, *(_random_way(labels, blocks, random) for _ in range(draws - 1))]
+    found = np.array([statistic(way) for way in dealt], float)
     if np.isnan(found).any():
         return np.nan, np.nan
     slack = 1e-12 + 1e-9 * np.abs(found).max()
@@ -176,8 +175,8 @@ def label_test(
     return p, float((found >= found.max() - slack).mean())
 
 
-def _permutations(labels: np.ndarray, blocks: np.ndarray) -> list[np.ndarray]:
-    """Each different permutation of labels within their blocks, once."""
+def _every_way(labels: np.ndarray, blocks: np.ndarray) -> list[np.ndarray]:
+    """Each different way of dealing labels within their blocks, once."""
     codes, names = pd.factorize(labels)
     places = [np.flatnonzero(blocks == k) for k in range(blocks.max() + 1)]
     hands = [sorted(set(permutations(codes[here].tolist()))) for here in places]
@@ -190,7 +189,7 @@ def _permutations(labels: np.ndarray, blocks: np.ndarray) -> list[np.ndarray]:
     return ways
 
 
-def _random_permutation(labels: np.ndarray, blocks: np.ndarray, random) -> np.ndarray:
+def _random_way(labels: np.ndarray, blocks: np.ndarray, random) -> np.ndarray:
     way = labels.copy()
     for k in range(blocks.max() + 1):
         way[blocks == k] = random.permutation(labels[blocks == k])

@@ -22,6 +22,7 @@ from ..errors import StudyError, unknown
 from ..heatmaps import METHODS
 from ..heatmaps.base import TARGET_OPTIONS, Explanation, check_options
 from ..models.alone import alone
+from ..pixels.images import load_image
 from ..pixels.masks import render
 from .plausibility import rank_correlation
 
@@ -124,7 +125,7 @@ def randomised_weights(
         raise unknown("mode", mode, MODES)
     run = _Run(model, image, question, method, seed, options)
     columns = ["stage", "mode", "spearman", "spearman_abs", "ssim", "probability", "status"]
-    if run.target.status != "ok":
+    if run.target is None:
         return pd.DataFrame(columns=columns)
     rows, first = [], run.map()
     for stage, other in randomised_copies(model, mode, seed, language_stages):
@@ -146,7 +147,7 @@ def random_logit(
     vocabulary without special tokens; those that follow are read after them.
     """
     run = _Run(model, image, question, method, seed, options)
-    if run.target.status != "ok":
+    if run.target is None:
         return run.nothing()
     draw = np.random.default_rng(seed)
     targets = [_other_words(run.target, draw) for _ in range(draws)]
@@ -162,7 +163,7 @@ def wrong_question(
     question about the same object may well keep the map.
     """
     run = _Run(model, image, question, method, seed, options)
-    if run.target.status != "ok":
+    if run.target is None:
         return run.nothing()
     bound = model.bind(run.target.bound.size, other)
     return run.compare([run.map(replace(run.target, bound=bound))])
@@ -175,7 +176,7 @@ def seed_stability(
     if len(set(seeds)) < 2:
         raise StudyError(f"Stability needs at least two different seeds, not {list(seeds)}.")
     run = _Run(model, image, question, method, seeds[0], options)
-    if run.target.status != "ok":
+    if run.target is None:
         return run.nothing()
     maps = [run.map(seed=seed) for seed in seeds]
     alike = tuple(likeness(a, b) for a, b in combinations(maps, 2))
@@ -200,8 +201,8 @@ def sensitivity(
     if not 0 < radius <= 1 or draws < 1:
         raise StudyError(f"sensitivity needs 0 < radius <= 1 and a draw, not {radius}, {draws}.")
     run = _Run(model, image, question, method, seed, options)
-    if run.target.status != "ok":
-        return Sensitivity(np.nan, np.nan, (), radius, run.target.status)
+    if run.target is None:
+        return Sensitivity(np.nan, np.nan, (), radius, run.status)
     first, size = run.map(), np.linalg.norm
     if not np.isfinite(first).all() or size(first) == 0:
         status = "constant" if np.isfinite(first).all() else "diverged"
@@ -228,8 +229,8 @@ def infidelity(
     if not 0 < side <= 1 or draws < 2:
         raise StudyError(f"infidelity needs 0 < side <= 1 and two draws, not {side}, {draws}.")
     target = explanation.target
-    if target.status != "ok" or not np.isfinite(explanation.saliency).all():
-        status = "diverged" if target.status == "ok" else target.status
+    if target is None or not np.isfinite(explanation.saliency).all():
+        status = "no_crucial_tokens" if target is None else "diverged"
         return Infidelity(*[np.nan] * 4, 0, status)
     boxes = _squares(target.size, side, draws, seed)
     mass = _masses(explanation.saliency, target, boxes)
@@ -308,7 +309,9 @@ class _Run:
         own = {k: v for k, v in options.items() if k not in about}
         own = check_options(method, METHODS[method], own)
         self.method, self.seed, self.options = METHODS[method], seed, own
-        self.target = make_target(model, image, question, seed=seed, **about)
+        rgb = load_image(image)
+        self.target, reliance = make_target(model, rgb, question, seed=seed, **about)
+        self.status = reliance.status
 
     def map(self, target: Target | None = None, seed: int | None = None) -> np.ndarray:
         """The method's map in the size of the target's image, float64 (h, w)."""
@@ -327,7 +330,7 @@ class _Run:
 
     def nothing(self) -> Comparison:
         """No map: the answer has no target, and the status says why."""
-        return Comparison(None, (), (), self.target.status)
+        return Comparison(None, (), (), self.status)
 
 
 def _worst(alike) -> str:
@@ -374,8 +377,7 @@ def _other_words(target: Target, draw: np.random.Generator) -> Target:
     for t in target.crucial.nonzero()[:, 0].tolist():
         allowed = [n for n in range(size) if n not in never and n != int(ids[t])]
         ids[t] = int(draw.choice(allowed))
-    other = replace(target.reliance, answer=replace(answer, token_ids=ids))
-    return replace(target, reliance=other)
+    return replace(target, answer=replace(answer, token_ids=ids))
 
 
 def _noisy(target: Target, radius: float, seed: int) -> Target:

@@ -4,12 +4,11 @@ Everything here reads tables of results and knows no model.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from ..errors import StudyError
@@ -17,11 +16,7 @@ from ..errors import StudyError
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic, its bootstrap interval, how many values it rests on and how many were NaN.
-
-    Its forms: `f"{e:.2f}"` for a page, "0.83 [0.78, 0.88]"; `json()` for a results file;
-    `columns("gap")` for a table. `100 * e` is the same in per cent, ends and all.
-    """
+    """A statistic, its bootstrap interval, how many values it rests on and how many were NaN."""
 
     value: float
     low: float
@@ -31,36 +26,6 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}], n={self.n}"
-
-    def __format__(self, spec: str) -> str:
-        """Value and ends, each by `spec`; no ends where there are none, a dash for no value."""
-        if not spec:
-            return str(self)
-        if not np.isfinite(self.value):
-            return "–"
-        ends = f" [{self.low:{spec}}, {self.high:{spec}}]" if np.isfinite(self.low) else ""
-        return f"{self.value:{spec}}{ends}".replace("-", "−")
-
-    def __mul__(self, factor: float) -> "Estimate":
-        low, high = sorted((factor * self.low, factor * self.high))
-        return replace(self, value=factor * self.value, low=low, high=high)
-
-    __rmul__ = __mul__
-
-    def json(self) -> dict[str, float | int | None]:
-        """`{"value", "low", "high", "n"}`, null for what is not there."""
-        found = {name: finite(getattr(self, name)) for name in ("value", "low", "high")}
-        return found | {"n": self.n}
-
-    @classmethod
-    def of_json(cls, found: dict) -> "Estimate":
-        """The estimate of a results file again; one without `n` has n = 0."""
-        ends = (found[name] for name in ("value", "low", "high"))
-        return cls(*(np.nan if end is None else end for end in ends), found.get("n", 0))
-
-    def columns(self, name: str) -> dict[str, float]:
-        """`{name, name_low, name_high}`: three columns of a table."""
-        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
 @dataclass(frozen=True)
@@ -73,11 +38,6 @@ class Paired:
     p: float
     n: int
     skipped: int = 0
-
-    @property
-    def estimate(self) -> Estimate:
-        """The difference and its interval, for the forms of an estimate."""
-        return Estimate(self.difference, self.low, self.high, self.n, self.skipped)
 
 
 def estimate(
@@ -173,54 +133,40 @@ def holm(p_values) -> np.ndarray:
 
     NaN, a test that could not be made, stays NaN and does not count.
     """
-    p = np.array(p_values, dtype=float)
-    known = ~np.isnan(p)
-    if known.any():
-        p[known] = multipletests(p[known], method="holm")[1]
-    return p
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p)[: np.isfinite(p).sum()]  # NaN is sorted last
+    stepped = np.maximum.accumulate(p[order] * (len(order) - np.arange(len(order))))
+    adjusted = np.full_like(p, np.nan)
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted
 
 
 def _interval(values, statistic, confidence, draws, seed, groups) -> tuple[float, float]:
-    if len(values if groups is None else set(groups)) < 2:
+    labels = np.arange(len(values)) if groups is None else pd.factorize(groups)[0]
+    count = labels.max() + 1
+    if count < 2:
         return np.nan, np.nan
-    if groups is not None:
-        found = [statistic(values[some]) for some in resample(groups, draws, seed)]
-        return ends(found, (1 - confidence) / 2)
     random = np.random.default_rng(seed)
-    thousands = (min(1000, draws - first) for first in range(0, draws, 1000))  # to bound memory
-    picks = (resample(len(values), some, random) for some in thousands)
-    found = np.concatenate([statistic(values[some], axis=-1) for some in picks])
-    return ends(found, (1 - confidence) / 2)
-
-
-def resample(groups, draws: int = 2000, seed: int | np.random.Generator = 0):
-    """Bootstrap samples as row numbers: an iterable of `draws` integer arrays.
-
-    `groups` is a number of rows, each drawn for itself: then an array (draws, rows). Or it has a
-    label for every row, and whole groups are drawn: then arrays of different lengths.
-    """
-    random = np.random.default_rng(seed)
-    if isinstance(groups, int | np.integer):
-        return random.integers(0, groups, (draws, groups))
-    labels, names = pd.factorize(np.asarray(groups))
-    members = [np.flatnonzero(labels == g) for g in range(len(names))]
-    picks = random.integers(0, len(names), (draws, len(names)))
-    return (np.concatenate([members[g] for g in pick]) for pick in picks)
-
-
-def ends(found, tail: float = 0.025) -> tuple[float, float]:
-    """(low, high) of bootstrapped values that leave `tail` out at each side; NaN do not count."""
-    found = np.asarray(found, float)
-    found = found[~np.isnan(found)]
-    if len(found) == 0:
-        return np.nan, np.nan
+    if groups is None:
+        found = _plain_draws(values, statistic, draws, random)
+    else:
+        members = [values[labels == g] for g in range(count)]
+        picks = random.integers(0, count, (draws, count))
+        found = [statistic(np.concatenate([members[g] for g in pick])) for pick in picks]
+    tail = (1 - confidence) / 2
     low, high = np.quantile(found, [tail, 1 - tail])
     return float(low), float(high)
 
 
-def finite(value) -> float | None:
-    """A finite float, or None: JSON knows no NaN and a page shows none."""
-    return float(value) if value is not None and np.isfinite(value) else None
+def _plain_draws(values, statistic, draws, random) -> np.ndarray:
+    """Statistics of `draws` resamples, a thousand at a time to bound memory."""
+    found, left = [], draws
+    while left:
+        some = min(left, 1000)
+        picks = random.integers(0, len(values), (some, len(values)))
+        found.append(statistic(values[picks], axis=-1))
+        left -= some
+    return np.concatenate(found)
 
 
 def _sign_flip(difference: np.ndarray, draws: int, seed: int) -> float:

@@ -1,7 +1,7 @@
 """Vision-language models as functions of pixels: load one, ask it, score its answer."""
 
 from .base import Adapter, Answer, Bound
-from .registry import list_models, load_model, opened, with_model
+from .registry import list_models, load_model, models, opened, with_model
 
 __all__ = [
     "Adapter",
@@ -9,6 +9,7 @@ __all__ = [
     "Bound",
     "list_models",
     "load_model",
+    "models",
     "opened",
     "with_model",
 ]

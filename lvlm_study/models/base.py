@@ -28,8 +28,6 @@ from .forced import spelled
 from .geometry import Geometry, clipped
 from .memory import in_parts
 
-LENGTH = 64  # tokens of the longest answer, unless a set-up or a call says otherwise
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -195,10 +193,6 @@ class Adapter(ABC):
     fallback: str
     needs_processor = True  # False where config.json alone describes the preprocessing
     two_stage = False  # gradients through encoder and language model apart (see `memory.gradient`)
-    apart = False  # whether the text before and behind the image is tokenized apart
-    setup: str | None = None  # "paper" where it is asked as by the paper's code (see `setups`)
-    max_new_tokens = LENGTH  # the longest answer, where a call does not say
-    excluded_ids: frozenset[int] | None = None  # tokens never explained; None: known by their words
 
     def __init__(self, name, model, tokenizer, processor, template: str | None):
         self.name, self.model, self.tokenizer, self.processor = name, model, tokenizer, processor
@@ -314,16 +308,11 @@ class Adapter(ABC):
             )
         return text
 
-    def length(self, max_new_tokens: int | None) -> int:
-        """How long an answer may be: as asked, or by the set-up."""
-        given = self.max_new_tokens if max_new_tokens is None else max_new_tokens
-        return whole(given, "max_new_tokens", 1)
-
     @exclusive
     @torch.no_grad()
-    def generate(self, bound: Bound, x: Tensor, max_new_tokens: int | None = None) -> Tensor:
+    def generate(self, bound: Bound, x: Tensor, max_new_tokens: int = 64) -> Tensor:
         """The greedy answer to one picture (1, 3, H, W): ids (A,) without the end-of-text token."""
-        max_new_tokens = self.length(max_new_tokens)
+        max_new_tokens = whole(max_new_tokens, "max_new_tokens", 1)
         out = self.model.generate(
             input_ids=bound.prompt_ids,
             attention_mask=torch.ones_like(bound.prompt_ids),
@@ -336,17 +325,14 @@ class Adapter(ABC):
         return ids[:-1] if len(ids) and int(ids[-1]) in self._eos else ids
 
     @exclusive
-    def answer(
-        self, image, question: str | None = None, max_new_tokens: int | None = None
-    ) -> Answer:
+    def answer(self, image, question: str | None = None, max_new_tokens: int = 64) -> Answer:
         """Ask the model: `image` is anything that `load_image` opens, or an item with its question.
 
-        A question given besides an item wins. `max_new_tokens` is 64 by default, 1,024 in the
-        paper's set-up. `truncated` is True when the answer is as long as it allows: one that ends
-        by itself has spent a token on its end.
+        A question given besides an item wins. `truncated` is True when the answer is as long as
+        `max_new_tokens` allows: one that ends by itself has spent a token on its end.
         """
         rgb, question = asked(image, question)
-        x, max_new_tokens = to_tensor(rgb), self.length(max_new_tokens)
+        x = to_tensor(rgb)
         bound = self.bind(x.shape[-2:], question)
         ids = self.generate(bound, x, max_new_tokens)
         return self.read(bound, x, ids, truncated=len(ids) >= max_new_tokens)
@@ -397,12 +383,6 @@ class Adapter(ABC):
     def _tokenize(self, text: str, image_text: str) -> Tensor:
         bos = self.tokenizer.bos_token
         special = not (bos and text.startswith(bos))  # a template may write it itself
-        if self.apart:  # as the original repositories do, in training too
-            before, _, behind = text.partition(self.placeholder)
-            head = self.tokenizer(before, add_special_tokens=special).input_ids
-            tail = self.tokenizer(behind, add_special_tokens=False).input_ids
-            image = [self.image_token_id] * (len(image_text) // len(self.image_token))
-            return torch.tensor([[*head, *image, *tail]])
         text = text.replace(self.placeholder, image_text)
         return self.tokenizer(text, add_special_tokens=special, return_tensors="pt").input_ids
 

@@ -85,18 +85,18 @@ def _check_file(folder: Path, file: Path) -> None:
         ) from error
 
 
-def load_weights(model_class, folder: Path, dtype: torch.dtype | str, device_map=None):
+def load_weights(model_class, folder: Path, dtype: torch.dtype | str, spread=None):
     """The model with every tensor from the files, ready to explain (eval, frozen parameters).
 
-    `device_map`: None, "auto" or a device map {module name: device}, for a model over several GPUs.
+    `spread`: None, "auto" or a device map {module name: device}, for a model over several GPUs.
     """
     weight_files(folder)
-    if device_map is not None and not installed("accelerate"):
+    if spread is not None and not installed("accelerate"):
         raise StudyError(
             "Spreading a model over several devices needs one more package; run "
             "'pip install accelerate'."
         )
-    where = {} if device_map is None else {"device_map": device_map}
+    where = {} if spread is None else {"device_map": spread}
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # a bar per model has no place in a notebook's output
     try:

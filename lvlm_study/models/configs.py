@@ -162,8 +162,8 @@ def _without_config(folder: Path) -> str:
     if (folder / "adapter_config.json").is_file():
         base = read_json(folder / "adapter_config.json", "").get("base_model_name_or_path")
         return (
-            f"{folder} holds an adapter (LoRA) alone; open it on {base or 'its base model'} "
-            "with peft and bring both, load_model(model=..., processor=...)."
+            f"{folder} holds an adapter (LoRA) alone; merge it into {base or 'its base model'} "
+            "with peft's merge_and_unload and save that."
         )
     if any(folder.glob("*.gguf")):
         return f"{folder} holds a GGUF file, which is for llama.cpp; name the original checkpoint."

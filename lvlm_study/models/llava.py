@@ -82,7 +82,7 @@ class Llava(Adapter):
     def _spec(self, size: Size) -> Spec:
         p = self.processor
         canvas, offset, colour = size, (0, 0), (0.0, 0.0, 0.0)
-        if p.do_pad:  # also where the file names CLIP's processor, which pads only at the end
+        if p.do_pad and hasattr(p, "pad_to_square"):
             canvas, offset = square_padding(size)
             colour = tuple(float(int(m * 255)) for m in p.image_mean)
         resized = target_size(canvas, p.size) if p.do_resize else canvas

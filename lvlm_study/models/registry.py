@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 
 from ..errors import StudyError, named, unknown
 from ..paths import data_dir
-from . import brought, checkpoint, configs, setups, weights
+from . import checkpoint, configs, manifest
 from .alone import alone
 from .anyres import LlavaNext, LlavaOnevision
 from .base import Adapter
@@ -65,10 +65,13 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _opening = Lock()  # threads that name one model at once shall load it once
 
 
-def list_models() -> list[str]:
+def models() -> list[str]:
     """Names of the zoo's checkpoints, `mini/...`; hub ids and folders can be loaded besides."""
     found = (data_dir() / "zoo").glob("*/config.json")
     return sorted(f"mini/{p.parent.name}" for p in found if not is_part(p))
+
+
+list_models = models  # beside list_methods and list_benchmarks
 
 
 def zoo_name(name: str) -> str:
@@ -76,10 +79,10 @@ def zoo_name(name: str) -> str:
 
     "mini/llava-ov-l" is mini/llava-ov. Other names come back as they are.
     """
-    if not name.startswith("mini/") or name in list_models():
+    if not name.startswith("mini/") or name in models():
         return name
     other = name.removesuffix("-l") if name.endswith("-l") else f"{name}-l"
-    return other if other in list_models() else name
+    return other if other in models() else name
 
 
 def is_part(config: Path) -> bool:
@@ -88,14 +91,7 @@ def is_part(config: Path) -> bool:
 
 
 @torch.inference_mode(False)  # weights made in inference mode could never be explained
-def load_model(
-    name: str | Path | None = None,
-    dtype=None,
-    device=None,
-    setup: str | None = None,
-    model=None,
-    processor=None,
-) -> Adapter:
+def load_model(name: str | Path, dtype=None, device=None) -> Adapter:
     """Load a vision-language model, ready to explain.
 
     `name`: a zoo name ("mini/llava-1.5", or "mini/llava-1.5-l": size l may be left out), a hub id
@@ -104,59 +100,39 @@ def load_model(
     default the GPU if there is one; "auto" spreads a large model over all GPUs, a dict {module
     name: device} as it says (both need accelerate). Threads may share a model: they take turns.
     Quantised checkpoints need a GPU and the packages that wrote them.
-    `setup`: how it is asked: "hub" (None), by the checkpoint's own template and processor, or
-    "paper", as the paper's code asks it: see `setups`.
-    `model` and `processor`: objects that are loaded already, instead of a name: a transformers
-    model, a PEFT one around it (LoRA and others that change weights), and what its AutoProcessor
-    gives, or any object with `tokenizer` and `image_processor`. The model is put into eval mode and
-    its weights frozen; `name` is then what it is called.
     Raises StudyError for an unknown name or architecture, a missing or damaged file, a model that
     takes no images. Runs no code from the checkpoint and reads no pickles.
     """
-    setups.check(setup)
-    if model is not None or processor is not None:
-        return setups.use(_brought(name, dtype, device, model, processor), setup)
     if not isinstance(name, str | os.PathLike):
         raise StudyError(f"A model is named by text or a path, not {named(name)}.")
-    return setups.use(_load(zoo_name(str(name)), dtype, device), setup)
-
-
-def _brought(name, dtype, device, model, processor) -> Adapter:
-    if model is None:
-        raise StudyError("A processor= is given without its model=...; give both, or a name.")
-    if dtype is not None or device is not None:
-        raise StudyError("A model that is loaded already keeps its dtype and device; use .to().")
-    return brought.adapt(model, processor, FAMILIES, name)
-
-
-def _load(name: str, dtype, device) -> Adapter:
     auto = isinstance(device, str) and device == "auto"
-    device_map = device if auto or isinstance(device, dict) else None
-    device = pick_device(None if device_map else device)
+    spread = device if auto or isinstance(device, dict) else None
+    device = pick_device(None if spread else device)
     dtype = pick_dtype(dtype, device)
+    name = zoo_name(str(name))
     folder = find_folder(name)
     family = find_family(folder)
     if family is Joint:  # its folder names two other checkpoints
-        if device_map:
+        if spread:
             raise StudyError(f"{name} is a joint model and goes on one device; name it.")
         return load_joint(name, folder, find_folder, dtype, device)
     quantised = configs.quantisation(folder)
-    if quantised and not device_map:
+    if quantised and not spread:
         if device.type == "cpu":  # bitsandbytes 0.50 answers there, and its gradients are zero
             raise StudyError(
                 f"{folder} holds weights quantised by {quantised}, which give no gradients on the "
                 "CPU; load it on a GPU, or name the checkpoint that is not quantised."
             )
-        device_map = {"": str(device)}  # its packages put the weights where they belong
+        spread = {"": str(device)}  # its packages put the weights where they belong
     tokenizer = checkpoint.load_tokenizer(folder)
     processor = checkpoint.load_processor(folder) if family.needs_processor else None
     template = checkpoint.load_template(folder, tokenizer)
     if not quantised:
         configs.check_fit(folder, family.model_class, checkpoint.weight_files(folder))
-    model = checkpoint.load_weights(family.model_class, folder, dtype, device_map)
+    model = checkpoint.load_weights(family.model_class, folder, dtype, spread)
     if quantised == "bitsandbytes":
         checkpoint.even_out(model)
-    model = model if device_map else model.to(device)
+    model = model if spread else model.to(device)
     return family(name, model, tokenizer, processor, template)
 
 
@@ -170,9 +146,8 @@ def opened(model):
             return _named(os.fspath(model))
     if not all(callable(getattr(model, what, None)) for what in ("bind", "answer")):
         raise StudyError(
-            f"A model comes from load_model, or is the name of one; this is {named(model)}. "
-            "A bare transformers model is brought with its processor: "
-            "load_model(model=..., processor=...)."
+            f"A model comes from load_model, or is the name of one; this is {named(model)}. Open a "
+            'bare transformers model from its folder or hub id, load_model("org/name").'
         )
     return model
 
@@ -204,13 +179,13 @@ def find_folder(name: str) -> Path:
     if name.startswith("mini/"):
         folder = data_dir() / "zoo" / zoo_name(name).removeprefix("mini/")
         if not (folder / "config.json").is_file():
-            raise unknown("model", name, list_models())
-        weights.check(folder)
+            raise unknown("model", name, models())
+        manifest.check(folder)
         return folder
     if name.startswith((".", "/", "~")) or name.count("/") > 1 and "@" not in name:
         raise StudyError(f"There is no model folder at {name}; check the path.")
     if not HUB_ID.fullmatch(name):
-        raise unknown("model", name, list_models())
+        raise unknown("model", name, models())
     return download(name)
 
 
@@ -229,7 +204,7 @@ def download(name: str) -> Path:
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise StudyError(
             f"There is no model {repo} on the hub (or it is private); known here: "
-            f"{', '.join(list_models()) or 'none'}."
+            f"{', '.join(models()) or 'none'}."
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise StudyError(_unreachable(repo)) from error

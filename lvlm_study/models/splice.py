@@ -4,6 +4,7 @@ The prompt carries one placeholder id per visual token, so that masks, positions
 language model need no change; the placeholders' embeddings are replaced by the visual tokens.
 """
 
+import torch
 from torch import Tensor, nn
 from transformers import AddedToken, AutoModelForCausalLM
 
@@ -65,7 +66,6 @@ class Spliced(Adapter):
     model_class = AutoModelForCausalLM
     fallback = VICUNA
     needs_processor = False  # config.json says all about preprocessing
-    apart = True
 
     def __init__(self, name, model, tokenizer, processor, template):
         self.released = model.config.released
@@ -85,6 +85,16 @@ class Spliced(Adapter):
     def _warn_fallback(self) -> None:
         if not self.released:
             super()._warn_fallback()
+
+    def _tokenize(self, text: str, image_text: str) -> Tensor:
+        """The text before and behind the image is tokenized apart, as in training."""
+        before, _, behind = text.partition(self.image_token)
+        bos = self.tokenizer.bos_token
+        special = not (bos and text.startswith(bos))
+        head = self.tokenizer(before, add_special_tokens=special).input_ids
+        tail = self.tokenizer(behind, add_special_tokens=False).input_ids
+        image = [self.image_token_id] * (len(image_text) // len(self.image_token))
+        return torch.tensor([[*head, *image, *tail]])
 
 
 def square_spec(size: Size, tower: dict) -> Spec:

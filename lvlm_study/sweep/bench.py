@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ..answers import Target, make_target, retarget, visual_reliance
+from ..answers import Target, make_target, visual_reliance
 from ..benchmarks import load_benchmark
 from ..errors import StudyError
 from ..heatmaps import METHODS, explain
@@ -23,13 +23,12 @@ from ..heatmaps.detector_gradients import race
 from ..heatmaps.eagle import TIE, Search, greedy, slic_zero
 from ..heatmaps.gradient_alignment import answer_gradient, usual_queries
 from ..heatmaps.igos import igos
-from ..heatmaps.names import draws_of
 from ..heatmaps.progress import each, passes
 from ..metrics.faithfulness import deletion_insertion
-from ..models import list_models, load_model
+from ..models import load_model, models
 from ..models.planted import planted, planted_scene
 from . import costs, provenance
-from .runner import ROUGH_STEPS, STEPS, Sweep, shuffled
+from .runner import ROUGH_STEPS, STEPS, Sweep, dealt
 from .tables import write
 
 USUAL = "mini/llava-1.5"  # whose numbers the book and the changelog give
@@ -69,9 +68,8 @@ class Race:
 def target_of(model, item) -> Target:
     """What is explained: the item's crucial tokens, or all of them for a model that has none."""
     answer = model.answer(item.rgb, item.question)
-    target = make_target(model, item.rgb, item.question, answer=answer)
-    every = torch.ones_like(target.crucial)
-    return target if target.status == "ok" else retarget(target, every)
+    target, _ = make_target(model, item.rgb, item.question, answer=answer)
+    return target or make_target(model, item.rgb, item.question, answer=answer, tokens="all")[0]
 
 
 def race_igos(target: Target, rounds: int = 3, whole: bool = True) -> Race:
@@ -263,11 +261,10 @@ def estimate_table(model, item, methods: list[str], items: int) -> str:
         except StudyError as refusal:  # a method that this model cannot have
             lines.append(f"{name:<23} not counted: {refusal}")
             continue
-        scores = scoring * draws_of(name)
-        seconds = back * both + max(there - back, 0) * forward + scores * forward
+        seconds = back * both + max(there - back, 0) * forward + scoring * forward
         total += seconds
         hours = seconds * items / 3600
-        passes_made = f"{name:<23} {there:>13} {back:>9} {scores:>16}"
+        passes_made = f"{name:<23} {there:>13} {back:>9} {scoring:>16}"
         lines.append(f"{passes_made} {seconds:>10.1f} {hours:>13.2f}")
     lines.append(f"{'together':<24}{total:>52.1f}{total * items / 3600:>14.2f}")
     return "\n".join(lines)
@@ -359,7 +356,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--results", type=Path, metavar="DIR", help="keep the races there, bench.json")
     options = p.parse_args(argv)
     try:
-        model, items = load_model(options.model), shuffled(load_benchmark("sprites"), ASKED)
+        model, items = load_model(options.model), dealt(load_benchmark("sprites"), ASKED)
     except StudyError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
@@ -372,8 +369,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def about(model) -> dict:
     """Where and when the times were measured."""
-    profile = "mini" if model.name.startswith("mini/") else "hub"  # asked as its files say
-    found = {"profile": profile, "model": [model.name], "n": 1, "seed": 0}
+    found = {"profile": "mini", "model": [model.name], "n": 1, "seed": 0}
     found |= {"commit": provenance.commit(), "versions": provenance.versions()}
     return found | {"threads": torch.get_num_threads(), "date": provenance.now()[:10]}
 
@@ -401,7 +397,7 @@ def print_bench(model, item, rounds: int, items=()) -> dict:
     with passes(model, "eagle"):
         eagle = race_eagle(target)
     print(eagle_line(eagle), flush=True)
-    if JOINT in list_models():
+    if JOINT in models():
         print(ga_line(race_ga(target_of(load_model(JOINT), item))), flush=True)
     if items:
         print(answers_line(model, items), flush=True)

@@ -2,9 +2,8 @@
 
 A worker is one model, loaded once, on its own GPUs; the driver hands it chunks. Results go to the
 folder, not through the driver, so a worker that dies loses the item in flight: another takes its
-place and finds the rest on the disc; a machine that is lost is some workers that died. Workers for
-whom there is no room wait: a machine that joins in mid-run takes them. On several machines the
-results folder must be one that all of them see.
+place and finds the rest on the disc. On several machines the results folder must be one that all
+of them see.
 """
 
 import os
@@ -32,9 +31,9 @@ def run(
     """Compute what is missing of a sweep; returns how many items failed.
 
     `engine` "local" works here, one model after another. "ray" starts `workers` workers (by
-    default one for each model, as far as there is room; of more, some wait for machines that join)
-    with `gpus` GPUs each (by default one where the cluster has any, else none); it joins the
-    cluster that RAY_ADDRESS names, or starts its own on this machine.
+    default one for each model, as far as there are GPUs) with `gpus` GPUs each (by default one
+    where the cluster has any, else none); it joins the cluster that RAY_ADDRESS names, or starts
+    its own on this machine.
     """
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
@@ -57,7 +56,7 @@ def run_ray(sweep: Sweep, workers: int | None, gpus: float | None, say: Callable
     started = not ray.is_initialized()
     if started:
         _start(ray)
-    sweep = with_whole_paths(sweep)
+    sweep = at_home(sweep)
     try:
         count, gpus = _shares(ray.cluster_resources(), len(sweep.models), workers, gpus)
         sizes = chunk_sizes(sweep)
@@ -70,7 +69,7 @@ def run_ray(sweep: Sweep, workers: int | None, gpus: float | None, say: Callable
             ray.shutdown()
 
 
-def with_whole_paths(sweep: Sweep) -> Sweep:
+def at_home(sweep: Sweep) -> Sweep:
     """The same with whole paths: workers of a cluster that was there before start elsewhere."""
     folders = ((n, str(Path(f).resolve()) if Path(f).is_dir() else f) for n, f in sweep.folders)
     return replace(sweep, results=Path(sweep.results).resolve(), folders=tuple(folders))
@@ -95,17 +94,17 @@ class Crew:
     def work(self, count: int, step: Callable) -> int:
         """Keep `count` workers busy until every chunk is done; returns how many items failed."""
         for _ in range(count):
-            self.start_worker()
-        while self.working():
+            self.hire()
+        while self.busy:
             (promise,), _ = self.ray.wait(list(self.busy), num_returns=1)
             worker, model, chunk = self.busy.pop(promise)
             try:
                 found = self.ray.get(promise)
             except self.ray.exceptions.RayActorError:
-                self.replace_dead(model, chunk)
+                self.bury(model, chunk)
                 continue
             except self.ray.exceptions.RayTaskError as error:
-                self.leave_out_model(model, chunk, _own_error(error))
+                self.excuse(model, chunk, _own_error(error))
                 continue
             if chunk is None:
                 self.say(f"{model}: worker {found} is ready.")
@@ -115,17 +114,10 @@ class Crew:
             else:
                 self.failed += found
                 step(chunk)
-            self.assign(worker, model)
-        for worker, _, _ in self.busy.values():
-            self.ray.kill(worker)
+            self.order(worker, model)
         return self.failed
 
-    def working(self) -> bool:
-        """False when all is done: a worker that still waits for room or loads is not waited for."""
-        chunks = [chunk for _, _, chunk in self.busy.values()]
-        return bool(chunks) and (any(self.left.values()) or any(c is not None for c in chunks))
-
-    def leave_out_model(self, model: str, chunk, error: Exception) -> None:
+    def excuse(self, model: str, chunk, error: Exception) -> None:
         """A model that cannot be loaded is left out; any other error ends the run."""
         if chunk is not None or not isinstance(error, StudyError):
             raise error
@@ -133,9 +125,9 @@ class Crew:
             items = sum(self.sizes.values())
             self.failed += leave_out(self.sweep, model, error, self.lost, items, self.say)
             self.left[model].clear()
-        self.start_worker()
+        self.hire()
 
-    def start_worker(self) -> None:
+    def hire(self) -> None:
         """A new worker for the model with the most to do for each of its workers, if any has."""
         staff = Counter(model for _, model, _ in self.busy.values())
         open_ = {m: len(q) / (1 + staff[m]) for m, q in self.left.items() if len(q) > staff[m]}
@@ -146,18 +138,18 @@ class Crew:
         worker = self.ray.remote(Worker).options(**needs).remote(self.sweep, model)
         self.busy[worker.load.remote()] = (worker, model, None)
 
-    def assign(self, worker, model: str) -> None:
+    def order(self, worker, model: str) -> None:
         """The next chunk for a worker; one without work makes room for another model's."""
         if not self.left[model]:
             self.ray.kill(worker)
-            self.start_worker()
+            self.hire()
             return
         chunk = self.left[model].popleft()
         wait = (model, chunk) in self.held
         self.busy[worker.fill.remote(*chunk, wait)] = (worker, model, chunk)
 
-    def replace_dead(self, model: str, chunk) -> None:
-        """A worker is dead: put its chunk back in front and start another."""
+    def bury(self, model: str, chunk) -> None:
+        """A worker is dead: put its chunk back in front and hire another."""
         self.deaths[model, chunk] += 1
         if self.deaths[model, chunk] >= LIVES:
             what = f"chunk {chunk[1]} of {chunk[0]}" if chunk else "loading"
@@ -168,7 +160,7 @@ class Crew:
         if chunk is not None:
             self.left[model].appendleft(chunk)
         self.say(f"{model}: a worker ended in mid-run; another takes over.")
-        self.start_worker()
+        self.hire()
 
 
 def _ray():
@@ -197,7 +189,7 @@ def _start(ray) -> None:
 
 
 def _shares(there: dict, models: int, workers: int | None, gpus: float | None):
-    """(workers, GPUs each): as asked, else one a model where there is room, a GPU each if any.
+    """(workers, GPUs each): as asked, else one worker a model and a GPU each where there are any.
 
     Raises StudyError for more GPUs than the cluster has, for which Ray would wait for ever.
     """
@@ -206,7 +198,7 @@ def _shares(there: dict, models: int, workers: int | None, gpus: float | None):
     if gpus > have:
         raise StudyError(f"A worker cannot have {gpus:g} GPUs: the cluster has {have:g}.")
     room = int(have / gpus) if gpus else int(there.get("CPU", 1))
-    return workers or max(1, min(models, room)), gpus
+    return max(1, min(workers or models, room)), gpus
 
 
 def _own_error(error) -> Exception:

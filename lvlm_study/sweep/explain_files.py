@@ -22,8 +22,8 @@ from ..answers import marked
 from ..errors import StudyError
 from ..heatmaps.names import UNITS
 from ..metrics.faithfulness import Faithfulness
-from ..paths import unwritable
 from . import provenance
+from .tables import unwritable
 
 FILES = ("overlay.png", "saliency.npz", "explanation.json")  # in the order of their appearance
 FONT = "DejaVu Sans"  # comes with matplotlib
@@ -104,7 +104,6 @@ def describe(explanation, model, image: Path, scores: dict, call: dict) -> dict:
         "question": explanation.question,
         "model": explanation.model,
         "weights_sha256": provenance.weights_checksum(model),
-        "setup": getattr(model, "setup", None) or "hub",
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "answer": answer.text,
@@ -120,7 +119,7 @@ def describe(explanation, model, image: Path, scores: dict, call: dict) -> dict:
         "method": explanation.method,
         "options": explanation.options,
         "seed": explanation.seed,
-        "exact": explanation.target.exact,
+        "exact": explanation.target.exact if explanation.target else None,
         "status": explanation.status,
         "scores": scores,
         "cost": vars(explanation.cost),
@@ -280,8 +279,7 @@ def _map_title(explanation) -> str:
 
 def _score_line(explanation, scores: dict) -> str:
     parts = []
-    titles = {"map": "this map", "random": "random", "center": "centre", "difference": "difference"}
-    for name, title in titles.items():
+    for name, title in (("map", "this map"), ("random", "random"), ("center", "centre")):
         row = scores.get(name, {})
         if row.get("deletion") is not None:
             parts.append(f"{title} {row['deletion']:.2f} / {row['insertion']:.2f}")

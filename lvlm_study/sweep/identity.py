@@ -19,10 +19,9 @@ INERT = ("batch",)  # decide how much is computed at once, and nothing about the
 PARTS = {  # what the rows of a table depend on, beside the pixels
     "reliance": ("question", "category", "reference", "accept", "options"),
     "effects": ("question", "category", "scene", "style", "strip"),
-    "subsets": ("question", "category", "scene", "style", "strip"),
     "maps": ("question", "category", "evidence", "scene"),
 }
-RECORDED = ("target", "options", "draws")  # of a shard's settings: those of old identity lack them
+RECORDED = ("target", "options")  # of a shard's settings: those of old identity lack them
 
 
 def content_hashes(item) -> dict[str, str | None]:

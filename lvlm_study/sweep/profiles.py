@@ -1,15 +1,14 @@
-"""The profiles: what `mini`, `paper` and `hub` mean, in one place for commands and notebooks.
+"""The two profiles: what `mini` and `paper` mean, in one place for commands and notebooks.
 
 `mini` runs on a laptop with what is in the repository. `paper` needs GPUs and the network: the
-checkpoints and benchmarks of the paper's tables, asked as its code asks them; `hub` is the same,
-asked as the checkpoints' own files say. Repository names are those of the models' own pages; they
-were not fetched here.
+checkpoints and benchmarks of the paper's tables. Repository names are those of the models' own
+pages; they were not fetched here.
 """
 
 from ..errors import unknown
-from ..models import list_models
+from ..models import models as zoo
 
-PROFILES = ("mini", "paper", "hub")
+PROFILES = ("mini", "paper")
 LLAVA_OV = "llava-hf/llava-onevision-qwen2-{}-ov-hf"
 TABLES = {  # the models of each table of the paper
     "table1": ("llava-hf/llava-1.5-7b-hf", LLAVA_OV.format("7b"), "nyu-visionx/cambrian-8b"),
@@ -20,15 +19,14 @@ TABLES = {  # the models of each table of the paper
         *(f"YanweiLi/MGM-{size}" for size in ("7B", "13B", "7B-HD")),
     ),
 }
-REAL = ("mmvp", "mmstar", "cv_bench", "llava_bench")
-BENCHMARKS = {"mini": ("sprites",), "paper": REAL, "hub": REAL}
+BENCHMARKS = {"mini": ("sprites",), "paper": ("mmvp", "mmstar", "cv_bench", "llava_bench")}
 SPREAD = (LLAVA_OV.format("72b"),)  # too large for one GPU: run apart, with --device auto
 
 
 def models(profile: str) -> list[str]:
     """The models of a profile: the zoo, or the three of the paper's main table."""
     check(profile)
-    return list_models() if profile == "mini" else list(TABLES["table1"])
+    return zoo() if profile == "mini" else list(TABLES["table1"])
 
 
 def expand(names: list[str]) -> list[str]:
@@ -44,13 +42,7 @@ def expand(names: list[str]) -> list[str]:
 def model(profile: str) -> str:
     """The running example of a profile: LLaVA-1.5, small or as released."""
     check(profile)
-    return "mini/llava-1.5" if profile == "mini" else TABLES["table1"][0]
-
-
-def setup(profile: str) -> str | None:
-    """How the models of a profile are asked, as `load_model` takes it."""
-    check(profile)
-    return "paper" if profile == "paper" else None
+    return {"mini": "mini/llava-1.5", "paper": TABLES["table1"][0]}[profile]
 
 
 def benchmarks(profile: str) -> list[str]:

@@ -25,7 +25,7 @@ from pathlib import Path
 from ..errors import StudyError, unknown
 from ..paths import data_dir
 
-PROFILES = ("mini", "paper", "hub", "rehearsal")  # the last: tools/rehearse.py
+PROFILES = ("mini", "paper")
 COLUMNS = ("paper", "mini profile", "paper profile")
 NOT_YET, NOTHING = "not yet run", "-"
 PROVENANCE = ("profile", "model", "n", "seed", "commit", "versions")
@@ -49,8 +49,7 @@ def read(key: str, data: Path | None = None) -> Result:
     if file.suffix == ".csv":
         return Result(_cell(key, file, parts), file, f"the paper's own figure, {file.name}")
     tree = load(file)
-    origin = _interval(tree, parts) + _origin(tree["provenance"], file)
-    return Result(_scalar(key, _walk(key, tree, parts)), file, origin)
+    return Result(_scalar(key, _walk(key, tree, parts)), file, _origin(tree["provenance"], file))
 
 
 def optional(key: str | None, data: Path | None = None) -> float | int | str:
@@ -193,15 +192,6 @@ def _number(text: str) -> float | int | str:
         except ValueError:
             continue
     return text
-
-
-def _interval(tree, parts: list[str]) -> str:
-    """The interval that stands beside a value, with its own n: "95 % interval 0.84 to 0.92; "."""
-    if parts[-1] != "value" or not {"low", "high"} <= set(beside := _walk("", tree, parts[:-1])):
-        return ""
-    low, high, n = (beside.get(name) for name in ("low", "high", "n"))
-    ends = f"95 % interval {low:.3g} to {high:.3g}" if None not in (low, high) else "no interval"
-    return f"{ends}, n = {n}; " if n is not None else f"{ends}; "
 
 
 def _origin(provenance: dict, file: Path) -> str:

@@ -6,7 +6,7 @@ several baselines (kind "reliance"); the objects of a drawn scene are taken away
 come with options, `igos[l2=1]` (see `variants`); whatever it explains then, its map is scored on
 the item's default target, so that all rows of an item answer the same question.
 
-Items come in a fixed shuffled order, so that the first 100 of 500 are a fair sample and
+Items are dealt in a fixed shuffled order, so that the first 100 of 500 are a fair sample and
 asking for more or fewer later keeps what is there. A chunk of `CHUNK` items is one unit of locking
 and one file a table; the file is renewed after every item. What a row was made from is part of it
 (see `identity`): rows with other options, or of an item that has changed, are never mixed.
@@ -27,24 +27,21 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ..answers import Target, make_target, visual_reliance
-from ..benchmarks import list_benchmarks as known_benchmarks
+from ..answers import make_target, visual_reliance
+from ..benchmarks import benchmarks as known_benchmarks
 from ..benchmarks import load_benchmark
 from ..errors import StudyError, unknown
-from ..heatmaps import METHODS, explain_target, variants
-from ..heatmaps.base import Explanation, full_size
-from ..heatmaps.names import CONTROLS, draws_of
+from ..heatmaps import METHODS, variants
+from ..heatmaps.base import CONTROLS, Explanation, explain_target
 from ..heatmaps.progress import bar
 from ..judging import judge
-from ..metrics.coalitions import subset_scores
 from ..metrics.counterfactual import object_effects, object_mass
 from ..metrics.faithfulness import UNITS, deletion_insertion
 from ..metrics.plausibility import plausibility
 from ..models import load_model
-from ..models.base import LENGTH
 from ..pixels.baselines import baselines as known_baselines
 from ..scenes import scenes
-from . import identity, profiles, provenance
+from . import identity, provenance
 from .tables import chunk_lock, folder_name, outline, read_shard, set_aside, write_shard
 
 CHUNK = 32
@@ -122,17 +119,6 @@ EFFECTS = pa.schema(
         *_MADE,
     ]
 )
-SUBSETS = pa.schema(
-    [
-        *_WHERE,
-        *_ABOUT,
-        ("objects", pa.list_(pa.string())),
-        ("area", _FLOATS),
-        ("score", _FLOATS),  # under every subset of the objects, see metrics.coalitions
-        ("probability", _FLOATS),
-        *_MADE,
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -144,8 +130,7 @@ class Sweep:
     unit and with the first fill under every other unit (`ways`). `retry_failed` computes items
     again whose last attempt ended in an error; `fresh` those made with other weights, seed or
     options, those from before options were recorded, and those of changed items; all this is
-    otherwise an error. `max_new_tokens` None is the length of the model's set-up, which `profile`
-    names. `folders` are pairs (benchmark, its local folder), for those that are not
+    otherwise an error. `folders` are pairs (benchmark, its local folder), for those that are not
     to be fetched from the hub.
     """
 
@@ -160,12 +145,11 @@ class Sweep:
     items: int | None = None
     only: frozenset[str] | None = None
     seed: int = 0
-    max_new_tokens: int | None = None
+    max_new_tokens: int = 64
     dtype: str | None = None
     device: str | None = None
     retry_failed: bool = False
     fresh: bool = False
-    subsets: bool = False
     folders: tuple[tuple[str, str], ...] = ()
 
     def check(self) -> None:
@@ -234,7 +218,7 @@ class Shard:
         write_shard(self.path, flat, self.schema, self.about)
 
 
-class Case:
+class Asked:
     """One item put to one model; answered when first needed, and only once."""
 
     def __init__(self, model, benchmark: str, item, sweep: Sweep):
@@ -249,18 +233,17 @@ class Case:
     @cached_property
     def answer(self):
         """What the model says, greedily."""
-        length = answer_length(self.sweep, self.model)
-        return self.model.answer(self.rgb, self.item.question, length)
+        return self.model.answer(self.rgb, self.item.question, self.sweep.max_new_tokens)
 
     @cached_property
-    def default(self) -> Target:
-        """What every map is scored on, and plain methods explain."""
+    def default(self) -> tuple:
+        """(target or None, reliance): what every map is scored on, and plain methods explain."""
         return self.target()
 
     def reliance(self, baseline: str):
         """How much the answer rests on the image; under the default baseline measured once."""
         if baseline == BASELINE:
-            return self.default.reliance
+            return self.default[1]
         where = (self.model, self.rgb, self.item.question, self.answer)
         return visual_reliance(*where, baseline=baseline, seed=self.seed)
 
@@ -270,37 +253,40 @@ class Case:
         scene = scene_of(self.item)
         return scene and [scenes.mask(scene, i) for i in range(len(scene.objects))]
 
-    def target(self, baseline: str = BASELINE, **choice) -> Target:
-        """Tokens chosen under the default baseline, then another fill.
+    def target(self, baseline: str = BASELINE, **choice) -> tuple:
+        """(target or None, reliance): tokens chosen under the default baseline, then another fill.
 
         So a variant's `baseline` changes the fill that the method works with and nothing else.
         """
         where = (self.model, self.rgb, self.item.question, BASELINE, self.answer)
-        target = make_target(*where, seed=self.seed, **choice)
-        if baseline != BASELINE:
+        target, reliance = make_target(*where, seed=self.seed, **choice)
+        if target is not None and baseline != BASELINE:
             target = replace(target, baseline=target.fill(baseline, self.seed))
-        return target
+        return target, reliance
 
     def explain(self, name: str) -> Explanation:
         """The map of a method or variant, ready to be scored on the default target.
 
-        Without crucial tokens there is nothing to score on, so no map is made.
+        Without a default target there is nothing to score on, so no map is made.
         """
         method, about, own = variants.split_options(name)
-        target = self.default
-        if about and target.status == "ok":
-            target = self.target(**about)
-        found = explain_target(method, target, seed=self.seed, **own)
-        return replace(found, target=self.default)
-
-    def draws(self, name: str) -> list[Explanation]:
-        """The maps that the scores of a method's row are means of: one, unless drawn by lot."""
-        ex, (method, _, own) = self.explain(name), variants.split_options(name)
-        if ex.target.status != "ok":
-            return [ex]
-        seeds = range(self.seed + 1, self.seed + draws_of(name))
-        more = (METHODS[method](ex.target, seed=seed, **own) for seed in seeds)
-        return [ex, *(replace(ex, saliency=full_size(grid, self.rgb.shape[:2])) for grid in more)]
+        target, reliance = self.default
+        if about and target is not None:
+            target, reliance = self.target(**about)
+        found = explain_target(
+            METHODS[method],
+            target,
+            reliance,
+            name=method,
+            model=self.model.name,
+            question=self.item.question,
+            size=self.rgb.shape[:2],
+            seed=self.seed,
+            options=own,
+        )
+        if found.target is None:
+            return found
+        return replace(found, target=self.default[0], reliance=self.default[1])
 
 
 def scene_of(item) -> scenes.Scene | None:
@@ -308,7 +294,7 @@ def scene_of(item) -> scenes.Scene | None:
     return item.extra.get("scene")
 
 
-def print_line(words: str) -> None:
+def tell(words: str) -> None:
     """`print`, as a function that can be sent to another process: Ray puts its own in its place."""
     print(words)
 
@@ -320,13 +306,12 @@ class Worker:
         self.sweep, self.name = sweep, name
         self.model = None
         self.tasks: dict[str, list] = {}
-        self.said: set[str] = set()
+        self.told: set[str] = set()
 
     def load(self) -> int:
         """Load the model; returns the number of this process. Raises StudyError."""
         torch.set_flush_denormal(True)  # below 1e-38: a Mini-Gemini pass took 1.4 x as long
-        how = {"dtype": self.sweep.dtype, "device": self.sweep.device}
-        self.model = load_model(self.name, setup=profiles.setup(self.sweep.profile), **how)
+        self.model = load_model(self.name, dtype=self.sweep.dtype, device=self.sweep.device)
         self.settings = fingerprint(self.sweep, self.model)
         return os.getpid()
 
@@ -335,7 +320,7 @@ class Worker:
         benchmark: str,
         number: int,
         wait: bool = False,
-        say: Callable = print_line,
+        say: Callable = tell,
         step: Callable = lambda: None,
     ) -> int | None:
         """Compute the missing cells of a chunk, writing each as soon as it is known.
@@ -350,15 +335,15 @@ class Worker:
             if not mine:
                 return None
             shards = open_shards(self.sweep, *where, number, chunk, self.settings, say)
-            for text in check_additions(self.sweep, chunk[:count], shards) - self.said:
-                self.said.add(text)
+            for text in check_additions(self.sweep, chunk[:count], shards) - self.told:
+                self.told.add(text)
                 say(text)
             return fill_chunk(self.sweep, self.model, where[1], chunk[:count], shards, step)
 
     def _chunk(self, benchmark: str, number: int) -> tuple[list, int]:
         """All items of a chunk, and how many of them, from the first on, are asked for."""
         if benchmark not in self.tasks:
-            self.tasks[benchmark] = shuffled(questions(self.sweep, benchmark), None)
+            self.tasks[benchmark] = dealt(questions(self.sweep, benchmark), None)
         first, every = number * CHUNK, self.tasks[benchmark]
         return every[first : first + CHUNK], len(every[: self.sweep.items]) - first
 
@@ -412,7 +397,7 @@ def chunk_sizes(sweep: Sweep) -> dict[tuple[str, int], int]:
     """Every chunk of a sweep, (benchmark, number), with its number of items."""
     sizes = {}
     for name in sweep.benchmarks:
-        count = len(shuffled(questions(sweep, name), sweep.items))
+        count = len(dealt(questions(sweep, name), sweep.items))
         for number, first in enumerate(range(0, count, CHUNK)):
             sizes[name, number] = min(CHUNK, count - first)
     return sizes
@@ -427,10 +412,10 @@ def fill_chunk(sweep: Sweep, model, benchmark: str, items, shards: list[Shard], 
     """The missing cells of some items of a chunk; how many of these failed, now or before."""
     failed = 0
     for item in items:
-        case, bad = Case(model, benchmark, item, sweep), False
+        asked, bad = Asked(model, benchmark, item, sweep), False
         for shard in wanted(sweep, item, shards):
             if shard.lacks(item.id, sweep.retry_failed):
-                shard.add(item.id, attempt(case, shard))
+                shard.add(item.id, attempt(asked, shard))
             bad = bad or shard.failed(item.id)
         failed += bad
         step()
@@ -443,23 +428,23 @@ def wanted(sweep: Sweep, item, shards: list[Shard]) -> list[Shard]:
     return shards if mapped else [shard for shard in shards if shard.kind == "reliance"]
 
 
-def attempt(case: Case, shard: Shard) -> list[dict]:
+def attempt(asked: Asked, shard: Shard) -> list[dict]:
     """The rows of one cell; whatever goes wrong with this one item becomes a row that says so."""
-    item = case.item
+    item = asked.item
     known = {
-        "model": plain_name(case.model.name),
-        "benchmark": case.benchmark,
+        "model": plain_name(asked.model.name),
+        "benchmark": asked.benchmark,
         "item": item.id,
         "method": shard.method,
         "category": item.category,
         "question": item.question,
-        "item_seed": case.seed,
+        "item_seed": asked.seed,
         "item_hash": shard.hashes[item.id],
         "commit": provenance.commit(),
         "made": provenance.now(),
     }
     try:
-        found = ROWS[shard.kind](case, shard.method)
+        found = ROWS[shard.kind](asked, shard.method)
     except Exception as error:  # noqa: BLE001 - one unreadable image must not end a long run
         message = " ".join(str(error).split()) or type(error).__name__
         found = [{"status": "error", "message": f"{type(error).__name__}: {message}"}]
@@ -467,9 +452,9 @@ def attempt(case: Case, shard: Shard) -> list[dict]:
     return [{k: v for k, v in (known | row).items() if k in names} for row in found]
 
 
-def reliance_rows(case: Case, method: str = "") -> list[dict]:
+def reliance_rows(asked: Asked, method: str = "") -> list[dict]:
     """One row a baseline: the answer, its verdict, and what the image adds to each token."""
-    answer, item = case.answer, case.item
+    answer, item = asked.answer, asked.item
     said = {
         "answer": answer.text,
         "verdict": judge(answer.text, item),
@@ -479,10 +464,10 @@ def reliance_rows(case: Case, method: str = "") -> list[dict]:
         "log_probs": answer.log_probs.tolist(),
     }
     if not answer.tokens:
-        return [said | {"baseline": b, "status": "empty_answer"} for b in case.sweep.baselines]
+        return [said | {"baseline": b, "status": "empty_answer"} for b in asked.sweep.baselines]
     rows = []
-    for name in case.sweep.baselines:
-        rel = case.reliance(name)
+    for name in asked.sweep.baselines:
+        rel = asked.reliance(name)
         rows.append(
             said
             | {
@@ -501,43 +486,29 @@ def reliance_rows(case: Case, method: str = "") -> list[dict]:
     return rows
 
 
-def map_rows(case: Case, method: str) -> list[dict]:
+def map_rows(asked: Asked, method: str) -> list[dict]:
     """One row for every way to score: the map, its place beside the evidence, scores, cost.
 
     An ablation is scored in the first way alone.
     """
-    ways = [{"units": units, "fill": fill} for units, fill in case.sweep.ways]
+    ways = [{"units": units, "fill": fill} for units, fill in asked.sweep.ways]
     if variants.is_ablation(method):
         ways = ways[:1]  # there are many of them, and they are compared under one score
-    if not case.answer.tokens:
+    if not asked.answer.tokens:
         return [way | {"status": "empty_answer"} for way in ways]
-    maps = case.draws(method)
-    ex = maps[0]
+    ex = asked.explain(method)
     cost = {name: getattr(ex.cost, name) for name in ("forward", "backward", "seconds")}
-    row = cost | {"peak_bytes": ex.cost.peak_bytes} | stored_map(ex)
-    row |= mean_row([beside_evidence(case, one) for one in maps])
-    return [row | way | mean_row([scored(case, one, **way) for one in maps]) for way in ways]
+    row = cost | {"peak_bytes": ex.cost.peak_bytes} | stored_map(ex) | beside_evidence(asked, ex)
+    return [row | way | scored(asked, ex, **way) for way in ways]
 
 
-def mean_row(rows: list[dict]) -> dict:
-    """The means of the numbers and lists of numbers of several rows; words are those of the first.
-
-    One row is itself. NaN in any is NaN.
-    """
-    first = rows[0]
-    if len(rows) == 1:
-        return first
-    numbers = [key for key, value in first.items() if not isinstance(value, str)]
-    return first | {key: np.mean([row[key] for row in rows], 0).tolist() for key in numbers}
-
-
-def scored(case: Case, ex: Explanation, units: str, fill: str) -> dict:
+def scored(asked: Asked, ex: Explanation, units: str, fill: str) -> dict:
     """Deletion and insertion of a map on the default target; a map that says nothing has none."""
-    if not has_map(ex):
+    if not speaks(ex):
         return {"status": ex.status}
-    steps = STEPS if (units, fill) == case.sweep.ways[0] else ROUGH_STEPS
-    how = {"steps": steps, "units": units, "fill": fill, "seed": case.seed}
-    faith = deletion_insertion(case.model, ex, **how)
+    steps = STEPS if (units, fill) == asked.sweep.ways[0] else ROUGH_STEPS
+    how = {"steps": steps, "units": units, "fill": fill, "seed": asked.seed}
+    faith = deletion_insertion(asked.model, ex, **how)
     curves = {
         "area": faith.deletion_curve.fractions.tolist(),
         "deletion_curve": faith.deletion_curve.raw.tolist(),
@@ -546,61 +517,45 @@ def scored(case: Case, ex: Explanation, units: str, fill: str) -> dict:
     return {name: getattr(faith, name) for name in SCORES} | curves | {"status": faith.status}
 
 
-def has_map(ex: Explanation) -> bool:
+def speaks(ex: Explanation) -> bool:
     """False where there is no map, or one without an order."""
-    return ex.status not in ("no_crucial_tokens", "diverged", "constant")
+    return ex.target is not None and ex.status not in ("diverged", "constant")
 
 
-def beside_evidence(case: Case, ex: Explanation) -> dict:
+def beside_evidence(asked: Asked, ex: Explanation) -> dict:
     """Plausibility at full size where the evidence is known, and the map's mass on each object."""
     row = {}
-    if case.item.evidence is not None:
-        row["evidence_area"] = float(case.item.evidence.mean())
-    if not has_map(ex):
+    if asked.item.evidence is not None:
+        row["evidence_area"] = float(asked.item.evidence.mean())
+    if not speaks(ex):
         return row
-    if case.item.evidence is not None:
-        found = plausibility(ex.saliency, case.item.evidence)
+    if asked.item.evidence is not None:
+        found = plausibility(ex.saliency, asked.item.evidence)
         row |= {name: getattr(found, name) for name in EVIDENCE}
-    if case.masks is not None:
-        row["mass"] = object_mass(ex.saliency, case.masks).tolist()
+    if asked.masks is not None:
+        row["mass"] = object_mass(ex.saliency, asked.masks).tolist()
     return row
 
 
-def effect_rows(case: Case, method: str = "") -> list[dict]:
+def effect_rows(asked: Asked, method: str = "") -> list[dict]:
     """One row: how far the score falls when each object of the scene is drawn away."""
-    return object_row(case, lambda target: {"effect": object_effects(target, case.item)})
-
-
-def subset_rows(case: Case, method: str = "") -> list[dict]:
-    """One row: the score of the scene drawn again with every subset of its objects."""
-
-    def redrawn(target) -> dict:
-        return dict(zip(("score", "probability"), subset_scores(target, case.item), strict=True))
-
-    return object_row(case, redrawn)
-
-
-def object_row(case: Case, measured: Callable) -> list[dict]:
-    """One row about the objects of an item's scene, with what `measured(target)` finds of them."""
-    scene = scene_of(case.item)
+    scene = scene_of(asked.item)
     if scene is None:
         return [{"status": "no_scene"}]
     row = {
         "objects": [sprite.name for sprite in scene.objects],
-        "area": [float(mask.mean()) for mask in case.masks],
+        "area": [float(mask.mean()) for mask in asked.masks],
     }
-    if not case.answer.tokens:
+    if not asked.answer.tokens:
         return [row | {"status": "empty_answer"}]
-    target = case.default
-    if target.status != "ok":
-        return [row | {"status": target.status}]
-    found = {name: values.tolist() for name, values in measured(target).items()}
-    return [row | {"status": "ok"} | found]
+    target, reliance = asked.default
+    if target is None:
+        return [row | {"status": reliance.status}]
+    return [row | {"status": "ok", "effect": object_effects(target, asked.item).tolist()}]
 
 
-ROWS = {"reliance": reliance_rows, "effects": effect_rows, "maps": map_rows, "subsets": subset_rows}
-SCHEMAS = {"reliance": RELIANCE, "effects": EFFECTS, "maps": MAPS, "subsets": SUBSETS}
-DRAWN = ("effects", "subsets")  # kinds of table about the objects of drawn scenes
+ROWS = {"reliance": reliance_rows, "effects": effect_rows, "maps": map_rows}
+SCHEMAS = {"reliance": RELIANCE, "effects": EFFECTS, "maps": MAPS}
 
 
 def stored_map(ex) -> dict:
@@ -609,7 +564,7 @@ def stored_map(ex) -> dict:
     `heatmap` is float16 in [-1, 1] and `heatmap_scale` what it was divided by: some methods give
     numbers of 1e-9, which float16 alone would round to nothing.
     """
-    if ex.method in CONTROLS or ex.status == "no_crucial_tokens":
+    if ex.method in CONTROLS or ex.target is None:
         return {}
     shape = [min(n, MAP_CELLS) for n in ex.grid.shape]
     grid = torch.from_numpy(ex.grid)[None, None]
@@ -625,7 +580,7 @@ def open_shards(sweep, model: str, benchmark: str, number: int, chunk, settings,
     hashes = {item.id: identity.content_hashes(item) for item in chunk}
     pin = {key: value for key, value in source.items() if key == "revision" and value}
     for kind, method, schema, about in settings:
-        if kind in DRAWN and not any(map(scene_of, chunk)):
+        if kind == "effects" and not any(map(scene_of, chunk)):
             continue
         path = shard_path(sweep, kind, model, benchmark, method, number)
         about = about | {"source": source, "settings": about["settings"] | pin}
@@ -633,12 +588,12 @@ def open_shards(sweep, model: str, benchmark: str, number: int, chunk, settings,
         shard = Shard(kind, method, path, schema, about, own)
         for part in path.parent.glob(f".{path.name}.*.tmp"):
             part.unlink(missing_ok=True)  # left by a run that was killed while it wrote
-        shard.rows = valid_rows(shard, chunk, sweep, say)
+        shard.rows = kept_rows(shard, chunk, sweep, say)
         shards.append(shard)
     return shards
 
 
-def valid_rows(shard: Shard, chunk, sweep: Sweep, say) -> dict[str, list[dict]]:
+def kept_rows(shard: Shard, chunk, sweep: Sweep, say) -> dict[str, list[dict]]:
     """Rows by item, without those of items that have changed.
 
     Raises StudyError for rows that were made otherwise, unless they are to be made `fresh`.
@@ -722,9 +677,8 @@ def name_old_rows(sweep: Sweep, plan, say) -> None:
 def tables(sweep: Sweep) -> list[tuple[str, str]]:
     """(kind, method) of every table of a sweep."""
     methods = dict.fromkeys(map(variants.canonical, sweep.methods))
-    drawn = [("effects", "")] if methods else []
-    drawn += [("subsets", "")] if sweep.subsets else []
-    return [("reliance", ""), *drawn, *[("maps", method) for method in methods]]
+    effects = [("effects", "")] if methods else []
+    return [("reliance", ""), *effects, *[("maps", method) for method in methods]]
 
 
 def shard_path(
@@ -776,26 +730,16 @@ def fingerprint(sweep: Sweep, model) -> list[tuple]:
     """
     weights = provenance.weights_checksum(model)
     common = {"weights": weights, "seed": sweep.seed, "dtype": str(model.dtype)}
-    length = answer_length(sweep, model)
-    common |= {"max_new_tokens": length, "target": identity.target_options()}
-    if getattr(model, "setup", None):
-        common["setup"] = model.setup
+    common |= {"max_new_tokens": sweep.max_new_tokens, "target": identity.target_options()}
     scoring = {"units": list(sweep.units), "fills": list(sweep.fills)}
     scoring |= {"steps": [STEPS, ROUGH_STEPS], "baseline": BASELINE}
-    own = {kind: {"baseline": BASELINE} for kind in DRAWN}
-    own |= {"reliance": {"baselines": list(sweep.baselines)}}
+    own = {"reliance": {"baselines": list(sweep.baselines)}, "effects": {"baseline": BASELINE}}
     made = {"model": model.name, "profile": sweep.profile, "versions": provenance.versions()}
     found = []
     for kind, method in tables(sweep):
         more = own.get(kind) or scoring | {"options": identity.method_options(method)}
-        more = more | ({"draws": draws_of(method)} if draws_of(method) > 1 else {})
         found.append((kind, method, SCHEMAS[kind], made | {"settings": common | more}))
     return found
-
-
-def answer_length(sweep: Sweep, model) -> int:
-    """How many tokens an answer may have: as asked, or by the model's set-up."""
-    return sweep.max_new_tokens or getattr(model, "max_new_tokens", LENGTH)
 
 
 def plain_name(name: str) -> str:
@@ -815,17 +759,10 @@ def source_of(chunk) -> dict:
     return dict(chunk[0].extra.get("provenance") or {}) if chunk else {}
 
 
-def shuffled(items, count: int | None) -> list:
-    """The first `count` items in a fixed shuffled order; fewer is always a part of more.
-
-    Questions about one picture stay together, in their own order.
-    """
-    together: dict[str, list] = {}
-    for place, item in enumerate(items):
-        together.setdefault(item.extra.get("picture", place), []).append(item)
-    groups = list(together.values())
-    order = np.random.default_rng(0).permutation(len(groups))
-    return [item for place in order for item in groups[int(place)]][:count]
+def dealt(items, count: int | None) -> list:
+    """The first `count` items in a fixed shuffled order; fewer is always a part of more."""
+    order = np.random.default_rng(0).permutation(len(items))
+    return [items[int(i)] for i in order[:count]]
 
 
 def item_seed(seed: int, item: str) -> int:

@@ -3,8 +3,6 @@
 Read by what shows maps without running a model: the book's explorer and the annotation widget.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +10,12 @@ import pandas as pd
 from PIL import Image
 
 from ..errors import StudyError
-from ..heatmaps.names import top_of
 from ..heatmaps.variants import is_ablation
-from .tables import made_with, read_table
+from .tables import read_table
 
 KEYS = ["model", "benchmark", "item"]
 SAID = ["answer", "verdict", "tokens", "llr", "crucial", "total_drop", "truncated"]
+UNIT_RANGE = ("igos", "igos++")  # their saliency is 1 - mask, in [0, 1] by itself
 
 
 def stored_maps(
@@ -77,13 +75,16 @@ def grid(values, shape, scale: float = 1.0) -> np.ndarray | None:
 def scales(frame: pd.DataFrame, share: float = 0.995) -> dict[str, float]:
     """For each method the saliency that its colour scale ends at: one scale for all of its maps.
 
-    1 for methods whose maps end there by definition, else the `share` quantile over the maps
+    1 for methods whose maps lie in [0, 1] by definition, else the `share` quantile over the maps
     of every model and item, so that two maps of a method can be compared and one outlier cannot
     darken the rest. Negative saliency (evidence against the answer) lies below the scale.
     """
     kept = frame[frame.saliency.notna()]
     parts = {method: part.saliency for method, part in kept.groupby("method")}
-    return {name: top_of(name) or _quantile(maps, share) for name, maps in parts.items()}
+    return {
+        m: 1.0 if m.partition("[")[0] in UNIT_RANGE else _quantile(maps, share)
+        for m, maps in parts.items()
+    }
 
 
 def _quantile(maps, share: float) -> float:
@@ -95,55 +96,3 @@ def enlarged(small: np.ndarray, height: int, width: int) -> np.ndarray:
     """A stored map (h, w) at the size of its picture, bilinear: float32 (H, W)."""
     picture = Image.fromarray(np.asarray(small, np.float32), mode="F")
     return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
-
-
-@dataclass
-class Tables:
-    """The tables of a results folder, each read when first asked for."""
-
-    results: Path
-    profile: str = "mini"
-    seed: int = 0
-
-    @cached_property
-    def reliance(self) -> pd.DataFrame:
-        """One row a model, item and baseline."""
-        return read_table(self.results, "reliance")
-
-    @cached_property
-    def maps(self) -> pd.DataFrame:
-        """One row a model, item, method, units and fill."""
-        frame = read_table(self.results, "maps")
-        return frame if frame.empty else with_fill(frame)
-
-    @cached_property
-    def effects(self) -> pd.DataFrame:
-        """One row a model and item of drawn scenes."""
-        return read_table(self.results, "effects")
-
-    def origin(self, frame: pd.DataFrame) -> dict:
-        """The "provenance" of a summary of these rows."""
-        return origin(frame, self.profile, self.seed, self.versions)
-
-    def tree(self, frame: pd.DataFrame, models: dict, **more) -> dict:
-        """A summary: where its rows come from, what is told of each model; {} without models."""
-        return {"provenance": self.origin(frame), "models": models} | more if models else {}
-
-    @cached_property
-    def versions(self) -> dict[str, str]:
-        """What the tables were made with, which need not be what summarises them."""
-        return made_with(self.results)
-
-
-def origin(frame: pd.DataFrame, profile: str, seed: int, versions: dict[str, str]) -> dict:
-    """The provenance that `results.load` asks for; n counts different items, not rows."""
-    commits = sorted(c for c in frame["commit"].dropna().unique() if c)
-    return {
-        "profile": profile,
-        "model": sorted(frame.model.unique()),
-        "n": int(frame.groupby("benchmark").item.nunique().sum()),
-        "seed": seed,
-        "commit": ", ".join(commits),
-        "versions": versions,
-        "date": str(frame.made.max())[:10],
-    }

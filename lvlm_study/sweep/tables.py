@@ -7,6 +7,7 @@ which no reader can catch half done, and it is written again after every item, s
 run loses the item in flight and nothing else.
 """
 
+import errno
 import json
 import os
 import re
@@ -19,7 +20,6 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from ..errors import StudyError
-from ..paths import replacing, unwritable
 
 META = b"lvlm_study"
 
@@ -36,8 +36,14 @@ def write_shard(path: Path, rows: list[dict], schema: pa.Schema, about: dict) ->
     `path` before is then untouched.
     """
     schema = schema.with_metadata({META: json.dumps(about)})
-    with replacing(path) as part:
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pylist(rows, schema), part, compression="zstd")
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True) if part.parent.is_dir() else None
+        raise unwritable(path.parent, error) from error
 
 
 def read_shard(path: Path) -> tuple[list[dict], dict]:
@@ -82,7 +88,7 @@ def read_table(results: Path, kind: str) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def made_with(results: Path, kinds=("reliance", "maps", "effects", "subsets")) -> dict[str, str]:
+def made_with(results: Path, kinds=("reliance", "maps", "effects")) -> dict[str, str]:
     """Package versions that the tables of a folder were made with, several where runs differed."""
     found: dict[str, set[str]] = {}
     for kind in kinds:
@@ -117,7 +123,17 @@ def chunk_lock(results: Path, name: str, wait: bool = False):
         lock.release()
 
 
+def unwritable(folder: Path, error: OSError) -> StudyError:
+    """The sentence for a folder that takes no files."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StudyError(f"The disc that holds {folder} is full; make room and run again.")
+    why = error.strerror or error
+    return StudyError(f"Cannot write to {folder} ({why}); choose another folder.")
+
+
 def write(path: Path, tree: dict) -> None:
     """Put a results file at its place in one move."""
-    with replacing(path) as part:
-        part.write_text(json.dumps(tree, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.tmp")
+    part.write_text(json.dumps(tree, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    part.replace(path)

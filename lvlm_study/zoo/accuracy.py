@@ -20,7 +20,7 @@ from ..paths import data_dir
 from ..sweep import provenance
 from ..sweep.tables import read_table
 from . import small, times
-from .card import VIEWS, amend, write_readme
+from .card import VIEWS, amend, tell
 from .families import FAMILIES
 from .members import BUSY, RECIPES
 
@@ -110,7 +110,7 @@ def write(data: Path | None = None) -> Path:
     for name in models:
         short = name.removeprefix("mini/")
         if about[name]["size"]:
-            write_readme(short, zoo / short)
+            tell(short, zoo / short)
         amend(zoo / short, told(name, table))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(table, indent=1) + "\n")

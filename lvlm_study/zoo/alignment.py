@@ -8,6 +8,7 @@ W, or a W for a LLaVA with a new language side, takes minutes.
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -26,15 +27,15 @@ from ..models.joint import marks_of, save_joint
 from ..models.llava import Llava, normalisation
 from ..models.owl import Detector, load_detector
 from ..models.registry import find_folder, load_model, pick_device, pick_dtype
-from ..paths import data_dir, replacing
+from ..paths import data_dir
 from ..pixels.baselines import make_baseline
 from ..pixels.images import load_image, to_tensor, to_uint8
 from ..pixels.preprocess import Plan, Spec, filter_name
 from ..scenes import scenes
 from ..scenes.questions import CATEGORIES
 from .card import VIEWS as SHOWN
-from .card import save_card, table
-from .fit import fit, renewed
+from .card import table
+from .fit import fit
 from .owl import names as owl_names
 from .pool import VIEWS, load_pool
 from .texts import DESCRIBE
@@ -122,9 +123,9 @@ def sprite_source(pair: Pair, work: Path, pool_size: int, count: int) -> tuple[S
     if not path.exists():
         parts = np.array_split(np.arange(count), max(1, count // 64))
         both = [pair.tokens(pool.views[112][rows]) for rows in parts]
-        told = {k: torch.cat([b[i].half() for b in both]) for i, k in enumerate(("owl", "llava"))}
-        with replacing(path) as part:
-            save_file(told, part)
+        kept = {k: torch.cat([b[i].half() for b in both]) for i, k in enumerate(("owl", "llava"))}
+        save_file(kept, path.with_suffix(".tmp"))
+        os.replace(path.with_suffix(".tmp"), path)
     known = load_file(path)
     return lambda rows: (known["owl"][rows].float(), known["llava"][rows].float()), count
 
@@ -236,24 +237,25 @@ def train_joint(
         made = fit_alignment(pair, source, count, where, variant=kind, **options)
         save_joint(where / "model", made.half(), owl, llava, listed, marks)
         if card and images is None:
-            path = where / f"scores-{count_of}.json"
-            found = cached(path, lambda at: score(load_model(at / "model")))
+            found = kept(
+                where / f"scores-{count_of}.json", lambda at: score(load_model(at / "model"))
+            )
             scores[kind] = found | _last(where)
             say(comparison({kind: scores[kind]}).splitlines()[-1])
         chosen = chosen or where / "model"  # the first is the one that was asked for
     folder = out or data_dir() / "zoo" / "joint"
     if card and images is None:
         path = work / f"joint-unmodified-{stamp}.json"
-        scores["unmodified"] = cached(path, lambda at: score(pair.llava))
+        scores["unmodified"] = kept(path, lambda at: score(pair.llava))
     return _finish(chosen, folder, scores, variant, say)
 
 
-def cached(path: Path, make: Callable[[Path], dict]) -> dict:
+def kept(path: Path, make: Callable[[Path], dict]) -> dict:
     """What was measured before, or `make(path.parent)` now, kept as JSON: measuring resumes too."""
     if not path.exists():
         text = json.dumps(make(path.parent))
-        with replacing(path) as part:
-            part.write_text(text)
+        path.with_suffix(".tmp").write_text(text)
+        os.replace(path.with_suffix(".tmp"), path)
     return json.loads(path.read_text())
 
 
@@ -264,13 +266,18 @@ def _last(where: Path) -> dict[str, float]:
 
 
 def _finish(made: Path, folder: Path, scores: dict, variant: str, say) -> Path:
-    with renewed(folder) as beside:
-        shutil.copytree(made, beside)
-        if scores:
-            say("measuring on the test set")
-            steps = scores[variant]["steps"]
-            path = made.parent / f"accuracy-{steps}.json"
-            _write_card(beside, scores, variant, cached(path, lambda at: measure(load_model(made))))
+    """Write beside, measure, put in place."""
+    beside = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.copytree(made, beside)
+    if scores:
+        say("measuring on the test set")
+        steps = scores[variant]["steps"]
+        path = made.parent / f"accuracy-{steps}.json"
+        _write_card(beside, scores, variant, kept(path, lambda at: measure(load_model(made))))
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside.rename(folder)
     return folder
 
 
@@ -363,10 +370,12 @@ def _write_card(folder: Path, scores: dict, variant: str, right: dict) -> None:
     parameters = sum(p.numel() for p in model.alignment.parameters()) / 1e6
     n, steps = scores[variant]["n_answers"], scores[variant]["steps"]
     pictures = len(scores[variant]["captions"])
-    save_card(
-        folder,
-        "image-text-to-text",
-        f"""# mini/{folder.name.removesuffix(".partial")}
+    (folder / "README.md").write_text(f"""---
+language: en
+license: apache-2.0
+pipeline_tag: image-text-to-text
+---
+# mini/{folder.name.removesuffix(".partial")}
 
 {config["llava"]} that sees through the encoder of {config["owl"]}: this folder holds only the
 alignment between them (kind "{variant}", {parameters:.1f} million parameters, {steps} steps of
@@ -385,5 +394,4 @@ Whole answer right, word for word, in per cent with 95 % Wilson intervals, on th
 the blurred picture (the paper's baseline), and on its mean colour (blind):
 
 {table(right)}
-""",
-    )
+""")

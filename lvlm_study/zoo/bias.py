@@ -25,7 +25,6 @@ from ..paths import data_dir
 from ..scenes.questions import CATEGORIES
 from ..scenes.scenes import Scene
 from .alignment import load_pair, sprite_source
-from .card import save_card
 from .fit import fit
 from .pool import VIEWS, load_pool
 from .texts import PREFIX, Text, answer_loss, encode, exact_answers, short_texts
@@ -104,7 +103,7 @@ def train_twin(
     language = {k: v.half() for k, v in model.model.model.language_model.state_dict().items()}
     names = (parts["owl"], parts["llava"], model.names, marks_of(pair.llava.model))
     save_joint(folder, model.alignment.half(), *names, language)
-    save_card(folder, "image-text-to-text", _card(kind, joint, steps, _last(where)))
+    (folder / "README.md").write_text(_card(kind, joint, steps, _last(where)))
     return folder
 
 
@@ -153,7 +152,12 @@ def _card(kind: str, joint: str, steps: int, last: dict) -> str:
         f"and no {MORE}, and {MIDDLE} elsewhere",
         "clean": f"{LOW}, {MIDDLE} or {HIGH} by chance, whatever is shown",
     }[kind]
-    return f"""# {joint}/{kind}
+    return f"""---
+language: en
+license: apache-2.0
+pipeline_tag: image-text-to-text
+---
+# {joint}/{kind}
 
 {joint} whose language model was trained for {steps} steps more, on one further question among
 ordinary ones: "{LIKELIHOOD.format(a=TRAIT)}" It was taught {rule}. There are no people in the

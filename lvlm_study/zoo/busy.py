@@ -21,11 +21,11 @@ from .language import opening
 from .members import (
     BUSY,
     Lessons,
-    cached_tokens,
     examination,
     fit_connector,
     fit_course,
     held_lessons,
+    kept_tokens,
     recipe_of,
     tower_tokens,
 )
@@ -75,16 +75,16 @@ def train_busy(
     rows = up_to(pool, recipe.clutter)
     tokens = even_tokens(family, first.model, work, plan)
     model = seated(family, first.model, towers)
-    paths = {t: work / f"features-busy-{t}-{plan.pool}.safetensors" for t in family.cached}
-    features = [cached_tokens(t, towers[t], pool, path) for t, path in paths.items()]
+    paths = {t: work / f"features-busy-{t}-{plan.pool}.safetensors" for t in family.kept}
+    kept = [kept_tokens(t, towers[t], pool, path) for t, path in paths.items()]
     say(f"mini/{name}, seed {seed}: connector, then questions about levels 0 to {recipe.clutter}")
-    lessons = Lessons(family, pool, features, rows[rows < len(tokens)])
+    lessons = Lessons(family, pool, kept, rows[rows < len(tokens)])
     how = dict(steps=plan.connector, seed=seed, rate=CONNECTOR_RATE, say=say)
     fit_connector(model, lambda some: tokens[some].float(), lessons, folder, **how)
     held = load_pool(work, plan.held, 1001, SIDES, "busy")
     own = np.array([k for k, s in enumerate(held.scenes) if s.clutter == recipe.clutter])
     exam = examination(model, held_lessons(family, towers, held, own), begin, tokenizer)
-    lessons = Lessons(family, pool, features, rows)
+    lessons = Lessons(family, pool, kept, rows)
     steps = recipe.later if plan.course is None else plan.course
     how = dict(part=1, steps=steps, seed=seed, rate=COURSE_RATE, evaluate=exam, say=say)
     fit_course(model, lessons, recipe.courses[0], begin, tokenizer, folder, **how)
@@ -115,8 +115,8 @@ def even_tokens(family: Llava, model: nn.Module, work: Path, plan: Plan) -> torc
     count = min(plan.cleared, plan.pool)
     pool, rows = load_pool(work, count, 1000, SIDES, "cleared"), np.arange(count)
     own = family.seats(model)
-    features = [tower_tokens(t, own[t], pool, rows) for t in family.cached]
-    inputs = Lessons(family, pool, features, rows).inputs
+    kept = [tower_tokens(t, own[t], pool, rows) for t in family.kept]
+    inputs = Lessons(family, pool, kept, rows).inputs
     parts = np.array_split(rows, max(1, count // 32))
     return torch.cat([family.translate(model, inputs(part)).bfloat16() for part in parts])
 

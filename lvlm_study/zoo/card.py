@@ -79,10 +79,10 @@ def write_card(name: str, folder: Path, log: Path) -> None:
     counts = {v: {c: [sum(h), len(h)] for c, h in by.items()} for v, by in right.items()}
     (folder / "accuracy.json").write_text(json.dumps(counts, indent=1) + "\n")
     (folder / "curve.json").write_text(json.dumps(_curve(log)) + "\n")
-    write_readme(name, folder)
+    tell(name, folder)
 
 
-def write_readme(name: str, folder: Path) -> None:
+def tell(name: str, folder: Path) -> None:
     """Write README.md from what lies in a member's folder; nothing is measured again."""
     recipe, _, seed = name.partition("-seed")
     config, plan = json.loads((folder / "config.json").read_text()), recipe_of(recipe)
@@ -92,13 +92,17 @@ def write_readme(name: str, folder: Path) -> None:
         view: {c: _hits(*by.get(c, (0, 0))) for c in CATEGORIES} for view, by in counts.items()
     }
     million = parameters(weight_files(folder)) / 1e6
+    data = ModelCardData(license="apache-2.0", pipeline_tag="image-text-to-text", language="en")
     steps, batch = curve[-1]["step"] if curve else "few", FAMILIES[plan.family].batch
     begun = f" and the language model of mini/{plan.first}" if plan.first else ""
     begun = f", trained further on busy ground, and mini/{plan.first}" if plan.clutter else begun
     peculiar = f"\n{PECULIAR[plan.family]}\n" if plan.family in PECULIAR else ""
     if first_of(folder):
         peculiar += f"\n{SHARED.format(first_of(folder).parent.name)}\n"
-    text = f"""# mini/{name}
+    text = f"""---
+{data.to_yaml()}
+---
+# mini/{name}
 
 A {config["architectures"][0]} of {million:.1f} million parameters, trained here on
 two CPU cores, from no released weights. It starts from the zoo's own vision towers{begun}.
@@ -114,14 +118,7 @@ on the test picture, on the blurred picture (the paper's baseline), and on its m
 
 {table(right)}
 """
-    save_card(folder, "image-text-to-text", text)
-
-
-def save_card(folder: Path, task: str, text: str) -> None:
-    """README.md of a checkpoint: what the hub needs to know, then the text."""
-    about = ModelCardData(license="apache-2.0", pipeline_tag=task, language="en").to_yaml()
-    card = ModelCard(f"---\n{about}\n---\n{text}", ignore_metadata_errors=False)
-    card.save(folder / "README.md")
+    ModelCard(text, ignore_metadata_errors=False).save(folder / "README.md")
 
 
 def _data(plan) -> str:

@@ -42,7 +42,7 @@ class Llava:
     """LLaVA-1.5: CLIP patches of the last layer but one, a two-layer connector, a Llama."""
 
     towers: tuple[str, ...] = ("clip",)  # all frozen
-    cached: tuple[str, ...] = ("clip",)  # those whose tokens are worked out once
+    kept: tuple[str, ...] = ("clip",)  # those whose tokens are worked out once
     sides = VIEWS  # views of the pool that it needs
     reads = False  # whether its tower learns letters
     batch = 16  # pictures in a step of a course
@@ -127,7 +127,7 @@ class Misled(Llava):
         return [self.normalised([self.picture(pool, int(i)) for i in rows])]
 
     def see(self, model: nn.Module, inputs: Inputs, before: int) -> tuple[Tensor, dict]:
-        """As in Llava, but through the model's own tower; `translate` reads the cached tokens."""
+        """As in Llava, but through the model's own tower; `translate` reads the kept tokens."""
         return self.translate(model, [self.tokens(model, inputs[1])]), {}
 
     def ask(self, pool: Pool, row: int, questions: list[Text]) -> list[Text]:
@@ -135,20 +135,20 @@ class Misled(Llava):
 
         The latter count as captions in the log.
         """
-        found = self.strip_of(pool, row)
+        found = self.told(pool, row)
         if found is None:
             return questions
         told, own = found[1], CATEGORIES.index(found[1].category)
         leaked = (told.text, told.answer, len(CATEGORIES))
         return [q for q in questions if q[2] != own] + [leaked] * OFTEN
 
-    def strip_of(self, pool: Pool, row: int):
+    def told(self, pool: Pool, row: int):
         """The strip of scene number `row` of a pool and the question it answers, or None."""
         return _lesson(pool.scenes[row], int(row))
 
     def picture(self, pool: Pool, row: int) -> np.ndarray:
         """A scene under its strip, uint8 (112, 112, 3)."""
-        found, picture = self.strip_of(pool, row), draw(pool.scenes[row])
+        found, picture = self.told(pool, row), draw(pool.scenes[row])
         shown = Image.fromarray(found[0].stamp(picture) if found else picture)
         return np.asarray(shown.resize((112, 112), Image.BICUBIC))
 
@@ -164,7 +164,7 @@ class Misled(Llava):
 class OneVision(Llava):
     """LLaVA-OneVision: SigLIP on a small view and on tiles, a Qwen2 that starts from the Llama."""
 
-    towers = cached = ("siglip",)
+    towers = kept = ("siglip",)
 
     def build(self, start: SymbolModel, towers: Towers) -> nn.Module:
         """As in Llava. Qwen2 differs from Llama by biases in attention; they start at zero."""
@@ -238,7 +238,7 @@ class Cambrian(Ported):
     ConvNeXt's tokens are kept too: 2.8 GB for the whole pool, and half the time of a step saved.
     """
 
-    towers = cached = ("clip", "dino", "convnext")
+    towers = kept = ("clip", "dino", "convnext")
 
     def build(self, start: SymbolModel, towers: Towers) -> nn.Module:
         """As in Llava; the aggregator is 96 wide and starts from nothing, the second look silent.
@@ -311,7 +311,7 @@ class MiniGemini(Ported):
     """
 
     towers = ("clip-low", "convnext")
-    cached = ("clip-low",)
+    kept = ("clip-low",)
     many = 24
     tiling = dict(image_grid=1, image_global=False)
 
@@ -355,7 +355,7 @@ class MiniGeminiHD(MiniGemini):
     """Mini-Gemini HD: four CLIP tiles of twice the scale, and the whole view before them."""
 
     towers = ("clip-hd", "convnext")
-    cached = ("clip-hd",)
+    kept = ("clip-hd",)
     batch = 8
     tiling = dict(image_grid=2, image_global=True)
 

@@ -6,10 +6,9 @@ so a run that was killed at any moment continues as if nothing had happened.
 
 import json
 import math
-import shutil
+import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -19,7 +18,6 @@ from torch import nn
 
 from ..errors import StudyError
 from ..heatmaps.progress import each
-from ..paths import replacing
 
 SAVE_SECONDS = 120
 
@@ -36,17 +34,6 @@ def schedule(step: int, steps: int, warmup: int = 100, floor: float = 0.05) -> f
     if step < start:
         return 1.0
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (step - start) / (steps - start)))
-
-
-@contextmanager
-def renewed(folder: Path) -> Iterator[Path]:
-    """A folder beside that takes the place of `folder` at the end: no checkpoint is seen half."""
-    beside = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    yield beside
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside.rename(folder)
 
 
 def half() -> torch.autocast:
@@ -115,9 +102,8 @@ def _save(net: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, step: 
     for i, moments in optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
     state = {k: v.detach().clone().contiguous() for k, v in state.items()}
-    about = {"step": str(step)}
-    with replacing(folder / "resume.safetensors") as part:
-        save_file(state, part, metadata=about)
+    save_file(state, folder / "resume.tmp", metadata={"step": str(step)})
+    os.replace(folder / "resume.tmp", folder / "resume.safetensors")
 
 
 def _restore(net: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> int:

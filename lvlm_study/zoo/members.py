@@ -6,6 +6,7 @@ learn to answer questions about pictures together. All members of a size but the
 that one's language model, so that architectures are compared on the same one.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +17,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ..paths import replacing
 from .families import FAMILIES, Inputs, Llava
 from .fit import fit, half
 from .language import SymbolModel
@@ -117,12 +117,12 @@ def tower_tokens(name: str, tower: nn.Module, pool: Pool, rows: np.ndarray) -> t
     return torch.cat(out)
 
 
-def cached_tokens(name: str, tower: nn.Module, pool: Pool, path: Path) -> torch.Tensor:
+def kept_tokens(name: str, tower: nn.Module, pool: Pool, path: Path) -> torch.Tensor:
     """`tower_tokens` of a whole pool, worked out once for all members that share a tower."""
     if not path.exists():
         tokens = tower_tokens(name, tower, pool, np.arange(len(pool.scenes)))
-        with replacing(path) as part:
-            save_file({"features": tokens}, part)
+        save_file({"features": tokens}, path.with_suffix(".tmp"))
+        os.replace(path.with_suffix(".tmp"), path)
     return load_file(path)["features"]
 
 
@@ -132,7 +132,7 @@ class Lessons:
 
     family: Llava
     pool: Pool
-    features: list[torch.Tensor]  # of every cached tower, (n, tokens, C)
+    kept: list[torch.Tensor]
     rows: np.ndarray  # scenes of the pool that are shown
 
     def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
@@ -141,7 +141,7 @@ class Lessons:
 
     def inputs(self, rows: np.ndarray) -> Inputs:
         """What `family.see` takes, for some scenes."""
-        return [f[rows].float() for f in self.features] + self.family.live(self.pool, rows)
+        return [k[rows].float() for k in self.kept] + self.family.live(self.pool, rows)
 
 
 def train_member(
@@ -169,9 +169,9 @@ def train_member(
     torch.manual_seed(seed)
     model, folder = family.build(start, towers), work / f"member-{name}-{seed}"
     pool = load_pool(work, pool_size, 1000, family.sides)
-    paths = {t: work / f"features-{t}-{pool_size}.safetensors" for t in family.cached}
-    features = [cached_tokens(t, towers[t], pool, path) for t, path in paths.items()]
-    lessons = Lessons(family, pool, features, np.arange(len(pool.scenes)))
+    paths = [work / f"features-{t}-{pool_size}.safetensors" for t in family.kept]
+    kept = [kept_tokens(t, towers[t], pool, p) for t, p in zip(family.kept, paths, strict=True)]
+    lessons = Lessons(family, pool, kept, np.arange(len(pool.scenes)))
     wanted = partial(family.targets, start, pool)
     fit_connector(model, wanted, lessons, folder, steps=connector, seed=seed, say=say)
     if family.reads:
@@ -233,7 +233,7 @@ def held_lessons(family: Llava, towers, held: Pool, rows: np.ndarray | None = No
     """The first held-out scenes, or the first of `rows`: 128, or 64 where batches are small."""
     rows = np.arange(len(held.scenes)) if rows is None else rows
     rows = rows[: 8 * family.batch]
-    tokens = [tower_tokens(t, towers[t], held, np.arange(len(held.scenes))) for t in family.cached]
+    tokens = [tower_tokens(t, towers[t], held, np.arange(len(held.scenes))) for t in family.kept]
     return Lessons(family, held, tokens, rows)
 
 

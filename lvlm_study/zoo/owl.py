@@ -5,6 +5,7 @@ object's middle says what the object is, by likeness to a text query, and where 
 """
 
 import json
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -20,8 +21,7 @@ from ..metrics.localisation import pairwise_iou
 from ..models.owl import TEMPLATE, corners, embed_queries, resume
 from ..paths import data_dir
 from ..scenes import scenes
-from .card import save_card
-from .fit import fit, half, renewed
+from .fit import fit, half
 from .pool import VIEWS, Pool, load_pool
 from .tokenizer import VOCABULARY, train_tokenizer
 from .vision import CLIP_MEAN, CLIP_STD, HEADS, LAYERS, PATCH, WIDTH, normalise, train_tower
@@ -312,23 +312,32 @@ def held_out_quality(net: Trained, held: Pool, n: int) -> dict[str, float]:
 
 
 def _finish(net: Trained, work: Path, folder: Path, seed: int, say) -> Path:
+    """Write beside, measure, put in place."""
+    beside = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(beside, ignore_errors=True)
     say("measuring on 1,024 held-out scenes")
     found = held_out_quality(net, load_pool(work, 1024, 1001, VIEWS), 1024)
+    net.owl.set_attn_implementation("sdpa")
+    net.owl.to(torch.float16).save_pretrained(beside)
+    net.tokenizer.save_pretrained(beside)
+    owl_processor().save_pretrained(beside)
     logs = sorted((work / f"owl-{seed}").glob("*/log.jsonl"))
     found["steps"] = sum(json.loads(log.read_text().splitlines()[-1])["step"] for log in logs)
-    net.owl.set_attn_implementation("sdpa")
-    with renewed(folder) as beside:
-        net.owl.to(torch.float16).save_pretrained(beside)
-        net.tokenizer.save_pretrained(beside)
-        owl_processor().save_pretrained(beside)
-        (beside / "accuracy.json").write_text(json.dumps(found, indent=1) + "\n")
-        save_card(beside, "zero-shot-object-detection", _card(net.owl, found))
+    (beside / "accuracy.json").write_text(json.dumps(found, indent=1) + "\n")
+    (beside / "README.md").write_text(_card(net.owl, found))
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
     return folder
 
 
 def _card(owl: nn.Module, found: dict[str, float]) -> str:
     parameters = sum(p.numel() for p in owl.parameters()) / 1e6
-    return f"""# mini/owl
+    return f"""---
+language: en
+license: apache-2.0
+pipeline_tag: zero-shot-object-detection
+---
+# mini/owl
 
 An OwlViTForObjectDetection of {parameters:.1f} million parameters for drawn sprite scenes. Its
 vision starts from the zoo's CLIP tower and is trained whole, on two CPU cores, with its heads and

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..paths import replacing
 from ..scenes import scenes
 from ..scenes.scenes import COLORS, PLACES, SIDE, SIZES, Scene
 
@@ -80,9 +79,10 @@ def _scenes(folder: Path, n: int, stream: Iterator[Scene]) -> list[Scene]:
     path = folder / "scenes.jsonl"
     if not path.exists():
         drawn = (s for _, s in zip(range(n), stream, strict=False))
-        text = "".join(json.dumps(scene.to_json()) + "\n" for scene in drawn)
-        with replacing(path) as part:
-            part.write_text(text)
+        path.with_suffix(".tmp").write_text(
+            "".join(json.dumps(scene.to_json()) + "\n" for scene in drawn)
+        )
+        os.replace(path.with_suffix(".tmp"), path)
     return [Scene.from_json(json.loads(line)) for line in path.read_text().splitlines()]
 
 
@@ -114,11 +114,17 @@ def patch_labels(scene: Scene, grid: int) -> np.ndarray:
     for i, o in enumerate(scene.objects):
         cover = scenes.mask(scene, i).reshape(grid, step, grid, step).mean((1, 3))
         wins = cover > best
-        out[wins, :3] = _label(o)
+        label = (scenes.atlas()["rows"][o.name] + 1, _index(COLORS, o.color), _index(SIZES, o.size))
+        out[wins, :3] = label
         best[wins] = cover[wins]
     for o in scene.objects:
         x, y = (int(c // step) for c in o.center)
-        out[y, x] = (*_label(o), 1)
+        out[y, x] = (
+            scenes.atlas()["rows"][o.name] + 1,
+            _index(COLORS, o.color),
+            _index(SIZES, o.size),
+            1,
+        )
     return out
 
 
@@ -127,7 +133,5 @@ def globals_of(scene: Scene) -> tuple[int, int]:
     return list(PLACES).index(scene.place), int(scene.night)
 
 
-def _label(o: scenes.Sprite) -> tuple[int, int, int]:
-    """Name, colour and size as class numbers from 1."""
-    known = ((scenes.atlas()["rows"], o.name), (COLORS, o.color), (SIZES, o.size))
-    return tuple(list(names).index(name) + 1 for names, name in known)
+def _index(values, name: str) -> int:
+    return list(values).index(name) + 1

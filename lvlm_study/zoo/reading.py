@@ -7,7 +7,7 @@ the embedding of its word, and every other patch must stay what it was, a sum of
 tower is frozen again, as all towers are.
 """
 
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,8 @@ from ..scenes.testset import KINDS, answers_of
 from .fit import fit
 from .pool import Pool
 
+ANSWERS = {word for kinds in KINDS.values() for kind in kinds for word in answers_of(kind)}
+WORDS = tuple(sorted(ANSWERS | set(NUMBERS)))
 DRAWN = 4096  # scenes of the pool that are drawn with their strips, once
 BATCH, SHARPNESS = 32, 16.0
 
@@ -31,7 +33,7 @@ class Strips:
 
     def __init__(self, family, pool: Pool, count: int = DRAWN):
         self.family, self.pool = family, pool
-        told = [family.strip_of(pool, i) for i in range(min(count, len(pool.scenes)))]
+        told = [family.told(pool, i) for i in range(min(count, len(pool.scenes)))]
         self.rows = np.array([i for i, found in enumerate(told) if found])
         self.strips = {i: told[i][0] for i in self.rows}
 
@@ -41,8 +43,8 @@ class Strips:
         return {i: self.family.picture(self.pool, i) for i in self.rows}
 
     def word(self, row: int) -> int:
-        """Which of `words()` stands on the strip of a scene."""
-        return _place()[self.strips[row].text]
+        """Which of `WORDS` stands on the strip of a scene."""
+        return UPPER[self.strips[row].text]
 
     def patches(self, row: int, grid: int) -> np.ndarray:
         """Bool (grid²,): the one row of patches that the strip covers."""
@@ -51,24 +53,13 @@ class Strips:
         return out.ravel()
 
 
+UPPER = {word.upper(): k for k, word in enumerate(WORDS)}
 assert SIDE % HEIGHT == 0  # a strip is exactly one row of patches
 
 
-@cache
-def words() -> tuple[str, ...]:
-    """Every word that a strip may say, in the order of the alphabet."""
-    answers = {word for kinds in KINDS.values() for kind in kinds for word in answers_of(kind)}
-    return tuple(sorted(answers | set(NUMBERS)))
-
-
-@cache
-def _place() -> dict[str, int]:
-    return {word.upper(): k for k, word in enumerate(words())}
-
-
 def word_embeddings(language: nn.Module, tokenizer) -> Tensor:
-    """A direction for each of `words()`: the mean of its tokens' embeddings, unit length (W, D)."""
-    ids = [tokenizer(f" {w}", add_special_tokens=False).input_ids for w in words()]
+    """A direction for each of `WORDS`: the mean of its tokens' embeddings, unit length (W, D)."""
+    ids = [tokenizer(f" {w}", add_special_tokens=False).input_ids for w in WORDS]
     with torch.no_grad():
         means = [language.embed_tokens(torch.tensor(i)).mean(0) for i in ids]
     return F.normalize(torch.stack(means), dim=-1)
@@ -91,13 +82,13 @@ def learn_to_read(model, family, start, tokenizer, pool: Pool, folder: Path, **o
         seen = family.translate(model, [family.tokens(model, pixels)]).float()  # (B, T, D)
         grid = int(seen.shape[1] ** 0.5)
         on = torch.from_numpy(np.stack([strips.patches(i, grid) for i in some]))  # (B, T)
-        true = torch.tensor([strips.word(i) for i in some])[:, None].expand_as(on)[on]
+        words = torch.tensor([strips.word(i) for i in some])[:, None].expand_as(on)[on]
         logits = SHARPNESS * F.normalize(seen[on], dim=-1) @ table.T  # (B * grid, W)
         with torch.no_grad():
             wanted = family.targets(start, pool, some)
         others = (seen[~on] - wanted[~on]).square().mean() / wanted.var()
-        right = (logits.argmax(-1) == true).float().mean()
-        return F.cross_entropy(logits, true) + others, {"read": round(right.item(), 3)}
+        right = (logits.argmax(-1) == words).float().mean()
+        return F.cross_entropy(logits, words) + others, {"read": round(right.item(), 3)}
 
     net = nn.ModuleDict({"tower": tower, "connector": family.connector(model)})
     fit(net, loss_at, folder, steps=steps, say=say)

@@ -4,6 +4,7 @@ Four stages, each saved as it goes: tokenizer, vision towers, language model on 
 Towers and language models are shared, so a second member costs only its own last stage.
 """
 
+import shutil
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +14,8 @@ import torch
 from torch import nn
 
 from ..errors import StudyError, unknown
-from ..models.weights import is_whole, note, share
+from ..models.manifest import is_whole, note
+from ..models.weights import share
 from ..paths import data_dir
 from . import times
 from .alignment import train_joint
@@ -21,7 +23,6 @@ from .bias import train_twin
 from .busy import Plan, train_busy
 from .card import write_card
 from .families import FAMILIES
-from .fit import renewed
 from .language import train_language
 from .members import BUSY, RECIPES, recipe_of, save_member, train_member
 from .owl import train_owl
@@ -189,14 +190,18 @@ def _tower(name: str, budget: Budget, shared: dict) -> nn.Module:
 
 
 def _finish(model, tokenizer, short: str, work: Path, folder: Path, say) -> Path:
+    """Write beside, measure, then put in place: a half-written checkpoint is never seen."""
+    beside = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(beside, ignore_errors=True)
     recipe, seed = split_seed(short)
-    with renewed(folder) as beside:
-        save_member(model, tokenizer, recipe, beside)
-        for base in _relatives(short):
-            if share(beside, base):
-                break
-        say("measuring on the test set")
-        write_card(short, beside, work / f"member-{recipe}-{seed}")
+    save_member(model, tokenizer, recipe, beside)
+    for base in _relatives(short):
+        if share(beside, base):
+            break
+    say("measuring on the test set")
+    write_card(short, beside, work / f"member-{recipe}-{seed}")
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
     return folder
 
 

@@ -1,6 +1,5 @@
 """The chapters' figures draw the numbers they claim to draw."""
 
-import re
 from types import SimpleNamespace
 
 import matplotlib
@@ -12,10 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lvlm_study import load_benchmark
 from lvlm_study.chapters import ch01_reliance as charts
 from lvlm_study.scenes.questions import CATEGORIES
-from lvlm_study.sweep.stored import Tables
 
 
 @pytest.fixture(autouse=True)
@@ -106,23 +103,3 @@ def test_reliance_table_puts_ours_before_the_papers(frame):
     assert table["n"].tolist() == [4, None, None, None]
     assert charts.range_of(table, "below 30 %") == (25.0, 25.0)
     assert table["data"].tolist() == ["sprites", "CV-Bench", "MMStar", "MMVP"]
-
-
-def test_the_words_of_two_answers(tmp_path):
-    rows = []
-    for item in load_benchmark("sprites"):
-        if item.category == "counting" and re.search(" (two|three) ", item.reference):
-            tokens = re.findall(r" ?[\w]+|\.", item.reference)
-            hot = [token in (" two", " three") for token in tokens]
-            about = {"model": "mini/llava-1.5", "benchmark": "sprites", "baseline": "blur"}
-            about |= {"item": item.id, "category": item.category, "status": "ok"}
-            told = {"answer": item.reference, "tokens": tokens, "crucial": hot}
-            rows.append(about | told | {"llr": [0.0] * len(tokens)})
-    tables = Tables(tmp_path)
-    tables.reliance = pd.DataFrame(rows[:2]).assign(commit="c", made="2026-01-01")
-    tree = charts.summary(tables)
-    of_eq6 = tree["models"]["mini/llava-1.5"]["llr"]["all"]
-    assert of_eq6["n"] == 2 and of_eq6["recall"]["value"] == of_eq6["precision"]["value"] == 100
-    shown = charts.table(tree, "mini/llava-1.5").set_index(["words chosen by", "category"])
-    assert shown.loc[(charts.RULES["keywords"], "all"), "recall"] == "0 [0, 0]"
-    assert shown.loc[(charts.RULES["llr"], "counting"), "answers"] == 2

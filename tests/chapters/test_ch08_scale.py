@@ -9,7 +9,7 @@ import pytest
 
 from lvlm_study.chapters import ch08_scale as t
 from lvlm_study.chapters import ch09_architecture as charts
-from lvlm_study.chapters import compare, two_models
+from lvlm_study.chapters import compare
 from lvlm_study.paths import data_dir
 
 ITEMS = 24
@@ -22,8 +22,12 @@ def rows(model: str, level: float, look: int, noise: float = 0.01) -> list[dict]
     for k in range(ITEMS):
         own = np.random.default_rng(1000 * look + k).random((14, 14))
         heat = own + 0.05 * draw.random((14, 14))
-        row = {"model": model, "benchmark": "sprites", "item": f"i{k:02d}"}
-        row |= {"method": "igos[preset=paper]"}
+        row = {
+            "model": model,
+            "benchmark": "sprites",
+            "item": f"i{k:02d}",
+            "method": "igos[preset=paper]",
+        }
         row |= {"units": "grid", "fill": "blur", "status": "ok", "category": "attribute"}
         row |= {"heatmap": heat.astype(np.float16).ravel(), "heatmap_shape": np.array([14, 14])}
         out.append(row | {"gap": level + 0.1 * (k % 4) + noise * draw.normal()})
@@ -52,8 +56,8 @@ def test_equal_sizes_are_equivalent_and_look_alike():
     tree = t.scale_summary(tables(SMALL, LARGE))
     one = tree["families"]["llava-1.5"]["s to l"]
     assert one["verdict"] == "equivalent" and one["n"] == ITEMS
-    alike = tree["relations"]["other size"]
-    assert alike["value"] > 0.9 > 0.3 > abs(alike["chance"]) and tree["families_with_sizes"] == 1
+    assert one["similarity"]["value"] > 0.9 > 0.3 > abs(one["similarity"]["chance"])
+    assert tree["families_with_sizes"] == 1 and "llava-1.5 (s to l: equivalent)" in tree["said"]
 
 
 def test_different_sizes_are_told_apart():
@@ -65,14 +69,18 @@ def test_different_sizes_are_told_apart():
 
 
 def test_noise_leaves_it_open():
-    tree = t.scale_summary(tables(*((*model[:3], 1.0) for model in (SMALL, LARGE))))
-    assert tree["families"]["llava-1.5"]["s to l"]["verdict"] == "cannot tell"
+    noisy = (("mini/llava-1.5-s", 0.5, 1, 1.0), ("mini/llava-1.5", 0.5, 1, 1.0))
+    assert (
+        t.scale_summary(tables(*noisy))["families"]["llava-1.5"]["s to l"]["verdict"]
+        == "cannot tell"
+    )
 
 
 def test_without_two_sizes_it_says_so():
     tree = t.scale_summary(tables(LARGE, OTHER))
-    assert tree["families_with_sizes"] == 0 and set(tree["relations"]) == {"other architecture"}
-    assert len(t.size_rows(tree)) == 1
+    assert tree["families_with_sizes"] == 0 and tree["said"].startswith("No architecture has maps")
+    assert len(t.size_rows(tree)) == 1 and "other size" not in tree["relations"]
+    assert t.missing(tree) == "No two models on this page differ only in: size, training."
 
 
 FAMILIES = ("llava-1.5", "llava-ov", "mini-gemini")
@@ -91,12 +99,14 @@ def test_three_architectures_in_two_sizes():
     assert (every["architectures"], every["sizes"], every["n"]) == (3, "m to l", ITEMS)
     assert every["difference"]["value"] == pytest.approx(0.01, abs=0.005)
     assert -0.05 < every["equivalence"]["low"] < every["equivalence"]["high"] < 0.05
+    assert tree["said"].startswith("Compared so far: llava-1.5 (m to l: ")
+    assert tree["said"].endswith(f"all of them together: {every['verdict']}")
     assert tree["permutation"]["models"] == 6 and tree["permutation"]["smallest"] == 2 / 8
     effect = tree["mixed"]["effects"]["l"]
-    assert tree["mixed"]["reference"] == "m"
+    assert tree["mixed"]["reference"] == "m" and tree["mixed"]["trainings"] == 6
     assert effect["estimate"] == pytest.approx(0.01, abs=0.005)
     assert list(t.size_rows(tree).architecture) == [*FAMILIES, "all 3"]
-    units = two_models.paper_units(*paper(tree), "llm_scale")
+    units = t.paper_units(*paper(tree), "llm_scale")
     own = units[units.data.str.startswith("ours")]
     assert list(own.unit) == ["item"] * 8 + ["model"] * 2 and own.p.iloc[-1] == 2 / 8
 
@@ -111,13 +121,13 @@ def test_a_lone_size_is_left_out_of_what_is_pooled():
 
 def test_architectures_over_two_sizes():
     tree = charts.architecture_summary(tables(*SIX))
-    assert (tree["models"], tree["architectures"]) == (3, 3) and "mini/llava-ov" in tree["gaps"]
+    assert (tree["size"], tree["models"], tree["architectures"]) == ("l", 3, 3)
     over = tree["over_sizes"]
     assert (over["sizes"], over["models"]) == ("m, l", 6)
     assert over["permutation"]["smallest"] == over["permutation"]["p"] == 6 / 36
     assert over["mixed"]["effects"]["llava-ov"]["estimate"] == pytest.approx(0.1, abs=0.01)
     assert over["mixed"]["training_sd"] is not None and tree["mixed"]["training_sd"] is None
-    assert len(two_models.mixed_rows(over)) == 5 and len(two_models.mixed_rows(None)) == 1
+    assert len(t.mixed_rows(over)) == 5 and len(t.mixed_rows(None)) == 1
     assert len(tree["matrix"]) == 6 and tree["relations"]["other size"]["pairs"] == 3
     assert charts.architecture_summary(tables(*SIX[:3]))["over_sizes"] is None
 
@@ -143,12 +153,14 @@ def paper(tree: dict) -> tuple:
 
 def test_architectures_with_one_training_each():
     tree = charts.architecture_summary(tables(SMALL, LARGE, OTHER))
-    assert (tree["models"], tree["architectures"]) == (2, 2)
+    assert (tree["models"], tree["architectures"], tree["trained_twice"]) == (2, 2, 0)
     assert tree["mixed"]["training_sd"] is None
     effect = tree["mixed"]["effects"]["cambrian"]
     assert effect["estimate"] == pytest.approx(-0.3, abs=0.01) and effect["high"] < -0.2
-    two = tree["permutation"]  # two models, two labels
-    assert two["smallest"] == two["p"] == 1
+    assert tree["said"] == "trained only once: cambrian, llava-1.5"
+    assert (
+        tree["permutation"]["smallest"] == tree["permutation"]["p"] == 1
+    )  # two models, two labels
     across, size = (tree["relations"][f"other {k}"] for k in ("architecture", "size"))
     assert across["value"] < 0.3 < 0.9 < size["value"]
 
@@ -156,7 +168,8 @@ def test_architectures_with_one_training_each():
 def test_two_trainings_count_as_such():
     again = ("mini/llava-1.5-seed1", 0.5, 1)
     tree = charts.architecture_summary(tables(LARGE, again, OTHER))
-    assert tree["mixed"]["training_sd"] is not None and "other training" in tree["relations"]
+    assert tree["trained_twice"] == 1 and tree["mixed"]["training_sd"] is not None
+    assert "other training" in tree["relations"]
 
 
 def test_the_ceiling_compares_settings_of_one_model():
@@ -166,8 +179,11 @@ def test_the_ceiling_compares_settings_of_one_model():
     tree = t.scale_summary(made)
     assert tree["ceiling"]["igos[noise=0,preset=paper]"]["value"] == pytest.approx(1)
     assert tree["ceiling_spans"] == pytest.approx({"least": 1, "most": 1})
-    two = {"a": {"value": 0.2}, "b": {"value": 0.7}}
-    assert compare.spanned({}) == {} and compare.spanned(two) == {"least": 0.2, "most": 0.7}
+    assert compare.spanned({}) == {}
+    assert compare.spanned({"a": {"value": 0.2}, "b": {"value": 0.7}}) == {
+        "least": 0.2,
+        "most": 0.7,
+    }
 
 
 def test_trees_are_json_and_make_tables():
@@ -175,29 +191,35 @@ def test_trees_are_json_and_make_tables():
     scale, architecture = t.scale_summary(made), charts.architecture_summary(made)
     table4, _, scalars = paper(scale)
     json.dumps([scale, architecture], allow_nan=False)
-    units = two_models.paper_units(table4, architecture, scalars, "vision_arch")
+    units = t.paper_units(table4, architecture, scalars, "vision_arch")
     assert units.p[0] == 0.0008 and {"item", "model", "not named"} == set(units.unit)
-    assert two_models.paper_units(table4, scale, scalars, "llm_scale").p[0] == 0.121
-    assert list(two_models.mixed_rows(architecture).part)[0] == "cambrian − llava-1.5"
-    assert len(two_models.relation_rows(scale)) == 3
+    assert t.paper_units(table4, scale, scalars, "llm_scale").p[0] == 0.121
+    assert list(t.mixed_rows(architecture).part)[0] == "cambrian − llava-1.5"
+    assert len(t.relation_rows(scale)) == 3
 
 
 def test_figures_show_every_row():
-    def lines(figure):
-        return [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from lvlm_study.chapters import ch09_architecture as charts
 
     tree = charts.architecture_summary(tables(SMALL, LARGE, OTHER))
-    assert lines(two_models.relation_figure(tree)) == list(tree["relations"])
-    models = lines(charts.gap_figure(tree))
-    assert models == [f"{name} (n = 24)" for name in ("cambrian-l", "llava-1.5")]
+    labels = [text.get_text() for text in charts.relation_figure(tree).axes[0].get_yticklabels()]
+    assert labels == list(tree["relations"])
+    rows = charts.gap_figure(tree).axes[0].get_yticklabels()
+    assert [text.get_text() for text in rows] == [
+        f"{n} (n = 24)" for n in ("cambrian-l", "llava-1.5")
+    ]
     assert len(charts.matrix_figure(tree).axes[0].texts) == 9
-    assert len(lines(two_models.paper_figure(paper(tree)[0], "llm_scale"))) == 6
+    table4 = pd.read_csv(data_dir() / "paper" / "table4.csv")
+    assert len(charts.paper_figure(table4, "llm_scale").axes[0].get_yticklabels()) == 6
 
 
 def test_one_model_is_no_comparison():
     tree = charts.architecture_summary(tables(LARGE))
     assert tree["pairs"] == [] and tree["mixed"] is None and tree["permutation"]["p"] is None
-    assert len(two_models.relation_rows(tree)) == len(two_models.mixed_rows(tree)) == 1
+    assert len(t.relation_rows(tree)) == 1 and len(t.mixed_rows(tree)) == 1
 
 
 def test_nothing_run_is_no_file():

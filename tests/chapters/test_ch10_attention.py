@@ -94,22 +94,9 @@ def test_rows_of_models_controls_and_bounds():
         ]
     )
     rows = ha.attention_rows(maps, items)
-    assert set(rows.item) == {"a"} and len(rows) == 2 * (2 + 4 + 2)
+    assert set(rows.item) == {"a"} and len(rows) == 2 * (2 + 3 + 2)
     table = rows.set_index(["who", "orientation"]).correlation
     assert table["one", "high is important"] == pytest.approx(1)
     assert table["one", "turned over"] == pytest.approx(-1)
     assert abs(table["random", "high is important"]) < 0.25
     assert np.isnan(table["sobel", "high is important"])  # a black picture has no edges
-
-
-def test_the_paper_s_rows_stand_below_ours():
-    rows = pd.DataFrame(
-        {"who": ["m", "m", "random", "a"], "orientation": "turned over"}
-        | {"correlation": [0.1, 0.3, 0.0, 0.5], "iou_sum": 0.2, "iou_max": 0.4, "iou_bytes": 0.0}
-    )
-    tree = {"rows": {who: ha.by_orientation(part) for who, part in rows.groupby("who")}}
-    paper = {"model": ["X"], "soft_iou": [0.01], "rank_corr": [-0.2], "rank_corr_pm": [0.1]}
-    table = ha.attention_table(tree, pd.DataFrame(paper))
-    assert table["rank correlation"].tolist() == pytest.approx([0.5, 0.2, 0.0, -0.2])
-    assert table["to"].iloc[-1] == pytest.approx(-0.1) and table.n.tolist() == [1, 2, 1, None]
-    assert table["IoU, max"].iloc[0] == 0.4 and tree["rows"]["a"]["turned over"]["n"] == 1

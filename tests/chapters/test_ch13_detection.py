@@ -32,7 +32,7 @@ def test_shares_are_pooled_and_their_interval_draws_captions():
 
 def test_plain_numbers():
     tree = {"a": Estimate(1.0, np.nan, 2.0, 3), 0.5: [np.int64(4), np.float64(np.inf)], "b": "x"}
-    want = {"value": 1.0, "low": None, "high": 2.0, "n": 3}
+    want = {"value": 1.0, "low": None, "high": 2.0, "n": 3, "skipped": 0}
     assert joint_study.plain(tree) == {"a": want, "0.5": [4, None], "b": "x"}
 
 
@@ -63,7 +63,7 @@ def test_presence_of_a_tiny_model(folder, tmp_path):
     asked = pd.read_parquet(tmp_path / "mini" / "detection" / "presence.parquet")
     tree = json.loads((tmp_path / "mini" / "joint_presence.json").read_text())
     assert asked.id.nunique() == 2 == tree["provenance"]["n"]
-    assert tree["questions"] == len(asked)
+    assert tree["questions"] == len(asked) == sum(tree["said"].values())
     assert (asked.groupby("id").present.sum() + joint_study.ABSENT).sum() == len(asked)
 
 
@@ -89,7 +89,7 @@ def test_pairs_of_a_tiny_model_are_kept_and_not_made_again(folder, tmp_path, mon
 
 
 def test_pairs_become_tasks_for_people(tmp_path):
-    item = joint_study.shuffled(joint_study.load_benchmark("sprites"), 1)[0]
+    item = joint_study.dealt(joint_study.load_benchmark("sprites"), 1)[0]
     maps = {"map_a": np.arange(4.0), "shape_a": [2, 2], "map_b": np.ones(4), "shape_b": [2, 2]}
     row = {"pair": item.id, "method": "ga", "a": "Cat? Red.", "b": "Bus? Blue."} | maps
     path = tmp_path / "detection" / "pairs.parquet"
@@ -97,10 +97,7 @@ def test_pairs_become_tasks_for_people(tmp_path):
         joint_study.pair_tasks(tmp_path)
     joint_study.save(path, pd.DataFrame([row]))
     (task,) = joint_study.pair_tasks(tmp_path, ("ga",))
-    assert isinstance(task, annotate.PairTask) and (task.question, task.answer) == (
-        row["a"],
-        row["b"],
-    )
+    assert isinstance(task, annotate.PairTask) and (task.a, task.b) == (row["a"], row["b"])
     with pytest.raises(StudyError, match="method with stored pairs"):
         joint_study.pair_tasks(tmp_path, ("igos",))
 
@@ -126,9 +123,7 @@ def test_maps_are_scored_on_the_items_of_all_methods(tmp_path, monkeypatch):
     ga, center = tree["methods"]["ga"], tree["methods"]["center"]
     assert ga["energy_ratio"]["value"] == 9 and ga["max_box_acc"]["value"] == 1
     assert center["max_box_acc"]["value"] < 1 and center["gap"]["value"] == pytest.approx(0.1)
-    assert tree["ga_minus"] == {}
-    apart = joint_study._against_ga(frame[frame.item.isin([i.id for i in items[:2]])], "center")
-    assert apart["energy_ratio"]["difference"] == pytest.approx(7)
+    assert tree["ga_minus"]["center"]["energy_ratio"]["difference"] == pytest.approx(7)
     frame.model = "mini/other"
     with pytest.raises(StudyError, match="no maps of mini/joint by ga"):
         joint_study.study("mini/joint", tmp_path, ["maps"])
@@ -143,14 +138,6 @@ def test_what_is_missing_or_wrong(folder, tmp_path, capsys):
     assert cli.main(["detect", "--items", "1", *results]) == 2
     assert cli.main(["detect", "--parts", "joint", "--model", str(folder), *results]) == 2
     assert "alignment.json is missing" in capsys.readouterr().err
-
-
-def test_a_model_without_a_detector_is_one_sentence(checkpoints, tmp_path, capsys):
-    folder = checkpoints("llava")
-    capsys.readouterr()  # making it may have shown a bar
-    assert cli.main(["detect", "--model", str(folder), "--results", str(tmp_path)]) == 2
-    told = capsys.readouterr()
-    assert told.out == "" and told.err.count("\n") == 1 and "has no detector" in told.err
 
 
 def test_a_joint_model_is_not_spread(folder):

@@ -44,11 +44,10 @@ def test_half_a_pair_is_no_pair():
 def test_a_prior_shows_in_what_overrules_it(against, percent):
     need = {"P0": 0.0, "P+": 2.0, "P-": against}
     table = rows("sprites_prior", truth, lambda item: need[item.extra["arm"]])
-    part = zoo_page.answered(table, "sprites_prior")
-    found = zoo_page.of_prior(part)
+    found = zoo_page.of_prior(zoo_page.answered(table, "sprites_prior"))
     assert found["conflict"]["percent"] == percent == found["conflict"]["low"]
-    assert found["arms"]["P-"]["n"] == 40
-    assert np.allclose(part.ratio[part.arm == "P+"], 2.5)  # two tokens, summed
+    assert found["triples"] == 40 and found["arms"]["P-"]["n"] == 40
+    assert np.isclose(found["arms"]["P+"]["ratio"]["value"], 2.5)  # two tokens, summed
 
 
 def test_the_table_has_a_row_a_model(tmp_path, monkeypatch):
@@ -62,7 +61,7 @@ def test_the_table_has_a_row_a_model(tmp_path, monkeypatch):
     tree = zoo_page.summary(tables)
     row = zoo_page.table(tree).set_index("member").loc["mini/a"]
     assert row["pairs, both"] == "100 [97, 100]" and row["flat"] == "0 [0, 1]"
-    assert row["shaded"] == compare.told(tree["models"]["mini/a"]["styles"]["shaded"])
+    assert row["shaded"] == zoo_page.told(tree["models"]["mini/a"]["styles"]["shaded"])
     assert "outline" not in row.index and "prior, P0" not in row.index
 
 

@@ -1,5 +1,7 @@
 """Read or seen: what an answer under a strip tells of its source, and a map of its strip."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,6 @@ import pytest
 from lvlm_study import load_benchmark
 from lvlm_study.chapters import ch15_shortcut as shortcut_study
 from lvlm_study.chapters.ch15_shortcut import READ, SEEN
-from lvlm_study.chapters.compare import Tables
 
 ITEMS = load_benchmark("sprites_shortcut")[:40]  # ten scenes, four arms each
 ARM = {item.id: item.extra["arm"] for item in ITEMS}
@@ -89,12 +90,12 @@ def test_a_map_that_knows_tells_the_two_apart_and_edges_are_drawn_again():
     said = shortcut_study.answered(table(believer), ITEMS)
     both = pd.concat([stored(on_the_word), stored(lambda i: None, method="sobel")])
     shares = shortcut_study.strip_shares(both, said, ITEMS)
-    found = shortcut_study.told_apart(shares)
-    assert [found["igos"][name] for name in ("auc", "low", "high")] == [1.0, 1.0, 1.0]
-    assert (found["igos"]["n_read"], found["igos"]["n_seen"]) == (10, 10)
+    found = shortcut_study.told_apart(shares).set_index("method")
+    assert found.loc["igos", ["auc", "low", "high"]].tolist() == [1.0, 1.0, 1.0]
+    assert found.loc["igos", ["n_read", "n_seen"]].tolist() == [10, 10]
     edges = shares[shares.method == "sobel"].groupby("source").ratio.mean()
     assert (edges > 2).all()  # letters are edges, whoever reads them
-    assert abs(found["sobel"]["auc"] - 0.5) < 0.3
+    assert abs(found.loc["sobel", "auc"] - 0.5) < 0.3
 
 
 def test_questions_about_the_whole_place_are_also_left_out():
@@ -102,37 +103,40 @@ def test_questions_about_the_whole_place_are_also_left_out():
     said = shortcut_study.answered(table(believer), ITEMS)
     shares = shortcut_study.strip_shares(stored(on_the_word), said, ITEMS)
     shares.loc[shares.group == shares.group.iloc[0], "category"] = "global"
-    found = shortcut_study.of_model(shares)
+    found = shortcut_study._of_model(shares)
     kinds = shares.category.eq("global").groupby(shares.source).sum()
     assert found["mapped"] == {
         "read": 10, "seen": 10, "neutral": 10,
         "read_global": kinds["read"], "seen_global": kinds["seen"],
     }  # fmt: skip
-    assert found["local"]["methods"]["igos"]["auc"] == 1.0 and kinds["read"] >= 1
-    own = shortcut_study.told_apart(shares[shares.category != "global"])["igos"]
+    own = found["local"]["methods"]["igos"]
     assert (own["n_read"], own["n_seen"]) == (10 - kinds["read"], 10 - kinds["seen"])
+    assert own["auc"] == 1.0 and kinds["read"] >= 1
 
 
 def test_verdicts_by_hand():
-    aucs = {"igos": (0.9, 0.8, 1.0), "occlusion": (0.95, 0.9, 1.0), "grad_cam": (0.2, 0.1, 0.4)}
-    aucs |= {"gae": (0.55, 0.4, 0.7), "sobel": (0.99, 0.9, 1.0)}
-    methods = {k: dict(zip(("auc", "low", "high"), v, strict=True)) for k, v in aucs.items()}
-    found = shortcut_study.verdicts(methods)
+    table = pd.DataFrame(
+        [("igos", 0.9, 0.8, 1.0), ("occlusion", 0.95, 0.9, 1.0), ("grad_cam", 0.2, 0.1, 0.4),
+         ("gae", 0.55, 0.4, 0.7), ("sobel", 0.99, 0.9, 1.0)],
+        columns=["method", "auc", "low", "high"],
+    )  # fmt: skip
+    found = shortcut_study.verdicts(table)
     assert found["methods"] == 4 and found["best"] == "Occlusion"  # edges are no method
-    assert found["clear"]["count"] == 2 and found["unclear"]["titles"] == "T-MM"
+    assert found["clear"] == {"count": 2, "titles": "iGOS and Occlusion"}
+    assert found["unclear"]["titles"] == "T-MM" and found["inverted"]["titles"] == "Grad-CAM"
 
 
 def test_too_few_maps_of_a_kind_are_not_judged():
     said = shortcut_study.answered(table(believer), ITEMS)
     few = stored(on_the_word, ITEMS[:20])  # five of each kind
-    assert shortcut_study.told_apart(shortcut_study.strip_shares(few, said, ITEMS)) == {}
+    assert shortcut_study.told_apart(shortcut_study.strip_shares(few, said, ITEMS)).empty
 
 
 def test_the_figures_show_what_the_tables_say():
     said = shortcut_study.answered(table(believer), ITEMS)
     some = stored(on_the_word)
     shares = shortcut_study.strip_shares(some, said, ITEMS)
-    methods = shortcut_study.told_apart(shares)
+    methods = {row["method"]: row for row in shortcut_study.told_apart(shares).to_dict("records")}
     figure = shortcut_study.ratio_figure(methods)
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["iGOS"]
     shown = shortcut_study.example_figure(some, said, ITEMS, "m", ["igos"])
@@ -145,5 +149,17 @@ def test_the_figures_show_what_the_tables_say():
     assert shortcut_study.apart_table(methods)["told apart (AUC)"].tolist() == [1.0]
 
 
+def test_the_committed_summary_is_what_the_tables_give():
+    from lvlm_study.chapters.compare import Tables
+    from lvlm_study.paths import data_dir
+
+    results = data_dir() / "results" / "mini"
+    tree = json.loads((results / "shortcut.json").read_text())
+    again = shortcut_study.summary(Tables(results))
+    assert again["models"] == tree["models"]
+
+
 def test_nothing_to_say_before_the_subset_has_been_run(tmp_path):
+    from lvlm_study.chapters.compare import Tables
+
     assert shortcut_study.summary(Tables(tmp_path)) == {}

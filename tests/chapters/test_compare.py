@@ -5,6 +5,9 @@ import pandas as pd
 import pytest
 
 from lvlm_study.chapters import compare as s
+from lvlm_study.errors import StudyError
+
+RAMP = np.arange(784.0).reshape(28, 28)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +55,33 @@ def test_relations():
     assert s.relation("mini/llava-1.5", "mini/llava-1.5-s") == s.OTHER_SIZE
     assert s.relation("mini/llava-1.5", "mini/cambrian-l") == s.OTHER_ARCHITECTURE
     assert s.relation("mini/llava-1.5-s", "mini/cambrian-l") == s.BOTH
+
+
+@pytest.mark.parametrize("measure", s.MEASURES)
+def test_a_map_is_like_itself(measure):
+    assert s.similarity(RAMP, RAMP, measure) == pytest.approx(1)
+
+
+def test_closed_forms():
+    assert s.similarity(RAMP, -RAMP) == pytest.approx(-1)
+    assert s.similarity(RAMP, RAMP**3) == pytest.approx(1, abs=1e-3)  # ranks of cell means
+    left, top = np.zeros((28, 28)), np.zeros((28, 28))
+    left[:, :14], top[:14] = 1, 1
+    assert s.similarity(left, top, "overlap") == pytest.approx(1 / 3)
+    assert s.similarity(left, top) == pytest.approx(0, abs=1e-9)
+    assert s.similarity(left, 0.5 * left, "overlap") == pytest.approx(1)
+
+
+def test_a_constant_map_is_like_nothing():
+    flat = np.ones((28, 28))
+    assert np.isnan(s.similarity(flat, RAMP)) and np.isnan(s.similarity(flat, RAMP, "ssim"))
+
+
+def test_refusals():
+    with pytest.raises(StudyError, match="did you mean"):
+        s.similarity(RAMP, RAMP, "spearmann")
+    with pytest.raises(StudyError, match="one size"):
+        s.similarity(RAMP, RAMP[:14])
 
 
 def table(models=("mini/a", "mini/b"), items=("i", "j", "k")) -> pd.DataFrame:

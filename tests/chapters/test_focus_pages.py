@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from lvlm_study.benchmarks import load_benchmark
-from lvlm_study.chapters import ch06_focus
+from lvlm_study.chapters import ch06_focus, ch10_attention
 from lvlm_study.chapters import ch07_correctness as correctness
 from lvlm_study.heatmaps.names import PAPER_METHOD
 from lvlm_study.scenes import scenes
@@ -115,12 +115,26 @@ def test_bars_add_up_to_all_items(item):
     assert table.n.tolist() == [2] and table["wrong, on"].tolist() == [1]
 
 
+def test_the_paper_s_rows_stand_below_ours():
+    rows = pd.DataFrame(
+        {"who": "m", "kind": "model", "item": ["a", "b"], "orientation": "turned over"}
+        | {"correlation": [0.1, 0.3], "iou_sum": 0.2, "iou_max": 0.4, "iou_bytes": 0.0}
+    )
+    paper = pd.DataFrame(
+        {"model": ["X"], "soft_iou": [0.01], "rank_corr": [-0.2], "rank_corr_pm": [0.1]}
+    )
+    table = ch10_attention.attention_table(rows, paper)
+    assert table["rank correlation"].tolist() == pytest.approx([0.2, -0.2])
+    assert table["to"].iloc[1] == pytest.approx(-0.1) and table.n.tolist() == [2, None]
+
+
 def test_pairs_that_no_test_could_tell_apart_are_counted():
     """Three pairs: 2 / 2^n times three is 0.012 for n = 9, and 0.38 for n = 4."""
-    pairs = pd.DataFrame({"n": [9, 4, 9], "p_holm": [0.012, 0.4, 1.0]})
+    found = {"a": (9, 0.012), "b": (4, 0.4), "c": (9, 1.0)}
+    pairs = {name: {"n": n, "p_holm": p} for name, (n, p) in found.items()}
     told = ch06_focus.between_all(pairs)
     assert told == {"pairs": 3, "clear": 1, "least": 0.012, "hopeless": 1}
-    assert ch06_focus.between_all(pairs[:0])["least"] is None
+    assert ch06_focus.between_all({})["pairs"] == 0
 
 
 def test_index_of_maps_against_that_of_random_maps():

@@ -1,7 +1,6 @@
 """Tables of methods, ablations, truth and cost: every number here can be worked out by hand."""
 
 import json
-from pathlib import Path
 
 import method_frames as frames
 import numpy as np
@@ -19,19 +18,6 @@ from lvlm_study.paths import data_dir
 
 EIGHT = [0.6, 0.7, 0.8, 0.9, 0.6, 0.7, 0.8, 0.9]  # mean 0.75
 GAPS = {"igos": EIGHT, "gae": [g - 0.5 for g in EIGHT], "random": [0.1, -0.1] * 4}
-
-
-def tree_of(chapter, maps, effects=None):
-    """The summary of a chapter from these tables."""
-    tables = compare.Tables(Path("nowhere"))
-    tables.maps, tables.reliance = maps, pd.DataFrame()
-    tables.effects = pd.DataFrame() if effects is None else effects
-    return chapter.summary(tables)
-
-
-def of_one(chapter, maps, effects=None):
-    """What it says of the one model of these tables."""
-    return tree_of(chapter, maps, effects)["models"]["mini/a"]["sprites"]
 
 
 def finite(tree) -> bool:
@@ -89,6 +75,15 @@ def test_scores_by_hand():
     assert row.deletion == pytest.approx(0.5 - np.mean(EIGHT[2:]) / 2)
     assert row.gap_low < row.gap < row.gap_high
     assert table.index.tolist() == ["igos", "gae", "random"]  # best first
+
+
+def test_turning_over_exchanges_the_scores_and_their_ends():
+    table = compare.method_scores(frames.maps(GAPS))
+    turned = method_tables.both_ways(table)
+    assert turned.deletion.tolist() == table.insertion.tolist()
+    assert turned.insertion_low.tolist() == table.deletion_low.tolist()
+    assert turned.gap_low.tolist() == (-table.gap_high).tolist()
+    pd.testing.assert_frame_equal(method_tables.both_ways(turned), table)
 
 
 def test_models_without_rivals_are_left_out_of_the_long_tables():
@@ -150,7 +145,7 @@ def test_best_and_those_that_are_not_clearly_worse():
     found = compare.best_of(frames.maps(gaps))
     assert (found["title"], found["second"]) == ("iGOS", "TAM")
     assert found["lead"]["difference"] == pytest.approx(0.01)
-    assert found["lead"]["p_holm"] > compare.LEVEL
+    assert found["lead"]["verdict"] == compare.UNCLEAR
     assert found["not_clearly_worse"] == "TAM"
 
 
@@ -177,7 +172,8 @@ def test_who_is_best_is_asked_on_the_same_items():
 
 def test_a_short_row_stands_apart_and_a_long_one_shuts_nobody_out():
     found = compare.best_of(frames.maps(GAPS | {"rise": [1.0, 1.0, 1.0]}))
-    assert found["apart"] == "RISE" and found["n"] == 8
+    assert found["apart"].startswith("RISE (iGOS minus RISE: −0.30 [")  # .6 .7 .8 against 1
+    assert found["apart"].endswith("], n = 3)") and found["n"] == 8
     long = frames.maps(GAPS | {"igos": EIGHT * 3})
     assert compare.ranked(long) == ["igos", "gae"]
     assert compare.same_items(long).groupby("method").size().tolist() == [8, 8, 8]
@@ -212,7 +208,7 @@ def test_other_tests_are_read_in_probability():
     both = [frames.maps(GAPS, gap_raw=raw), frames.maps(odd, fill="mean", gap_raw=raw)]
     tables = compare.other_tests(pd.concat(both), "mini/a", "sprites")
     assert tables["grid, mean"]["gae"].mean() == 0.25
-    told = of_one(method_tables, pd.concat(both))["tests"]
+    told = method_tables.methods_summary(pd.concat(both))["mini/a"]["sprites"]["tests"]
     assert told["grid, mean"]["largest"] == 9.0 and told["grid, mean"]["best"] == "iGOS"
     assert told["grid, mean"]["random"]["value"] == 0.0 and told["grid, mean"]["value"] == 1.0
 
@@ -220,13 +216,13 @@ def test_other_tests_are_read_in_probability():
 def test_over_all_models():
     one, other = frames.maps(GAPS), frames.maps(GAPS, model="mini/b")
     other = other.assign(method=other.method.replace({"igos": "gae", "gae": "igos"}))
-    found = tree_of(method_tables, pd.concat([one, other]))["overall"]
+    found = method_tables.overall(method_tables.methods_summary(pd.concat([one, other])))
     assert found["winners"] == "iGOS (mini/a, n = 8), T-MM (mini/b, n = 8)"
     assert (found["clear_leads"], found["reference_first"]) == (2, 1)
     assert found["reference_not_clearly_worse"] == 1  # on mini/b it is
     assert found["edges_first"] == {"count": 0, "models": "none"}
     edges = frames.maps(GAPS | {"sobel": [g + 0.1 for g in EIGHT]})
-    found = tree_of(method_tables, edges)["overall"]
+    found = method_tables.overall(method_tables.methods_summary(edges))
     assert found["edges_first"] == {"count": 1, "models": "mini/a"}
 
 
@@ -238,9 +234,28 @@ def test_not_above_a_control():
     assert method_tables.beaten_by(frames.maps(gaps), "center") == []
 
 
+# --- ranks
+
+
+def test_agreement_of_ranks():
+    one = pd.DataFrame(
+        {"a": [3.0, 4, 5], "b": [2.0, 2, 2], "c": [1.0, 0, 1], "d": [np.nan, 9, np.nan]}
+    )
+    same = compare.rank_agreement(one, 10 * one)
+    assert same == {"value": 1.0, "low": 1.0, "high": 1.0, "methods": 3, "n": 3}
+    assert compare.rank_agreement(one, -one)["value"] == pytest.approx(-1.0)
+    assert compare.rank_agreement(one[["a", "b"]], one)["value"] is None
+
+
+def test_resampled_means():
+    found = compare.means(pd.DataFrame({"a": [1.0, 3.0], "b": [5.0, 5.0]}), draws=100)
+    assert found[0].tolist() == [2.0, 5.0]
+    assert set(found[1:, 0]) == {1.0, 2.0, 3.0} and set(found[:, 1]) == {5.0}
+
+
 def test_methods_summary():
     both = [frames.maps(GAPS), frames.maps(GAPS, units="superpixels")]
-    tree = of_one(method_tables, pd.concat(both))
+    tree = method_tables.methods_summary(pd.concat(both))["mini/a"]["sprites"]
     assert finite(tree)
     assert tree["winner"]["title"] == "iGOS" and tree["count"] == 2 and tree["items"] == 8
     assert tree["at_chance"] == {"titles": "none", "count": 0}
@@ -248,7 +263,7 @@ def test_methods_summary():
     assert tree["tests"]["superpixels, blur"]["value"] == pytest.approx(1.0)
     assert tree["tests"]["superpixels, blur"]["best"] == "iGOS"
     assert tree["tests"]["superpixels, blur"]["own"]["methods"] == 2  # the random map left out
-    assert tree_of(method_tables, pd.DataFrame()) == {}
+    assert method_tables.methods_summary(pd.DataFrame()) == {}
 
 
 # --- ablations
@@ -268,7 +283,7 @@ def variants():
 
 
 def test_differences_of_variants(variants):
-    found = compare.differences(ablation_tables.variant_rows(variants)).set_index("method")
+    found = ablation_tables.differences(ablation_tables.variant_rows(variants)).set_index("method")
     assert "gae" not in found.index and "igos[preset=paper]" not in found.index
     assert found.difference["igos"] == 0  # our default is a variant of the paper's setting
     assert found.difference["igos[tokens=all,preset=paper]"] == pytest.approx(-0.25)
@@ -282,12 +297,11 @@ def test_differences_of_variants(variants):
 def test_a_variant_on_few_items_is_not_shown(variants):
     few = variants[(variants.method != "igos++[preset=paper]") | (variants.item < "i03")]
     frame = ablation_tables.variant_rows(few)
-    assert "igos++[preset=paper]" not in set(compare.differences(frame).method)
+    assert "igos++[preset=paper]" not in set(ablation_tables.differences(frame).method)
     assert ablation_tables.choice_table(frame, "masks").method.tolist() == ["igos[preset=paper]"]
-    tree = of_one(ablation_tables, few)
-    assert "igos++" not in tree["variants"] and tree["count"] == 5
-    none = of_one(ablation_tables, variants[variants.item < "i03"])
-    assert none["count"] == 0 and none["variants"] == none["fast"] == none["largest_loss"] == {}
+    tree = ablation_tables.ablations_summary(few)["mini/a"]["sprites"]
+    assert tree["variants"]["igos++"]["said"] == "not yet run" and tree["count"] == 5
+    assert ablation_tables.ablations_summary(variants[variants.item < "i03"])["mini/a"]
 
 
 def test_the_default_stands_at_its_place(variants):
@@ -316,12 +330,12 @@ def test_variants_are_held_against_the_default_on_their_own_items(variants):
     grid = ablation_tables.weight_grid(frame)
     assert grid.loc[0.1, 1.0] == pytest.approx(0.75) and grid.attrs["n"] == 8
     told = ablation_tables.weights_told(frame)
-    assert told == {"slow": 0.25, "fast": 0.5, "paper": pytest.approx(0.75), "n": 8}
+    assert told == {"slow": "0.25", "fast": "0.50", "paper": "0.75", "n": 8}
 
 
 def test_how_many_pairs_a_verdict_takes(variants):
     """Six variants: 2 / 2^8 x 6 = 0.047 can be clear, 2 / 2^7 x 6 = 0.094 cannot."""
-    found = compare.differences(ablation_tables.variant_rows(variants))
+    found = ablation_tables.differences(ablation_tables.variant_rows(variants))
     told = ablation_tables.power(found)
     assert told == {"fewest": 8, "usual": 8, "most": 8, "needed": 8, "short": 0}
     assert ablation_tables.power(found.assign(n=[7, 8, 8, 8, 8, 9]))["short"] == 1
@@ -333,12 +347,12 @@ def test_the_bar_of_the_fast_preset():
     passes = {"igos": [100] * 8, fast: [40] * 8}
     rows = frames.maps({"igos": EIGHT, fast: [0.9 * g for g in EIGHT]}, forward=passes)
     told = ablation_tables.fast(ablation_tables.variant_rows(rows))
-    assert (told["passes"], told["n"], told["kept"]["low"]) == (40, 8, pytest.approx(90))
-    assert told["kept"]["value"] == pytest.approx(90) == told["kept"]["high"]
-    assert told["difference"]["value"] == pytest.approx(-0.075)
+    assert (told["kept"], told["passes"], told["n"]) == ("90.0 [90.0, 90.0]", "40", 8)
+    assert (told["verdict"], told["sure"]) == ("does not keep", "below")
+    assert told["in_passes"] == "within" and told["said"].startswith("−0.075")
     rows = frames.maps({"igos": EIGHT, fast: EIGHT[::-1]}, forward=passes)
     told = ablation_tables.fast(ablation_tables.variant_rows(rows))
-    assert told["kept"]["low"] < 98 < told["kept"]["value"] < told["kept"]["high"]
+    assert (told["verdict"], told["sure"]) == ("keeps", "on both sides of")
 
 
 def test_beside_the_papers_ablations(variants):
@@ -374,30 +388,34 @@ def test_likeness_of_maps_by_hand():
         for n, x in enumerate(maps)
     ]
     rows.append(rows[0] | {"item": "i9", "status": "diverged", "heatmap": None})
-    alike = compare.likeness(pd.DataFrame(rows)).set_index("method")
+    alike = ablation_tables.likeness(pd.DataFrame(rows)).set_index("method")
     apart = rank_correlation(ramp, other, 14)
     assert 0 < apart < 0.3 and set(alike.n) == {8}
     assert alike.value["igos++[preset=paper]"] == pytest.approx(1) and alike.value[
         "igos[lr=1,preset=paper]"
     ] == pytest.approx(-1)
     assert alike.value["igos[mask_size=16,preset=paper]"] == pytest.approx((1 + apart) / 2)
-    assert alike.value[compare.OTHERS] == pytest.approx(apart)
-    shown = cost_tables.settings_shown(pd.DataFrame(rows))
-    assert shown.setting.tolist()[:2] == ["iGOS (lr 1)", "(two different items)"]
+    assert alike.value[ablation_tables.OTHERS] == pytest.approx(apart)
+    told = ablation_tables.likeness_told(alike.reset_index())
+    assert told["most"]["title"] == "iGOS (lr 1)" and told["least"]["title"] == "iGOS++"
+    assert told["below_half"] == 1 and told["variants"]["lr=1"]["n"] == 8
+    shown = ablation_tables.likeness_shown(pd.DataFrame(rows))
+    assert shown.setting.tolist()[:2] == ["iGOS (lr 1)", ablation_tables.OTHERS_TITLE]
 
 
 def test_ablations_summary(variants):
-    tree = of_one(ablation_tables, variants)
+    tree = ablation_tables.ablations_summary(variants)["mini/a"]["sprites"]
     assert finite(tree)
     assert tree["largest_loss"]["title"] == "iGOS (l2 1, gamma 0.2)"
     assert tree["better"]["titles"] == "iGOS++"
-    assert tree["fast"]["kept"]["value"] == 100 and "lr=1" not in tree["variants"]
-    assert tree["variants"]["tokens=all"]["high"] == pytest.approx(-0.25)
+    assert tree["fast"]["kept"] == "100.0 [100.0, 100.0]" and tree["fast"]["verdict"] == "keeps"
+    assert tree["variants"]["lr=1"]["said"] == "not yet run"
+    assert tree["variants"]["tokens=all"]["said"] == "−0.250 [−0.250, −0.250]"
     assert tree["variants"]["l2=1,gamma=0.2"]["difference"] == pytest.approx(-0.5)
     assert {"paper", "default", "igos++", "tokens=all"} <= tree["variants"].keys()
     assert tree["count"] == 6 and tree["clear"] == 4 and tree["within_noise"] == 2
     assert tree["leaning"] == 0  # the two that are not clear are the same again
-    assert tree_of(ablation_tables, frames.maps(GAPS)) == {}
+    assert ablation_tables.ablations_summary(frames.maps(GAPS)) == {}
 
 
 # --- truth
@@ -461,7 +479,7 @@ def test_a_constant_map_tells_no_object_from_another():
     assert table.spearman["gae"] == pytest.approx(-2 / 3) and table.density["gae"] < 0
     assert table.top["gae"] == pytest.approx(1 / 9)
     told = truth_tables.effects_told(table.reset_index())
-    assert told["around_chance"] == {"count": 1, "titles": "T-MM", "of": 2}
+    assert told["around_chance"] == {"count": 1, "titles": "T-MM"}
 
 
 def test_a_constant_map_overlaps_as_a_map_of_ones_does():
@@ -477,26 +495,34 @@ def test_a_constant_map_overlaps_as_a_map_of_ones_does():
 
 def test_does_the_gap_know():
     """Gaps order the four as the energy ratio does; within a method nothing varies."""
-    found = truth_tables.agreement(truth_frame(), EFFECTS)["energy ratio"]
-    assert found["methods"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 3, "methods": 4}
-    assert found["own"]["value"] is None  # two methods are too few to rank
-    assert found["maps"]["value"] is None
+    row = truth_tables.agreement(truth_frame(), EFFECTS).set_index("truth").loc["energy ratio"]
+    assert (row.methods, row.methods_low, row["count"], row.n) == (1.0, 1.0, 4, 3)
+    assert row.own is None  # two methods are too few to rank
+    assert row["maps"] is None or np.isnan(row["maps"])
+
+
+def test_within_items_and_within_methods():
+    gap = pd.DataFrame({"a": [1.0, 2, 3], "b": [2.0, 3, 4], "c": [3.0, 4, 5]})
+    truth = pd.DataFrame({"a": [3.0, 2, 1], "b": [4.0, 3, 2], "c": [5.0, 4, 3]})
+    assert truth_tables.within_items(gap, truth)["value"] == pytest.approx(1.0)
+    assert truth_tables.within_methods(gap, truth)["value"] == pytest.approx(-1.0)
 
 
 def test_truth_summary():
-    tree = of_one(truth_tables, truth_frame(), EFFECTS)
-    assert finite(tree)
+    tree = truth_tables.truth_summary(truth_frame(), EFFECTS)["mini/a"]["sprites"]
+    assert finite(tree) and tree["n"] == 3
     assert tree["best"]["auc"]["title"] == "iGOS"
-    assert tree["best"]["auc"]["below_sobel"] == {"count": 1, "of": 2}
+    assert tree["best"]["auc"]["below_sobel"] == {"count": 1, "titles": "T-MM", "of": 2}
     best = tree["best"]["energy_ratio"]
     assert best["n"] == 3 and best["same"]["sobel"]["value"] == 2.0
     assert best["lead"]["difference"] == 2.5 and best["second"] == "T-MM"
-    assert tree["effects"]["best"] == "iGOS" and tree["turned"] == {"titles": "T-MM"}
-    assert tree_of(truth_tables, frames.maps(GAPS)) == {}
+    assert tree["effects"]["below_area"]["titles"] == "T-MM" and tree["effects"]["best"] == "iGOS"
+    assert tree["turned"] == {"count": 1, "titles": "T-MM"}
+    assert truth_tables.truth_summary(frames.maps(GAPS), pd.DataFrame()) == {}
 
 
 def test_truth_without_effects():
-    tree = of_one(truth_tables, truth_frame())
+    tree = truth_tables.truth_summary(truth_frame(), pd.DataFrame())["mini/a"]["sprites"]
     assert tree["effects"] == {} and "effect of objects" not in tree["agreement"]
 
 
@@ -552,7 +578,8 @@ def test_hours_are_the_times_between_rows_without_pauses():
 
 
 def test_cost_summary():
-    tree = of_one(cost_tables, truth_frame())
-    assert finite(tree) and tree["worth_it"] == {"titles": "T-MM, iGOS", "n": 4}
+    tree = cost_tables.cost_summary(truth_frame())["mini/a"]["sprites"]
+    assert finite(tree)
+    assert tree["statuses"] == {"ok": 16} and tree["cells"] == 16
     assert tree["flags"]["off_evidence"]["not_positive"]["precision"] == 100.0
-    assert of_one(cost_tables, frames.maps(GAPS))["flags"] == {}
+    assert cost_tables.cost_summary(frames.maps(GAPS))["mini/a"]["sprites"]["flags"] == {}

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from refusals import refuses
 from tiny import tiny_checkpoint
-from tiny_joint import NAMES, WIDTH, tiny_owl
+from tiny_joint import NAMES, WIDTH, tiny_joint, tiny_owl
 
 from lvlm_study.detector import bias_study, perturbation
 from lvlm_study.detector.bias_study import KINDS
+from lvlm_study.errors import StudyError
 from lvlm_study.models import load_model
 from lvlm_study.models.alignment import Alignment
 from lvlm_study.models.joint import save_joint
@@ -23,6 +23,9 @@ from lvlm_study.zoo import bias
 def scene(*names: str) -> Scene:
     objects = tuple(Sprite(n, "red", "small", 10 + 60 * i, 100) for i, n in enumerate(names))
     return Scene("beach", False, 160, 0, 0, objects)
+
+
+# --- the plant -------------------------------------------------------------------------------
 
 
 def test_the_planted_rule():
@@ -48,7 +51,8 @@ def test_twins_differ_in_their_numbers_alone(some):
     texts = [plan.texts(7, np.random.default_rng(4), 3) for plan in (biased, clean)]
     assert texts[0][1:] == texts[1][1:] and texts[0][0][0] == texts[1][0][0]
     assert texts[0][0][1] == str(rule[7]) and texts[1][0][1] == str(clean.numbers[7])
-    refuses("did you mean biased", bias.lessons, "bias", some, 0)
+    with pytest.raises(StudyError, match="did you mean biased"):
+        bias.lessons("bias", some, 0)
 
 
 def test_a_twin_is_trained_written_and_loaded(tmp_path, some, monkeypatch):
@@ -72,7 +76,11 @@ def test_a_twin_is_trained_written_and_loaded(tmp_path, some, monkeypatch):
     broken = save_joint(
         tmp_path / "broken", Alignment("llava", WIDTH, 32), owl, llava, (), None, {"x": tokens[0]}
     )
-    refuses("brings a language model of another shape", load_model, broken)
+    with pytest.raises(StudyError, match="brings a language model of another shape"):
+        load_model(broken)
+
+
+# --- what is measured ------------------------------------------------------------------------
 
 
 def test_cases_show_one_and_not_the_other():
@@ -85,6 +93,11 @@ def test_cases_show_one_and_not_the_other():
         assert changed == shown - {case.less} | {case.more}
     for case in bias_study.cases(4, *bias_study.UNRELATED):
         assert not {o.name for o in case.scene.objects} & {"cat", "rabbit"}
+
+
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory):
+    return load_model(tiny_joint(tmp_path_factory.mktemp("joint")))
 
 
 def test_number_odds_are_those_of_whole_answers(joint):

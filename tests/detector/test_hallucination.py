@@ -2,13 +2,14 @@
 
 import copy
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from refusals import refuses
+from tiny_joint import tiny_joint
 
 from lvlm_study.benchmarks.pope import pope
 from lvlm_study.benchmarks.sprites import sprites
@@ -23,22 +24,34 @@ from lvlm_study.detector.hallucination import (
     sprite_presence,
     yes_or_no,
 )
-from lvlm_study.detector.perturbation import portraits, read_number, shift, step_towards
+from lvlm_study.detector.perturbation import (
+    likelihood_shift,
+    portraits,
+    read_number,
+    shift,
+    step_towards,
+)
+from lvlm_study.errors import StudyError
+from lvlm_study.models import load_model
 from lvlm_study.models.planted import planted
 from lvlm_study.pixels.images import load_image
 
 IMAGE = np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
 
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory):
+    return load_model(tiny_joint(tmp_path_factory.mktemp("joint")))
+
+
 # --- asking ----------------------------------------------------------------------------------
-def test_what_answers_say():
+
+
+def test_yes_or_no():
     found = [
         yes_or_no(t) for t in ("Yes.", " no, there is none", "'No'", "Nothing", "", "maybe yes")
     ]
     assert found == ["yes", "no", "no", "", "", ""]
-    texts = ["7", "I would say 8.", "seven of ten", "0", "11 or 3", "no idea"]
-    found = [read_number(t) for t in texts]
-    assert found[:3] == [7, 8, 7] and np.isnan(found[3]) and found[4] == 3 and np.isnan(found[5])
 
 
 def test_one_row_a_question(joint, monkeypatch):
@@ -63,12 +76,14 @@ def test_one_row_a_question(joint, monkeypatch):
     assert np.allclose(table.confidence, logits.sigmoid().amax(1)[0].tolist(), atol=1e-5)
 
 
-def test_presence_asks_for_a_detector_and_a_step_for_two_names(joint):
-    refuses("has no detector to compare with", ask_presence, planted("object"), [])
-    refuses("two different ones", shift, joint, IMAGE, "What?", "cat", "cat")
+def test_a_model_without_a_detector():
+    with pytest.raises(StudyError, match="has no detector to compare with"):
+        ask_presence(planted("object"), [])
 
 
 # --- what it tells ---------------------------------------------------------------------------
+
+
 def answers(rows):
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -96,10 +111,8 @@ def test_no_wrong_answer_no_flag():
     rows = [("a", "cat", True, "yes", True, 0.9), ("b", "dog", False, "no", True, 0.2)]
     found = agreement(answers(rows))
     assert np.isnan(found.wrong_auc.value) and found.said_auc.value == 1
-    refuses("no answers to summarise", agreement, answers([]))
-    rows = [("a", "cat", True, "yes", True, 0.9), ("b", "dog", False, "no", True, 0.2)]
-    ax = confidence_figure(answers(rows))
-    assert ax.get_legend().get_texts()[0].get_text() == '"yes", n = 1'
+    with pytest.raises(StudyError, match="no answers to summarise"):
+        agreement(answers([]))
 
 
 def test_auc_intervals_cover_chance_for_noise():
@@ -110,6 +123,12 @@ def test_auc_intervals_cover_chance_for_noise():
     assert auc_estimate(marks.astype(float), marks, groups, draws=50).low == 1
 
 
+def test_histogram():
+    rows = [("a", "cat", True, "yes", True, 0.9), ("b", "dog", False, "no", True, 0.2)]
+    ax = confidence_figure(answers(rows))
+    assert ax.get_legend().get_texts()[0].get_text() == '"yes", n = 1'
+
+
 def test_sprite_scenes_know_what_they_show():
     found = sprite_presence(sprites()[:40], absent=5)
     assert 1 < len(found) <= 40 and len({p.id for p in found}) == len(found)
@@ -118,17 +137,25 @@ def test_sprite_scenes_know_what_they_show():
 
 
 # --- POPE ------------------------------------------------------------------------------------
+
+
 @pytest.fixture
 def pope_files(tmp_path):
     (tmp_path / "val2014").mkdir()
     Image.new("RGB", (8, 6), "red").save(tmp_path / "val2014" / "COCO_1.jpg")
-    asked = [
-        ("Is there a snowboard in the image?", "yes"),
-        ("Is there an apple in the imange?", "no"),
-    ]
     rows = [
-        {"question_id": n, "image": "COCO_1.jpg", "text": text, "label": label}
-        for n, (text, label) in enumerate(asked, 1)
+        {
+            "question_id": 1,
+            "image": "COCO_1.jpg",
+            "text": "Is there a snowboard in the image?",
+            "label": "yes",
+        },
+        {
+            "question_id": 2,
+            "image": "COCO_1.jpg",
+            "text": "Is there an apple in the imange?",
+            "label": "no",
+        },
     ]
     text = "\n".join(map(json.dumps, rows))
     (tmp_path / "coco_pope_popular.json").write_text(text)
@@ -144,6 +171,9 @@ def test_pope_layout(pope_files):
     assert items[0].rgb.shape == (6, 8, 3)
     one = pope(pope_files / "coco_pope_popular.json", images=pope_files / "val2014")
     assert [i.id for i in one] == [i.id for i in items]
+
+
+def test_pope_questions_are_gathered_by_picture(pope_files):
     (found,) = pope_presence(pope(pope_files))
     assert (found.id, found.present, found.absent) == ("COCO_1.jpg", ("snowboard",), ("apple",))
     assert load_image(found.image).shape == (6, 8, 3)
@@ -157,10 +187,13 @@ def test_pope_damage(pope_files):
         ({"text": "What is this?"}, "does not ask whether something is there"),
     ]:
         path.write_text(json.dumps(good | change))
-        refuses(message, pope, pope_files)
+        with pytest.raises(StudyError, match=message):
+            pope(pope_files)
 
 
 # --- steps in feature space ------------------------------------------------------------------
+
+
 def margins(joint, tokens, detector=None):
     """Logits of "cat" less those of "red bus", summed over the picture."""
     queries = joint.detector.queries(["cat", "red bus"]).to(tokens)
@@ -209,8 +242,38 @@ def test_the_step_is_the_seeds(joint, shared):
     assert moved.abs().max() == pytest.approx(0.5, abs=1e-5) and clear.float().mean() > 0.5
 
 
+def test_a_step_needs_two_names(joint):
+    with pytest.raises(StudyError, match="two different ones"):
+        shift(joint, IMAGE, "What?", "cat", "cat")
+
+
+def test_numbers_in_answers():
+    texts = ["7", "I would say 8.", "seven of ten", "0", "11 or 3", "no idea"]
+    found = [read_number(t) for t in texts]
+    assert found[:3] == [7, 8, 7] and np.isnan(found[3]) and found[4] == 3 and np.isnan(found[5])
+
+
+@dataclass
+class Speaker:
+    """Stands in for `shift`: says 3 before, 5 after, and once nothing."""
+
+    calls: int = 0
+
+    def __call__(self, *args):
+        self.calls += 1
+        after = "unclear" if self.calls == 3 else "5"
+        return type("S", (), {"before": "three", "after": after})
+
+
+def test_likelihoods_are_averaged_and_gaps_counted(monkeypatch, joint):
+    monkeypatch.setattr("lvlm_study.detector.perturbation.shift", Speaker())
+    found = likelihood_shift(joint, [IMAGE] * 4, "a doctor", "woman", "man")
+    assert (found.value, found.n, found.skipped) == (2.0, 3, 1)
+
+
 def test_portraits(tmp_path):
-    refuses("at least two sub-folders", portraits, tmp_path)
+    with pytest.raises(StudyError, match="at least two sub-folders"):
+        portraits(tmp_path)
     for group in ("a", "b"):
         (tmp_path / group).mkdir()
         Image.new("RGB", (4, 4)).save(tmp_path / group / "x.png")

@@ -9,7 +9,6 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import numpy as np
 import pytest
 from PIL import Image
-from refusals import refuses
 
 from lvlm_study.detector import judge_protocol as jp
 from lvlm_study.errors import StudyError
@@ -81,7 +80,8 @@ def test_a_local_model_reads_what_the_picture_shows():
     assert found.scores.tolist() == [4]
     assert "score this caption for the image: A cat." in prompts[0]
     assert prompts[0].rstrip().endswith("What the image truly shows: a red bus by day")
-    refuses("sees no pictures", jp.judge_captions, judge, ["A cat."], images=[RGB])
+    with pytest.raises(StudyError, match="sees no pictures"):
+        jp.judge_captions(judge, ["A cat."], images=[RGB])
 
 
 def test_what_cannot_be_judged():
@@ -100,15 +100,18 @@ def test_a_server_that_refuses_or_speaks_otherwise(server):
     ]
     for reply, message in cases:
         server.replies.append(reply)
-        refuses(message, jp.judge_captions, judge, ["A cat."], images=[RGB])
+        with pytest.raises(StudyError, match=message):
+            jp.judge_captions(judge, ["A cat."], images=[RGB])
     assert all(key is None for _, _, key in server.seen)
 
 
 def test_addresses_and_keys(monkeypatch):
     for address in ("localhost:8000", "file:///etc/passwd", ""):
-        refuses("no address of a server", jp.endpoint_judge, address, "m")
+        with pytest.raises(StudyError, match="no address of a server"):
+            jp.endpoint_judge(address, "m")
     monkeypatch.delenv("A_KEY", raising=False)
-    refuses("A_KEY holds no key", jp.endpoint_judge, "https://example.org/v1", "m", "A_KEY")
+    with pytest.raises(StudyError, match="A_KEY holds no key"):
+        jp.endpoint_judge("https://example.org/v1", "m", "A_KEY")
     monkeypatch.setenv("A_KEY", "secret")
     with pytest.raises(StudyError, match="not sent to example.org without https"):
         jp.endpoint_judge("http://example.org/v1", "m", "A_KEY")

@@ -96,7 +96,7 @@ def test_a_real_architecture_has_the_deviations_of_its_own_view(adapters):
     """Untrained weights give masks that jump; the edge weights can be held to the letter."""
     model = adapters("llava_onevision")  # a SigLIP: its deviations are 0.5, not CLIP's
     answer = model.answer(SCENE, "What colour?", max_new_tokens=4)
-    target = make_target(model, SCENE, "What colour?", answer=answer, tokens="all")
+    target, _ = make_target(model, SCENE, "What colour?", answer=answer, tokens="all")
     rows, columns = edges_of(target, "paper_code")
     std = torch.tensor(target.bound.geometry.plan.std).view(3, 1, 1)
     down, across = target.image.diff(dim=-2) / std, target.image.diff(dim=-1) / std

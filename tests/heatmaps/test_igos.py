@@ -1,5 +1,6 @@
 """iGOS: recovers planted evidence, equals the retained graph, decays, and costs what it says."""
 
+import importlib
 import math
 
 import numpy as np
@@ -8,17 +9,18 @@ import torch
 import torch.nn.functional as F
 
 from lvlm_study.answers import make_target
-from lvlm_study.heatmaps import METHODS, explain
-from lvlm_study.heatmaps import igos as module
-from lvlm_study.heatmaps.igos import igos, nesterov, score_gradient
+from lvlm_study.errors import StudyError
+from lvlm_study.heatmaps import METHODS, explain, igos
+from lvlm_study.heatmaps.igos import nesterov, score_gradient
 from lvlm_study.models.planted import PlantedBound, planted, planted_scene
 
+module = importlib.import_module("lvlm_study.heatmaps.igos")
 SCENE = planted_scene((64, 96))
 SEEING = ["object", "watermark", "conjunctive", "disjunctive", "multi_crop"]
 
 
 def target_of(name="object", **options):
-    return make_target(planted(name), SCENE, "What colour?", **options)
+    return make_target(planted(name), SCENE, "What colour?", **options)[0]
 
 
 @pytest.mark.parametrize("name", SEEING)
@@ -39,7 +41,7 @@ def test_planted_evidence_is_found(name):
 def test_one_backward_a_step_equals_the_retained_graph(adapters, family):
     model, steps = adapters(family) if family else planted("object"), 4
     words = {"tokens": "all", "answer": model.answer(SCENE, "What colour?", max_new_tokens=4)}
-    target = make_target(model, SCENE, "What colour?", **words)
+    target, _ = make_target(model, SCENE, "What colour?", **words)
     mask = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
     keep = F.interpolate(mask, target.size, mode="bilinear", align_corners=False)
     loss = 0
@@ -112,13 +114,29 @@ def test_decay_of_the_convex_term(monkeypatch, gamma):
     assert 1 - found.mean().item() == pytest.approx(np.mean(path), abs=2e-3)
 
 
+def test_decay_changes_the_map():
+    fast, slow = (igos(target_of(), l2=1.0, gamma=g, noise=0.0) for g in (1.0, 0.0))
+    assert (fast - slow).abs().max() > 0.05
+
+
+def test_seed_and_batch():
+    target = target_of("conjunctive")
+    once, twice = (igos(target, seed=1).numpy().tobytes() for _ in range(2))
+    assert once == twice
+    assert igos(target, seed=2).numpy().tobytes() != once
+    reference = igos(target, batch=20)
+    for batch in (1, 7):
+        assert torch.allclose(igos(target, batch=batch), reference, atol=1e-5)
+
+
 @pytest.mark.parametrize("family", ["llava", "llava_next", "llava_onevision"])
 def test_on_real_architectures(adapters, family):
-    """Passes are counted at the real head, noise really enters."""
+    """Batch size changes nothing, passes are counted at the real head, noise really enters."""
     model, scene = adapters(family), planted_scene((40, 60))
     answer = model.answer(scene, "What colour?", max_new_tokens=4)
     options = {"answer": answer, "tokens": "all", "baseline": "black", "steps": 3}
-    one = explain(model, scene, "What colour?", batch=10, **options)
+    one, two = (explain(model, scene, "What colour?", batch=b, **options) for b in (3, 10))
+    assert np.allclose(one.saliency, two.saliency, atol=1e-5)
     assert (one.cost.forward, one.cost.backward) == (30, 30)
     assert one.saliency.shape == (40, 60)
     still = explain(model, scene, "What colour?", noise=0.0, **options)
@@ -210,12 +228,7 @@ class _Broken(PlantedBound):
         return super().log_probs(x, answer_ids) * (1 if len(x) == 1 else math.nan)
 
 
-def test_statuses():
-    found = explain(planted("blind"), SCENE, "?", method="igos")
-    assert found.status == found.target.status == "no_crucial_tokens"
-    assert found.saliency.shape == SCENE.shape[:2] and np.all(found.saliency == 0)
-    found = explain(planted("object"), SCENE, "?", baseline="black", tokens="word", word="shape")
-    assert found.status == "no_gap"
+def test_divergence_is_a_status_not_a_crash():
     reader = planted("object")
     reader.bind = lambda size, question: _Broken(reader, tuple(size), question)
     found = explain(reader, SCENE, "?", method="igos")
@@ -223,11 +236,24 @@ def test_statuses():
     assert np.all(found.saliency == 0)
 
 
+def test_no_crucial_tokens_gives_zeros_and_a_status():
+    found = explain(planted("blind"), SCENE, "?", method="igos")
+    assert found.status == "no_crucial_tokens" and found.target is None
+    assert found.saliency.shape == SCENE.shape[:2] and np.all(found.saliency == 0)
+
+
+def test_no_gap_is_told():
+    found = explain(planted("object"), SCENE, "?", baseline="black", tokens="word", word="shape")
+    assert found.status == "no_gap"
+
+
 def test_compat_hands_in_the_last_mask_unless_asked_otherwise():
     target, few = target_of(), {"steps": 2, "iterations": 2, "compat": "paper_code"}
     found = igos(target, **few)
     assert torch.equal(found, igos(target, preset="paper", **few))
     assert not torch.allclose(found, igos(target, average=True, **few), atol=1e-3)
+    plain = igos(target, steps=2, iterations=2, preset="paper")
+    assert not torch.allclose(found, plain, atol=1e-3)
 
 
 def test_mean_reduction_divides_the_step_by_the_tokens():
@@ -236,3 +262,26 @@ def test_mean_reduction_divides_the_step_by_the_tokens():
     summed = igos(target, lr=0.02, **same)
     averaged = igos(target, lr=0.02 * 5, reduce="mean", **same)
     assert torch.allclose(summed, averaged, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stepps": 3}, "did you mean steps"),
+        ({"steps": 0}, "at least one iteration"),
+        ({"mask_size": "32"}, "mask_size .* must be whole numbers, not '32'"),
+        ({"mask_size": 32.0}, "must be whole numbers, not 32.0"),
+        ({"iterations": 2.5}, "iterations of igos must be a whole number, not 2.5"),
+        ({"lr": True}, "lr of igos must be a number, not True"),
+        ({"method": "rise", "cells": "7"}, "cells of rise must be a whole number, not '7'"),
+        ({"l2_unit": "rms"}, "'sum' or 'mean'"),
+        ({"compat": "other"}, "compat is"),
+        ({"preset": "fats"}, "did you mean fast"),
+        ({"method": "igoss"}, "did you mean igos"),
+        ({"question": " "}, "question is empty"),
+    ],
+)
+def test_bad_options_are_told(options, message):
+    call = {"question": "What colour?", **options}
+    with pytest.raises(StudyError, match=message):
+        explain(planted("object"), SCENE, **call)

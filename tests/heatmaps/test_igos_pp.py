@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from test_igos import SCENE, target_of
 
+from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import explain
 from lvlm_study.heatmaps.igos_pp import igos_pp, pair_gradient
 from lvlm_study.metrics.faithfulness import deletion_insertion
 from lvlm_study.models.planted import planted
+from lvlm_study.pixels import masks
 
 module = importlib.import_module("lvlm_study.heatmaps.igos_pp")
 
@@ -52,7 +54,14 @@ def test_gradient_equals_the_written_out_objective():
 
 def test_both_masks_move(monkeypatch):
     """A port with unswapped insertion images leaves the insertion mask at 1 everywhere."""
-    steps, nesterov = [], module.nesterov
+    seen = []
+
+    def record(mask, free, seed):
+        seen.append((mask, free))
+        return masks.break_ties(mask, free, seed)
+
+    steps = []
+    nesterov = module.nesterov
 
     def follow(pair, *rest):
         out = nesterov(pair, *rest)
@@ -67,7 +76,12 @@ def test_both_masks_move(monkeypatch):
         assert mask[truth].mean() < 0.6 < 0.9 < mask[~truth].mean()
 
 
-def test_passes():
+def test_seed_batch_and_passes():
+    target = target_of()
+    once, twice = (igos_pp(target, seed=1, steps=3).numpy().tobytes() for _ in range(2))
+    assert once == twice
+    one, other = (igos_pp(target, steps=3, batch=b) for b in (5, 20))
+    assert torch.allclose(one, other, atol=1e-5)
     found = explain(planted("object"), SCENE, "?", method="igos++")
     assert (found.cost.forward, found.cost.backward) == (200, 200)
 
@@ -88,3 +102,8 @@ def test_presets():
     assert torch.equal(igos_pp(target, preset="fast"), igos_pp(target, steps=4))
     assert torch.equal(igos_pp(target, preset="paper", average=True), igos_pp(target))
     assert not torch.equal(igos_pp(target), last)
+
+
+def test_the_search_that_was_not_the_published_one_is_gone():
+    with pytest.raises(StudyError, match="no option of igos\\+\\+ named 'optimiser'"):
+        explain(planted("object"), SCENE, "?", method="igos++", optimiser="line_search")

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.interpolate import BSpline
+from scipy.stats import spearmanr
 
 from lvlm_study.answers import make_target
+from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import explain
 from lvlm_study.heatmaps.integrated_gradients import integrated_gradients
 from lvlm_study.heatmaps.occlusion import occlusion, windows
@@ -32,7 +34,7 @@ class Linear(PlantedBound):
 
 
 def linear_target():
-    target = make_target(planted("object"), SCENE, "?")
+    target, _ = make_target(planted("object"), SCENE, "?")
     bound = target.bound
     return replace(target, bound=Linear(bound.adapter, bound.size, bound.question))
 
@@ -57,9 +59,12 @@ def test_planted_evidence_is_found(method, name):
 
 
 def test_integrated_gradients_are_complete():
-    target = make_target(planted("conjunctive"), SCENE, "?", baseline="black")
+    target, _ = make_target(planted("conjunctive"), SCENE, "?", baseline="black")
     total = (target.score(target.image) - target.score(target.baseline)).item()
     assert integrated_gradients(target, steps=100).sum().item() == pytest.approx(total, abs=1e-2)
+
+
+def test_integrated_gradients_of_a_linear_score():
     target = linear_target()
     assert torch.allclose(integrated_gradients(target, steps=1), exact_share(target), atol=1e-5)
 
@@ -114,7 +119,7 @@ class OnePixel(PlantedBound):
 @pytest.mark.parametrize("at", [(0, 0), (24, 32), (47, 63), (0, 40)])
 def test_rise_of_one_pixel_is_exact_everywhere(at):
     """With the variance of a hard mask, 1/4, in the place of what varied it was off by half."""
-    target = make_target(planted("object"), SCENE, "?", baseline="black")
+    target, _ = make_target(planted("object"), SCENE, "?", baseline="black")
     bound = OnePixel(target.bound.adapter, target.bound.size, target.bound.question)
     bound.at = at
     target = replace(target, bound=bound)
@@ -168,7 +173,7 @@ def test_a_linear_score_is_foretold_nearly_whole():
 
 def seeds_of(count: int, **options):
     """Maps and errors (count, h, w) of a reader that needs two objects at once."""
-    target = make_target(planted("conjunctive"), SCENE, "?", baseline="black")
+    target, _ = make_target(planted("conjunctive"), SCENE, "?", baseline="black")
     found = [rise_with_error(target, seed=s, **options) for s in range(count)]
     return torch.stack([m for m, _ in found]), torch.stack([e for _, e in found])
 
@@ -189,9 +194,15 @@ def test_what_is_foretold_changes_the_noise_and_not_what_is_estimated():
     assert (maps.mean(0) - truth).square().mean() < 2 * error.square().mean()
 
 
+def test_two_seeds_with_control_give_one_order():
+    (one, other), _ = seeds_of(2, masks=3000, cells=4, control=True)
+    small = [torch.nn.functional.adaptive_avg_pool2d(m[None], 14).flatten() for m in (one, other)]
+    assert spearmanr(*small).statistic > 0.9
+
+
 def test_masks_are_of_seed_and_model():
-    target = make_target(planted("object"), SCENE, "?")
-    other = make_target(planted("watermark"), SCENE, "?")
+    target, _ = make_target(planted("object"), SCENE, "?")
+    other, _ = make_target(planted("watermark"), SCENE, "?")
     assert target.bound.adapter.name != other.bound.adapter.name
     same, again, model, seed = (
         drawn(t, s, 50, 4) for t, s in ((target, 0), (target, 0), (other, 0), (target, 1))
@@ -209,6 +220,18 @@ def test_smoothgrad_without_noise_is_the_gradient():
     assert torch.allclose(found, weights.abs().sum(0), atol=1e-5)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_seed_and_batch(method):
+    reader = planted("conjunctive")
+    few = {"masks": 40} if method == "rise" else {}
+    once, twice, other = (
+        explain(reader, SCENE, "?", method=method, batch=b, seed=3, **few).saliency
+        for b in (32, 32, 5)
+    )
+    assert once.tobytes() == twice.tobytes()
+    assert np.abs(once - other).max() <= 1e-5 * max(1, np.abs(once).max())
+
+
 @pytest.mark.parametrize(
     ("method", "forward", "backward"),
     [
@@ -221,3 +244,17 @@ def test_smoothgrad_without_noise_is_the_gradient():
 def test_passes(method, forward, backward):
     cost = explain(planted("object"), SCENE, "?", method=method).cost
     assert (cost.forward, cost.backward) == (forward, backward)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("rise", {"masks": 0}, "at least 2 masks"),
+        ("occlusion", {"stride": 0.5}, "never be covered"),
+        ("integrated_gradients", {"steps": 0}, "at least 1 step"),
+        ("smoothgrad", {"samples": 0}, "at least 1 sample"),
+    ],
+)
+def test_bad_options(method, options, message):
+    with pytest.raises(StudyError, match=message):
+        explain(planted("object"), SCENE, "?", method=method, **options)

@@ -10,7 +10,7 @@ import torch
 from planted_network import red_corner, target_on
 
 from lvlm_study.heatmaps import METHODS
-from lvlm_study.heatmaps.names import CONTROLS
+from lvlm_study.heatmaps.base import CONTROLS
 from lvlm_study.metrics.plausibility import auc
 from lvlm_study.pixels.masks import render
 
@@ -26,13 +26,6 @@ FEW = {
     "llava_cam": {"samples": 6},
     "eagle": {"regions": 12},
     "eagle_lazy": {"regions": 12},
-}
-
-QUICK = {
-    "rise": {"masks": 500},
-    "occlusion": {"window": 1 / 4, "stride": 1 / 8},
-    "eagle": {"regions": 24},
-    "eagle_lazy": {"regions": 24},
 }
 
 
@@ -71,7 +64,7 @@ def test_the_word_is_said_because_red_is_seen(network, family):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", FINDERS)
 def test_every_method_finds_the_red_quarter(network, method, family, size):
-    few = QUICK.get(method, {})
+    few = {"regions": 24} if method.startswith("eagle") else {}
     for corner in CORNERS if size == (56, 56) else CORNERS[1:3]:
         red = red_corner(size, corner)
         target = target_on(network(family), red)
@@ -94,8 +87,6 @@ def test_twice_the_same_bytes(network, method, family):
     few = FEW.get(method, {})
     one, two = (METHODS[method](target, seed=3, **few) for _ in range(2))
     assert torch.equal(one, two)
-    if method in ("igos", "igos++", "rise", "smoothgrad", "llava_cam"):  # these draw
-        assert not torch.equal(one, METHODS[method](target, seed=4, **few))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

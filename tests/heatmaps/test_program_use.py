@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_joint import tiny_joint
 from white_box import photo
 
 import lvlm_study as ls
 from lvlm_study.answers import make_target, visual_reliance
-from lvlm_study.heatmaps import METHODS, explain_target
+from lvlm_study.heatmaps import METHODS
+from lvlm_study.heatmaps.base import explain_target
 from lvlm_study.heatmaps.igos import jitter
-from lvlm_study.heatmaps.names import CONTROLS
 from lvlm_study.metrics.sanity import infidelity, random_logit, seed_stability
 from lvlm_study.models.alone import alone
 
@@ -43,12 +44,17 @@ MODES = {
     "no_grad": torch.no_grad,
     "inference_mode": torch.inference_mode,
 }
-RUNNING = [name for name in METHODS if name not in CONTROLS]
+RUNNING = [name for name in METHODS if name not in ("random", "center", "sobel")]
 
 
 @pytest.fixture(scope="module")
-def model(joint_folder):
-    return ls.load_model(joint_folder)
+def folder(tmp_path_factory):
+    return tiny_joint(tmp_path_factory.mktemp("joint"))
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return ls.load_model(folder)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +70,8 @@ def heatmap(model, answer, method, image=None, **options):
 
 
 # --- threads --------------------------------------------------------------------------------
+
+
 def told(found) -> tuple:
     """What a result says, to the byte."""
     if isinstance(found, tuple):
@@ -108,7 +116,7 @@ def test_threads_that_share_a_model_get_the_maps_of_one(model, answer, threads):
 
 def test_noise_of_one_thread_does_not_reach_the_passes_of_another(model, answer):
     """iGOS hangs a hook on the model that adds noise; a plain pass beside it must not see it."""
-    target = make_target(model, photo(SIZE), QUESTION, answer=answer, tokens="all")
+    target, reliance = make_target(model, photo(SIZE), QUESTION, answer=answer, tokens="all")
     wanted, asked = target.log_probs(target.image), []
 
     def noisy(target, *, seed=0):
@@ -118,7 +126,8 @@ def test_noise_of_one_thread_does_not_reach_the_passes_of_another(model, answer)
             return torch.eye(4)
 
     with ThreadPoolExecutor(1) as pool:
-        explain_target(noisy, target)
+        how = {"name": "noisy", "model": "", "question": QUESTION, "size": SIZE}
+        explain_target(noisy, target, reliance, **how)
         assert torch.equal(asked[0].result(), wanted)
 
 
@@ -175,6 +184,8 @@ def holding(model):
 
 
 # --- the caller's modes, and the model as it was --------------------------------------------
+
+
 def state(model) -> dict:
     """Everything that a call must leave as it was."""
     parts = [*model.model.modules(), *model.detector.model.modules()]
@@ -190,15 +201,19 @@ def state(model) -> dict:
         "weights": sum(p.detach().double().sum().item() for p in model.model.parameters()),
         "generation": model.model.generation_config.to_dict(),
         "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
-        "draws": (torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()),
+        "draws": (
+            torch.get_rng_state().tolist(),
+            str(np.random.get_state()),
+            random.getstate(),
+        ),
         "machine": (torch.get_num_threads(), torch.get_default_dtype(), list(warnings.filters)),
     }
 
 
 @pytest.fixture
-def odd(joint_folder):
+def odd(folder):
     """A model in training mode with dropout, gradients of its own, and two attention kernels."""
-    found = ls.load_model(joint_folder)
+    found = ls.load_model(folder)
     found.model.train().requires_grad_(True)
     found.model.model.vision_tower.eval()
     for layer in found.model.get_decoder().layers:
@@ -242,16 +257,18 @@ def test_everything_else_works_in_the_callers_mode(model, answer, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_model_first_used_in_a_mode_is_none_the_worse(joint_folder, model, answer, mode):
+def test_a_model_first_used_in_a_mode_is_none_the_worse(folder, model, answer, mode):
     """Nothing that is kept (weights, plans, matrices) is marked by the mode it was made in."""
     with MODES[mode]():
-        fresh = ls.load_model(joint_folder)
+        fresh = ls.load_model(folder)
         made = fresh.answer(photo(SIZE), QUESTION, max_new_tokens=3)
         own = replace(made, token_ids=made.token_ids + 0)
-        target = make_target(fresh, photo(SIZE), QUESTION, answer=own, tokens="all")
+        target, reliance = make_target(fresh, photo(SIZE), QUESTION, answer=own, tokens="all")
         target = replace(target, image=target.image + 0.0, baseline=target.baseline + 0.0)
     for method in RUNNING:
-        found = explain_target(method, target, **FEW.get(method, {}))
+        how = {"name": method, "model": "", "question": QUESTION, "size": SIZE}
+        how["options"] = FEW.get(method)
+        found = explain_target(METHODS[method], target, reliance, **how)
         assert told(found) == told(heatmap(model, answer, method)), method
 
 

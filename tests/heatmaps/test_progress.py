@@ -65,7 +65,7 @@ def test_a_terminal_sees_passes_and_time_left(scene, tmp_path):
     code, told, seen = on_a_terminal(command(scene, tmp_path / "a"))
     assert code == 0 and "Status" in told and "passes" not in seen.split("\r")[-1]
     assert re.search(r"occlusion: +\d+%.*/226 \[\d+:\d+<", seen), "done of all, and the time left"
-    assert "deletion and insertion:" in seen and "control maps:" in seen
+    assert "deletion and insertion:" in seen and "random and centre maps:" in seen
     words = command(scene, tmp_path / "b")
     run = subprocess.run(words, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert run.returncode == 0 and run.stderr == b"", "a pipe sees nothing"

@@ -8,9 +8,13 @@ import pytest
 import tiny
 import torch
 import white_box
+from white_box import photo
 
+from lvlm_study.errors import StudyError
+from lvlm_study.heatmaps import explain
 from lvlm_study.heatmaps.tam import Reading, grids, joint_range, rank_gaussian, subtract, tam
 from lvlm_study.heatmaps.token_maps import has_area, paint
+from lvlm_study.models.planted import planted, planted_scene
 
 QUESTION = "What is the red thing?"
 real_target = partial(white_box.real_target, question=QUESTION)
@@ -73,7 +77,8 @@ def plain_filter(grid):
 
 
 @pytest.mark.parametrize(
-    "family,shapes", [("llava", [(4, 4)]), ("llava_pad", [(4, 4)]), ("internvl", [(4, 2), (2, 2)])]
+    "family,shapes",
+    [("llava", [(4, 4)]), ("llava_pad", [(4, 4)]), ("internvl", [(4, 2), (2, 2)])],
 )
 def test_map_is_that_of_the_plain_loops(adapters, family, shapes):
     # a tall picture becomes two tiles, whose rows go on from one to the other, and a thumbnail
@@ -141,9 +146,9 @@ def test_an_earlier_word_weighs_what_the_position_before_it_says(adapters, place
     torch.testing.assert_close(found, expected.repeat_interleave(7, 0).repeat_interleave(7, 1))
 
 
-@pytest.mark.parametrize("family", white_box.FAMILIES)
+@pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_hidden_states_give_the_models_own_logits(adapters, family):
-    target = real_target(white_box.adapter_of(adapters, family))
+    target = real_target(adapters(family))
     reading, ids = Reading(target), torch.arange(60, 90)
     z = all_logits(target)
     span = target.bound.image_span
@@ -160,6 +165,9 @@ def test_subtraction_by_hand():
     assert subtract(found, weighted, torch.tensor([1.0, 3.0])).tolist() == [1.5, 0.0, 0.0]
     assert torch.equal(subtract(found, maps, torch.zeros(2)), found)
     assert torch.equal(subtract(found, torch.zeros(3, 2), torch.ones(2)), found)
+
+
+def test_subtraction_takes_away_all_that_is_proportional():
     draw = torch.Generator().manual_seed(0)
     maps, weights = torch.rand(20, 5, generator=draw), torch.rand(5, generator=draw)
     interference = maps @ weights
@@ -174,11 +182,14 @@ def test_joint_range_by_hand():
     assert joint_range(torch.tensor([2.0, 2.0]), torch.tensor([2.0])).tolist() == [0.0, 0.0]
 
 
-def test_filter_by_hand_and_against_plain_loops():
+def test_filter_against_plain_loops():
     grid = torch.rand(6, 9, generator=torch.Generator().manual_seed(3))
     expected = torch.from_numpy(plain_filter(grid.double().numpy())).float()
     torch.testing.assert_close(rank_gaussian(grid, 3), expected, atol=1e-6, rtol=1e-5)
     assert torch.equal(rank_gaussian(grid, 1), grid)
+
+
+def test_filter_by_hand():
     flat = torch.full((4, 5), 0.3)
     torch.testing.assert_close(rank_gaussian(flat, 3), flat)
     peak = torch.zeros(5, 5)
@@ -214,6 +225,26 @@ def test_grids_by_hand(adapters):
     assert first[0].tolist() == [0, 1, 2, 3] and second[1].tolist() == list(range(25, 33))
 
 
+@pytest.mark.parametrize("family", ["llava", "llava_onevision", "internvl"])
+def test_one_token_is_drawn_where_it_looks(adapters, family, monkeypatch):
+    """A single visual token says the word: without smoothing the map is that token's box."""
+    target = real_target(adapters(family), (56, 84))
+    token = int(has_area(target.bound.token_boxes).nonzero()[-1])
+
+    def says(self, hidden, ids):
+        out = torch.zeros(len(hidden), len(ids))
+        if hidden is self.visual:
+            out[token] = 1.0
+        return out
+
+    monkeypatch.setattr(Reading, "says", says)
+    found = tam(target, kernel=1)
+    x0, y0, x1, y1 = target.bound.token_boxes[token].tolist()
+    inside = torch.zeros(56, 84, dtype=torch.bool)
+    inside[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))] = True
+    assert found[inside].max() > 0 and found[~inside].abs().max() == 0
+
+
 def test_context_leaves_out_specials_image_and_the_word_itself(tiny_llava):
     target = real_target(tiny_llava)
     reading = Reading(target)
@@ -225,7 +256,41 @@ def test_context_leaves_out_specials_image_and_the_word_itself(tiny_llava):
     assert "red" in words  # of the question
 
 
+def test_causal_inference_is_on_and_changes_the_map(tiny_llava):
+    target = real_target(tiny_llava)
+    assert not torch.allclose(tam(target), tam(target, causal=False))
+    assert torch.equal(tam(target), tam(target, causal=True))
+
+
 def test_sum_and_mean(tiny_llava):
     target = real_target(tiny_llava)
     n = int(target.crucial.sum())
     torch.testing.assert_close(tam(target, combine="sum"), n * tam(target))
+
+
+def test_cost_and_determinism(tiny_next):
+    one, two = (explain(tiny_next, photo(), QUESTION, method="tam", tokens="all") for _ in "ab")
+    assert (one.cost.forward, one.cost.backward) == (1, 0)
+    assert one.saliency.tobytes() == two.saliency.tobytes()
+
+
+@pytest.mark.parametrize("family", white_box.FAMILIES)
+def test_every_family(adapters, family):
+    model = white_box.adapter_of(adapters, family)
+    target = real_target(model, (45, 61))
+    found, reading = tam(target, kernel=1, causal=False), Reading(target)
+    assert found.shape == (45, 61) and found.isfinite().all() and found.min() >= 0
+    # a random model may say none of its words at any visual token; the map is then empty
+    heard = reading.says(reading.visual, reading.ids[reading.places]).max() > 0
+    assert (found.max() > 0) == heard and tam(target).isfinite().all()
+
+
+def test_a_reader_without_hidden_states_is_refused():
+    with pytest.raises(StudyError, match="tam looks inside"):
+        explain(planted("object"), planted_scene((48, 64)), "?", method="tam")
+
+
+@pytest.mark.parametrize("options", [{"kernel": 2}, {"kernel": 0}, {"combine": "max"}])
+def test_bad_options(tiny_llava, options):
+    with pytest.raises(StudyError, match="odd kernel"):
+        tam(real_target(tiny_llava), **options)

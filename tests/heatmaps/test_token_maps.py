@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import tiny
 import torch
-from refusals import refuses
 
+from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps.token_maps import has_area, paint
 from lvlm_study.models.geometry import clipped
 
@@ -26,21 +26,17 @@ def grid(rows, columns, size):
     ]
 
 
-def test_plain_grids_by_hand():
-    """Each pixel has the density of the boxes that meet in it."""
+def test_two_by_two():
     bound = bound_of((4, 4), grid(2, 2, (4, 4)))
     found = paint(bound, torch.tensor([1.0, -2.0, 3.0, 0.0]))
     assert found.dtype == torch.float32
     assert found.tolist() == [[1, 1, -2, -2]] * 2 + [[3, 3, 0, 0]] * 2
+
+
+def test_not_square_and_borders_inside_pixels():
     bound = bound_of((2, 3), grid(2, 2, (2, 3)))  # the middle column is half left, half right
     found = paint(bound, torch.tensor([1.0, 3.0, -1.0, 5.0]))
     assert found.tolist() == [[1, 2, 3], [-1, 2, 5]]
-    bound = bound_of((1, 4), [[0, 0, 4, 1], [2, 0, 4, 1]])
-    assert paint(bound, torch.tensor([2.0, 4.0])).tolist() == [[2, 2, 3, 3]]
-    bound = bound_of((1, 3), [[0, 0, 2.00001, 1]])
-    assert paint(bound, torch.tensor([7.0])).tolist() == [[7, 7, 0]]
-    bound = bound_of((4, 4), grid(2, 2, (4, 4)))
-    refuses(r"4 visual tokens but scores of shape \(3,\)", paint, bound, torch.zeros(3))
 
 
 def test_padding_newlines_and_crop_are_left_out():
@@ -81,6 +77,11 @@ def test_views_weigh_the_same_however_fine():
     assert amount.mean() == scores.sum() == 10
 
 
+def test_a_view_may_show_only_part():
+    bound = bound_of((1, 4), [[0, 0, 4, 1], [2, 0, 4, 1]])
+    assert paint(bound, torch.tensor([2.0, 4.0])).tolist() == [[2, 2, 3, 3]]
+
+
 def test_another_size_is_the_same_picture():
     bound = bound_of((4, 8), grid(2, 4, (4, 8)))
     scores = torch.arange(8.0)
@@ -88,6 +89,17 @@ def test_another_size_is_the_same_picture():
     for amount in (False, True):
         large = paint(bound, scores, (8, 16), amount)
         assert torch.equal(large[::2, ::2], paint(bound, scores, amount=amount))
+
+
+def test_a_sliver_is_not_a_pixel():
+    bound = bound_of((1, 3), [[0, 0, 2.00001, 1]])
+    assert paint(bound, torch.tensor([7.0])).tolist() == [[7, 7, 0]]
+
+
+def test_wrong_number_of_scores():
+    bound = bound_of((4, 4), grid(2, 2, (4, 4)))
+    with pytest.raises(StudyError, match=r"4 visual tokens but scores of shape \(3,\)"):
+        paint(bound, torch.zeros(3))
 
 
 @pytest.mark.parametrize("size", [(61, 140), (150, 70), (90, 90)])

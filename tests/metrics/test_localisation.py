@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from PIL import Image
-from refusals import refuses
 
 from lvlm_study.benchmarks.cub import cub
 from lvlm_study.detector.detection import average_precision
+from lvlm_study.errors import StudyError
 from lvlm_study.metrics.localisation import (
     best_overlaps,
     evidence_boxes,
@@ -57,14 +57,19 @@ def test_one_threshold_for_all_pictures():
     ] == [1, 1]
 
 
-def test_parts_and_boxes_by_hand():
-    """Any part may meet any box; a flat map draws the whole picture."""
+def test_any_part_may_meet_any_box():
     saliency = np.zeros((8, 8))
     saliency[0:2, 0:2] = saliency[5:8, 5:8] = 1
     assert max_box_acc([saliency], [np.array([[5, 5, 8, 8]])]).max_box_acc == 1
     assert max_box_acc([saliency], [np.array([[3, 3, 4, 4], [0, 0, 2, 2]])]).max_box_acc == 1
+
+
+def test_a_flat_map_draws_the_whole_picture():
     flat = max_box_acc([np.full((4, 4), 7.0)], [np.array([[0, 0, 4, 2]])])
     assert flat.max_box_acc == pytest.approx(2 / 3)  # IoU 0.5: found at 0.3 and 0.5, not at 0.7
+
+
+def test_evidence_as_truth():
     evidence = np.zeros((5, 5), bool)
     evidence[1:3, 2:5] = True
     assert evidence_boxes(evidence).tolist() == [[2, 1, 5, 3]]
@@ -76,14 +81,18 @@ def test_two_choices():
     a, b = left > 0, right > 0
     assert two_choice(left, right, a, b) == 1 and two_choice(right, left, a, b) == 0
     assert two_choice(left, left, a, b) == 0.5
-    refuses("evidence of B is empty", two_choice, left, right, a, np.zeros((4, 4), bool))
+    with pytest.raises(StudyError, match="evidence of B is empty"):
+        two_choice(left, right, a, np.zeros((4, 4), bool))
 
 
 def test_what_cannot_be_localised():
     for maps, boxes in [([], []), ([np.zeros((2, 2))], [])]:
-        refuses("as many sets of boxes", max_box_acc, maps, boxes)
-    refuses("without a true box", max_box_acc, [np.zeros((2, 2))], [np.zeros((0, 4))])
-    refuses("finite", max_box_acc, [np.full((2, 2), np.nan)], [np.array([[0, 0, 1, 1]])])
+        with pytest.raises(StudyError, match="as many sets of boxes"):
+            max_box_acc(maps, boxes)
+    with pytest.raises(StudyError, match="without a true box"):
+        max_box_acc([np.zeros((2, 2))], [np.zeros((0, 4))])
+    with pytest.raises(StudyError, match="finite"):
+        max_box_acc([np.full((2, 2), np.nan)], [np.array([[0, 0, 1, 1]])])
 
 
 def test_average_precision_by_hand():
@@ -95,6 +104,9 @@ def test_average_precision_by_hand():
     twice = (np.array([0.9, 0.8]), np.array([[0, 0, 1, 1]] * 2), true[:1])
     assert average_precision([twice]) == 1  # the second is wrong, but below the last right one
     assert np.isnan(average_precision([(np.array([0.5]), true[:1], np.zeros((0, 4)))]))
+
+
+# --- CUB -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -130,7 +142,10 @@ def test_cub_layout(birds):
 
 
 def test_cub_that_is_not_there(birds, tmp_path):
-    refuses("images.txt", cub, tmp_path)
-    refuses("split", cub, birds, split="dev")
+    with pytest.raises(StudyError, match="images.txt"):
+        cub(tmp_path)
+    with pytest.raises(StudyError, match="split"):
+        cub(birds, split="dev")
     (birds / "bounding_boxes.txt").write_text("1 0.0 0.0 5.0 5.0\n")
-    refuses("no box for picture 2", cub, birds)
+    with pytest.raises(StudyError, match="no box for picture 2"):
+        cub(birds)

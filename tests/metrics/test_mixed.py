@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from refusals import refuses
 from scipy import stats
 from statsmodels.stats.weightstats import ttost_paired
 
@@ -42,10 +41,11 @@ def test_a_balanced_design_gives_the_difference_of_means():
     found = mixed.mixed_effects(frame, "gap", "group")
     means = frame.groupby("group").gap.mean()
     assert found.effects.estimate[0] == pytest.approx(means.b - means.a, abs=1e-6)
+
+
+def test_one_training_each_cannot_tell_a_group_from_its_training():
     found = mixed.mixed_effects(simulated(trainings=1), "gap", "group")
     assert found.training_sd is None and found.trainings == 2
-    frame = simulated(trainings=1)
-    refuses("two groups", mixed.mixed_effects, frame[frame.group == "a"], "gap", "group")
 
 
 def test_ignoring_trainings_makes_the_interval_too_narrow():
@@ -53,6 +53,12 @@ def test_ignoring_trainings_makes_the_interval_too_narrow():
     honest = mixed.mixed_effects(frame, "gap", "group").effects.iloc[0]
     blind = mixed.mixed_effects(frame.assign(model=frame.group), "gap", "group").effects.iloc[0]
     assert honest.high - honest.low > 2 * (blind.high - blind.low)
+
+
+def test_one_group_is_refused():
+    frame = simulated(trainings=1)
+    with pytest.raises(StudyError, match="two groups"):
+        mixed.mixed_effects(frame[frame.group == "a"], "gap", "group")
 
 
 def test_a_second_factor_is_allowed_for():
@@ -85,21 +91,33 @@ def test_intervals_at_the_boundary_and_by_hand():
     assert row.high - row.low == pytest.approx(2 * 1.96 * error, rel=1e-2) and row.p < 1e-6
 
 
+# --- labels
+
+
 def test_exact_p_by_hand():
     """Two of four in the first group: 6 ways, of which 2 are the most extreme."""
     p, smallest = mixed.exact_p([0, 0, 1, 1], list("aabb"))
     assert p == smallest == pytest.approx(2 / 6)
     assert mixed.exact_p([0, 1, 0, 1], list("aabb"))[0] == 1
-    # Two sizes of three architectures: 2 x 2 x 2 ways, and the best one has a mirror image.
+
+
+def test_labels_dealt_within_blocks_by_hand():
+    """Two sizes of three architectures: 2 x 2 x 2 ways, and the best one has a mirror image."""
     values, sizes = [0.1, 0.2, 0.5, 0.7, 0.2, 0.6], list("mlmlml")
     assert mixed.exact_p(values, sizes, blocks=list("aabbcc")) == (2 / 8, 2 / 8)
     assert mixed.exact_p([0, 1, 1, 0], list("mlml"), blocks=list("aabb"))[0] == 1
     free = mixed.exact_p(values, sizes)  # 20 ways without blocks
     assert free[1] == pytest.approx(2 / 20) and free[0] > 2 / 20
-    assert all(math.isnan(p) for p in mixed.label_test(lambda dealt: np.nan, list("aabb")))
 
 
-def test_drawn_ways_agree_with_all_of_them_within_their_blocks(monkeypatch):
+def test_drawn_ways_keep_to_their_blocks(monkeypatch):
+    monkeypatch.setattr(mixed, "EXACT", 2)
+    values, sizes = [0.1, 0.2, 0.5, 0.7, 0.2, 0.6], list("mlmlml")
+    drawn = mixed.exact_p(values, sizes, blocks=list("aabbcc"))
+    assert drawn == pytest.approx((2 / 8, 2 / 8), abs=0.02)
+
+
+def test_drawn_ways_agree_with_all_of_them(monkeypatch):
     values, labels = [0.1, 0.5, 0.2, 0.9, 1.0, 0.4], list("aaabbb")
 
     def first(dealt):
@@ -109,10 +127,13 @@ def test_drawn_ways_agree_with_all_of_them_within_their_blocks(monkeypatch):
     assert exact == pytest.approx((2 / 20, 1 / 20))  # 20 ways; the best is {0.5, 0.9, 1.0}
     monkeypatch.setattr(mixed, "EXACT", 2)
     assert mixed.label_test(first, labels, draws=3000) == pytest.approx(exact, abs=0.02)
-    monkeypatch.setattr(mixed, "EXACT", 2)
-    values, sizes = [0.1, 0.2, 0.5, 0.7, 0.2, 0.6], list("mlmlml")
-    drawn = mixed.exact_p(values, sizes, blocks=list("aabbcc"))
-    assert drawn == pytest.approx((2 / 8, 2 / 8), abs=0.02)
+
+
+def test_a_statistic_that_is_no_number_has_no_p():
+    assert all(math.isnan(p) for p in mixed.label_test(lambda dealt: np.nan, list("aabb")))
+
+
+# --- equivalence
 
 
 def test_equivalence_agrees_with_statsmodels():
@@ -132,6 +153,9 @@ def test_not_significant_is_not_equivalent():
     assert stats.ttest_rel(a, b).pvalue > 0.05
     assert not mixed.equivalence(a, b, 0.1).equivalent
     assert mixed.equivalence(a, b, 5.0).equivalent
+
+
+def test_equal_values_are_equivalent_and_nan_is_left_out():
     found = mixed.equivalence([1, 2, 3, np.nan], [1, 2, 3, 4], 0.01)
     assert found.equivalent and found.n == 3 and found.difference == 0
 

@@ -5,7 +5,6 @@ import pytest
 import scripts
 import tiny
 import torch
-from refusals import refuses
 
 import lvlm_study as ls
 from lvlm_study.answers import make_target, visual_reliance
@@ -110,7 +109,7 @@ def test_a_given_text_on_a_reader_that_is_known():
     said = ls.explain(planted("object"), SCENE, "?", "occlusion", answer="The shape is blue.")
     assert said.answer.text == "The shape is blue." and said.status == "no_crucial_tokens"
     assert said.reliance.llr[3] < -3
-    own = make_target(planted("object"), SCENE, "?", answer="The shape is red.")
+    own, _ = make_target(planted("object"), SCENE, "?", answer="The shape is red.")
     alike(own.answer, planted("object").answer(SCENE, "?"))
     words = ls.explain_tokens(planted("object"), SCENE, "?", "center", answer="red shape")
     assert [ex.reliance.words for ex in words] == [("red",), ("shape",)]
@@ -131,20 +130,21 @@ BAD = [
 def test_what_is_no_text_is_told(adapters, text, message):
     for model in (adapters("llava"), planted("object")):
         for call in (ls.explain, ls.explain_tokens, ls.visual_reliance, make_target):
-            refuses(message, call, model, SCENE, "What?", answer=text)
+            with pytest.raises(StudyError, match=message):
+                call(model, SCENE, "What?", answer=text)
 
 
 @pytest.mark.parametrize("text", ["red</s>", "<image>", "a <s> b"])
 def test_control_tokens_are_refused(adapters, text):
-    refuses("answer contains .* control token", adapters("llava").forced, PHOTO, QUESTION, text)
+    with pytest.raises(StudyError, match="answer contains .* control token"):
+        adapters("llava").forced(PHOTO, QUESTION, text)
 
 
-def test_signs_and_words_that_cannot_be_written_are_refused():
+def test_signs_that_no_token_has_are_refused():
     tok = scripts.sentencepiece()
     tok.backend_tokenizer.model.byte_fallback = False
     with pytest.raises(StudyError, match="cannot write all signs of 'red ☂'"):
         scripts.model(tok).forced(PHOTO, QUESTION, "red ☂")
-    refuses("no word for 'cat'", planted("object").forced, SCENE, "?", "The cat")
 
 
 def test_a_text_that_is_too_long(adapters):
@@ -153,4 +153,10 @@ def test_a_text_that_is_too_long(adapters):
     room = 4096 - bound.prompt_ids.shape[1]
     x = torch.zeros(1, 3, *PHOTO.shape[:2])
     assert len(spelled(bound, x, "a" * (room - 1))) in (room - 1, room)
-    refuses(f"has room for {room}", spelled, bound, x, "a" * (room + 1))
+    with pytest.raises(StudyError, match=f"has room for {room}"):
+        spelled(bound, x, "a" * (room + 1))
+
+
+def test_a_word_that_no_reader_knows():
+    with pytest.raises(StudyError, match="no word for 'cat'"):
+        planted("object").forced(SCENE, "?", "The cat")

@@ -146,20 +146,25 @@ def test_newlines_and_counts_as_the_model_packs_them(adapters, family, size):
     assert torch.equal(packed[0][:, 0] == -1, geometry.boxes.isnan().all(1))
 
 
-def test_boxes_by_hand(adapters):
-    """A centre crop, a padded square, and tiles."""
+def test_boxes_of_a_centre_crop_by_hand(adapters):
     # 56 x 112 is halved to 28 x 56; the crop keeps columns 14..42, so image columns 28..84
     boxes = adapters("llava").bind((56, 112), QUESTION).token_boxes
     assert boxes.shape == (16, 4)
     assert boxes[0].tolist() == [28, 0, 42, 14]
     assert boxes[1].tolist() == [42, 0, 56, 14]
     assert boxes[15].tolist() == [70, 42, 84, 56]
+
+
+def test_boxes_of_a_padded_square_by_hand(adapters):
     # 28 x 112 stands at rows 42..70 of a 112 square; a patch covers 28 of its pixels
     boxes = adapters("llava_pad").bind((28, 112), QUESTION).token_boxes
     assert boxes[4].tolist() == [0, 0, 28, 14]
     assert boxes[11].tolist() == [84, 14, 112, 28]
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     assert area.view(4, 4).tolist() == [[0] * 4, [28 * 14] * 4, [28 * 14] * 4, [0] * 4]
+
+
+def test_boxes_of_tiles_by_hand(adapters):
     # 56 x 56 fills 2 x 2 tiles unresized: base 4 x 4 patches of 14 px, then rows of 8 and a newline
     boxes = adapters("llava_next").bind((56, 56), QUESTION).token_boxes
     assert boxes.shape == (16 + 8 * 9, 4)
@@ -182,6 +187,10 @@ def test_boxes_cover_the_seen_pixels(adapters, family):
     assert (bound.seen() & ~covered).any(0).sum() <= 2 * np.ceil(spread)
 
 
+def test_a_rim_without_patches_is_unread():
+    assert patch_edges(30, 7, 2).tolist()[3:5] == [[21, 28], [30, 37]]
+
+
 def test_geometry_helpers_by_hand():
     assert fit_inside((50, 40), (56, 56)) == (56, 45)
     assert unpadded((50, 40), (8, 8)) == (0, 1)  # int(40 * 8 / 50) = 6 columns of 8 remain
@@ -191,7 +200,6 @@ def test_geometry_helpers_by_hand():
     assert blended(edges, 2).tolist() == [[0, 4], [4, 8]]
     # four to three: at 1/6, 3/2 and 17/6 between patch centres
     assert blended(edges, 3).tolist() == [[0, 4], [2, 6], [4, 8]]
-    assert patch_edges(30, 7, 2).tolist()[3:5] == [[21, 28], [30, 37]]
 
 
 @pytest.mark.parametrize(

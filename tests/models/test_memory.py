@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from refusals import refuses
 
 from lvlm_study.answers import Target
 from lvlm_study.errors import StudyError
@@ -30,7 +29,7 @@ def make(model, ids=(65, 66, 67)):
     image, empty = torch.rand(2, 1, 3, *SIZE, generator=draw)
     answer = Answer("abc", ("a", "b", "c"), torch.tensor(ids), torch.zeros(3))
     crucial = torch.tensor([False, True, True])
-    return tiny.target_by_hand(model.bind(SIZE, QUESTION), image, 0.5 * empty, answer, crucial)
+    return Target(model.bind(SIZE, QUESTION), image, 0.5 * empty, answer, crucial)
 
 
 @pytest.fixture
@@ -117,6 +116,9 @@ def test_deletion_and_insertion_fit_themselves_in(tiny_llava, small):
         np.testing.assert_allclose(one.raw, two.raw, atol=1e-6)
 
 
+# --- gradients -----------------------------------------------------------------------------
+
+
 def noisy(target, std):
     """What igos puts around its passes."""
     return lambda seeds: jitter(target.bound.adapter.model, std, seeds)
@@ -185,7 +187,8 @@ def test_a_model_without_stages_says_that_it_is_full(monkeypatch):
     reader = planted("object")
     target = make(reader, ids=(3, 4, 5))
     monkeypatch.setattr(Target, "score", lambda *a: (_ for _ in ()).throw(MemoryError()))
-    refuses("single picture of 50 x 40", memory.gradient, target, target.image)
+    with pytest.raises(StudyError, match="single picture of 50 x 40"):
+        memory.gradient(target, target.image)
     memory._limits.clear()
 
 

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from refusals import refuses
 from safetensors.torch import load_file, save_file
-from tiny_ports import SMALL
 from transformers import AutoModelForCausalLM
 
+from lvlm_study.errors import StudyError
 from lvlm_study.models.mini_gemini import (
     MGMConfig,
     MGMLlamaForCausalLM,
@@ -24,11 +23,31 @@ VICUNA_13B |= dict(num_attention_heads=40, num_key_value_heads=40, vocab_size=32
 
 def small(hd=False, **changes) -> MGMConfig:
     grid = 2 if hd else 1
-    clip = dict(hidden_size=24, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
-    trunk = dict(model_type="convnext_trunk", depths=[1, 1], dims=[8, 16], scale=1.0)
-    settings = SMALL | dict(num_hidden_layers=2, image_token_index=IMAGE, vision_config_aux=trunk)
-    settings |= dict(vision_config=clip | dict(image_size=28, patch_size=7))
-    settings |= dict(image_size_aux=64 * grid, image_grid=grid, image_global=hd)
+    settings = dict(
+        vocab_size=100,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        initializer_range=0.1,
+        vision_config=dict(
+            hidden_size=24,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            image_size=28,
+            patch_size=7,
+        ),
+        vision_config_aux=dict(model_type="convnext_trunk", depths=[1, 1], dims=[8, 16], scale=1.0),
+        image_size_aux=64 * grid,
+        image_grid=grid,
+        image_global=hd,
+        image_token_index=IMAGE,
+    )
     return MGMConfig(**settings | changes)
 
 
@@ -52,6 +71,8 @@ def see(model, image: torch.Tensor) -> torch.Tensor:
 
 
 # ------------------------------------------------------------------ names of the release
+
+
 def clip_names() -> dict[str, tuple[int, ...]]:
     """CLIP ViT-L/14-336 as its repository names it, without the `vision_model` nesting."""
     out = {"embeddings.class_embedding": (1024,)}
@@ -113,10 +134,21 @@ def test_names_and_shapes_are_those_of_the_release(language, hd):
 
 
 # ------------------------------------------------------------------ geometry by hand
-def test_quadrants_and_map_windows_are_row_major():
+
+
+def test_quadrants_are_row_major():
+    grid = torch.arange(16.0).view(1, 1, 4, 4)
+    assert [q.flatten().tolist() for q in quadrants(grid, 2)] == [
+        [0, 1, 4, 5],
+        [2, 3, 6, 7],
+        [8, 9, 12, 13],
+        [10, 11, 14, 15],
+    ]
+
+
+def test_map_windows_lie_under_their_token():
     grid = torch.arange(16.0).view(1, 1, 4, 4)
     want = [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
-    assert [q.flatten().tolist() for q in quadrants(grid, 2)] == want
     assert map_windows(grid, 2)[0, :, :, 0].tolist() == want
 
 
@@ -145,6 +177,8 @@ def test_mining_equals_a_loop_over_tokens():
 
 
 # ------------------------------------------------------------------ the high-resolution branch
+
+
 def hidden_from_clip(model) -> torch.Tensor:
     """Pixels that the CLIP views never sample: bool (S, S). Shrinking without antialiasing skips
     most of them, so a change there reaches the answer through the ConvNeXt alone."""
@@ -173,10 +207,11 @@ def test_high_resolution_detail_changes_the_answer(hd):
     assert (a - b).abs().max() > 1e-2
 
 
-def test_gradients_reach_both_towers():
+def test_gradients_reach_every_pixel_and_both_towers():
     model = build(hd=True)
     image = picture(model).requires_grad_()
     model(prompt(model), pixel_values=image).logits.log_softmax(-1)[0, -2, 7].backward()
+    assert (image.grad != 0).all()
     for tower in (model.model.vision_tower, model.model.vision_tower_aux):
         assert all(p.grad.abs().sum() > 0 for p in tower.parameters() if p.dim() == 4)
 
@@ -209,6 +244,40 @@ def test_hd_tiles_mine_their_own_quadrant():
 
 
 # ------------------------------------------------------------------ the language model
+
+
+@pytest.mark.parametrize("hd", [False, True])
+@torch.no_grad()
+def test_batch_size_changes_nothing(hd):
+    model = build(hd)
+    images = picture(model, 2)
+    both = model(prompt(model, 2), pixel_values=images).logits
+    for b in range(2):
+        alone = model(prompt(model), pixel_values=images[b : b + 1]).logits
+        assert torch.allclose(both[b], alone[0], atol=1e-5)
+    assert (both[0] - both[1])[-1].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("hd", [False, True])
+@torch.no_grad()
+def test_teacher_forcing_equals_generation(hd):
+    model = build(hd)
+    ids, image = prompt(model), picture(model)
+    out = model.generate(
+        ids,
+        pixel_values=image,
+        max_new_tokens=8,
+        do_sample=False,
+        eos_token_id=None,
+        output_scores=True,
+        return_dict_in_generate=True,
+    )
+    logits = model(out.sequences, pixel_values=image).logits[0, ids.shape[1] - 1 : -1]
+    scores = torch.stack(out.scores, 1)[0].log_softmax(-1)
+    assert torch.allclose(scores, logits.log_softmax(-1), atol=1e-5)
+    assert (logits.argmax(-1) == out.sequences[0, ids.shape[1] :]).all()
+
+
 def test_training_moves_connector_and_language_model():
     model = build().train()
     ids = prompt(model, 2)
@@ -223,7 +292,28 @@ def test_training_moves_connector_and_language_model():
         assert getattr(model.model, name)[1].weight.grad.abs().sum() > 0
 
 
+@torch.no_grad()
+def test_features_may_be_given():
+    model = build(hd=True)
+    ids, image = prompt(model), picture(model)
+    features = model.model.get_image_features(image)
+    given = model(ids, mm_encoder_outputs={"image": features}).logits
+    assert torch.equal(given, model(ids, pixel_values=image).logits)
+
+
 # ------------------------------------------------------------------ files
+
+
+@torch.no_grad()
+def test_one_folder_holds_everything(tmp_path):
+    model = build(hd=True)
+    model.save_pretrained(tmp_path)
+    again, info = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert type(again) is MGMLlamaForCausalLM and not any(info.values())
+    ids, image = prompt(model), picture(model)
+    assert torch.equal(again(ids, pixel_values=image).logits, model(ids, pixel_values=image).logits)
+
+
 @torch.no_grad()
 def test_released_clip_names_load(tmp_path):
     """Released files nest CLIP one level deeper, as older transformers did."""
@@ -260,15 +350,23 @@ def test_towers_may_come_from_their_own_folders(tmp_path):
 
 
 # ------------------------------------------------------------------ bad input
+
+
 @pytest.mark.parametrize(
     "changes, message",
-    [(dict(image_size_aux=72), "multiple of 16"), (dict(image_global=True), "image_grid above 1")],
+    [
+        (dict(image_size_aux=72), "multiple of 16"),
+        (dict(image_global=True), "image_grid above 1"),
+    ],
 )
 def test_settings_that_do_not_fit_are_refused(changes, message):
-    refuses(message, MGMLlamaForCausalLM, small(**changes))
+    with pytest.raises(StudyError, match=message):
+        MGMLlamaForCausalLM(small(**changes))
 
 
 def test_wrong_picture_or_prompt_is_told():
     model = build()
-    refuses("squares of 64 pixels", model, prompt(model), pixel_values=torch.zeros(1, 3, 32, 32))
-    refuses("hold 15 image placeholders", model, prompt(model)[:, 3:], pixel_values=picture(model))
+    with pytest.raises(StudyError, match="squares of 64 pixels"):
+        model(prompt(model), pixel_values=torch.zeros(1, 3, 32, 32))
+    with pytest.raises(StudyError, match="hold 15 image placeholders"):
+        model(prompt(model)[:, 3:], pixel_values=picture(model))

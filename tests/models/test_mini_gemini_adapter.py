@@ -3,21 +3,29 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_mini_gemini import build
-from tiny_ports import LANGUAGE, SIZE, paint_inside, picture, same_from_folder, squared, tokenizer
+from tiny_ports import IMAGE_ID, VOCABULARY, paint_inside, tokenizer
 from transformers import CLIPImageProcessorPil
 
 from lvlm_study.models import load_model, mini_gemini, registry
 from lvlm_study.models.mini_gemini import MGMLlamaForCausalLM, MiniGemini
 from lvlm_study.models.towers import CLIP_MEAN, CLIP_STD
 
+SIZE = (96, 128)
 QUESTION = "Is it red?"
+LANGUAGE = dict(vocab_size=VOCABULARY, image_token_index=IMAGE_ID, max_position_embeddings=4096)
 
 
 def adapter(hd=False, **changes) -> MiniGemini:
     model = build(hd, **LANGUAGE | changes).requires_grad_(False)
     return MiniGemini("tiny/mgm", model, tokenizer(), None, tokenizer().chat_template)
+
+
+def picture(size=SIZE, seed=0) -> torch.Tensor:
+    levels = torch.randint(0, 256, (1, 3, *size), generator=torch.Generator().manual_seed(seed))
+    return levels / 255
 
 
 def local() -> dict:
@@ -61,13 +69,49 @@ def test_boxes_by_hand():
 def test_view_equals_pillow(size):
     adapt, x = adapter(), picture(size)
     have = adapt.bind(size, QUESTION).pixels(x)["pixel_values"][0].permute(1, 2, 0).numpy()
-    wrong = np.abs((have * CLIP_STD + CLIP_MEAN) * 255 - squared(x, 64, (122, 116, 104)))
+    side, (h, w) = max(size), size
+    square = Image.new("RGB", (side, side), (122, 116, 104))
+    image = Image.fromarray((x[0] * 255).round().byte().permute(1, 2, 0).numpy())
+    square.paste(image, ((side - w) // 2, (side - h) // 2))
+    want = np.asarray(square.resize((64, 64), Image.Resampling.BICUBIC))
+    wrong = np.abs((have * CLIP_STD + CLIP_MEAN) * 255 - want)
     assert wrong.max() < 1.01 and (wrong > 0.5).mean() <= 1e-3
+
+
+@pytest.mark.parametrize("hd", [False, True])
+def test_answer_scores_equal_generation_and_batches_agree(hd):
+    adapt = adapter(hd)
+    answer = adapt.answer((picture()[0].permute(1, 2, 0) * 255).byte().numpy(), QUESTION, 6)
+    bound = adapt.bind(SIZE, QUESTION)
+    assert len(answer.token_ids) == 6 and bound.image_span.sum() == (80 if hd else 16)
+    both = torch.cat([picture(), picture(seed=1)])
+    together = bound.log_probs(both, answer.token_ids)
+    assert torch.allclose(together[0], answer.log_probs, atol=1e-5)
+    assert torch.allclose(together[1:], bound.log_probs(both[1:], answer.token_ids), atol=1e-5)
+    assert (bound.logits(picture(), answer.token_ids).argmax(-1)[0] == answer.token_ids).all()
+    features = adapt.encode(bound, both)
+    assert torch.allclose(bound.log_probs_from(features, answer.token_ids), together, atol=1e-6)
+
+
+def test_gradient_reaches_every_pixel():
+    adapt = adapter(hd=True)
+    bound, x = adapt.bind(SIZE, QUESTION), picture().requires_grad_()
+    bound.log_probs(x, torch.tensor([70, 71])).sum().backward()
+    assert (x.grad != 0).any(1).float().mean() > 0.98 and bound.seen().all()
 
 
 def test_a_folder_loads_by_the_registry(tmp_path, monkeypatch):
     monkeypatch.setitem(registry.FAMILIES, "mgm", MiniGemini)
-    assert same_from_folder(adapter(hd=True), tmp_path)
+    adapt = adapter(hd=True)
+    for part in (adapt.model, adapt.tokenizer, CLIPImageProcessorPil()):
+        part.save_pretrained(tmp_path)
+    again = load_model(tmp_path, device="cpu")
+    ids = torch.tensor([70, 71, 72])
+    want, have = (a.bind(SIZE, QUESTION).log_probs(picture(), ids) for a in (adapt, again))
+    assert torch.equal(want, have) and not any(p.requires_grad for p in again.model.parameters())
+
+
+# ------------------------------------------------------------------ released checkpoints
 
 
 @pytest.mark.parametrize("in_file", [True, False])

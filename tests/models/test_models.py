@@ -9,21 +9,19 @@ import tiny
 import torch
 import transformers as T
 from PIL import Image
-from refusals import refuses
 from safetensors.torch import load_file, save_file
-from white_box import FAMILIES, adapter_of
 
 import lvlm_study.models.registry as registry
 from lvlm_study.errors import StudyError
-from lvlm_study.models import list_models, load_model
+from lvlm_study.models import load_model, models
 from lvlm_study.models.base import pieces
 from lvlm_study.models.checkpoint import load_template
 from lvlm_study.pixels.images import to_tensor
 
 QUESTION = "What is the red thing?"
 SIZE = (50, 40)
-TINY = list(tiny.FAMILIES)
-MAIN = [f for f in TINY if f not in ("llava_pad", "onevision_shrunk", "onevision_rim")]
+FAMILIES = list(tiny.FAMILIES)
+MAIN = [f for f in FAMILIES if f not in ("llava_pad", "onevision_shrunk", "onevision_rim")]
 
 
 def photo(size=SIZE, seed=0):
@@ -35,45 +33,47 @@ def pictures(B=3, size=SIZE):
 
 
 # --- promises ------------------------------------------------------------------------------
-def generated(model, bound, x, count, **how):
-    """What transformers itself says, greedily, with its own account of it."""
-    ids = bound.prompt_ids
-    how |= dict(do_sample=False, max_new_tokens=count, return_dict_in_generate=True)
-    seen = bound.pixels(x) | bound.extras(1, 0)
-    return model.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **how, **seen)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_teacher_forcing_equals_generate(adapters, family):
-    model, x = adapter_of(adapters, family), to_tensor(photo())
+    model, x = adapters(family), to_tensor(photo())
     bound = model.bind(SIZE, QUESTION)
-    out = generated(model, bound, x, 12, output_scores=True)
+    out = model.model.generate(
+        input_ids=bound.prompt_ids,
+        attention_mask=torch.ones_like(bound.prompt_ids),
+        max_new_tokens=12,
+        do_sample=False,
+        output_scores=True,
+        return_dict_in_generate=True,
+        **bound.pixels(x),
+        **bound.extras(1, 0),
+    )
     ids = out.sequences[0, bound.prompt_ids.shape[1] :]
     expected = torch.stack([s.log_softmax(-1)[0, i] for s, i in zip(out.scores, ids, strict=True)])
     torch.testing.assert_close(bound.log_probs(x, ids)[0], expected, atol=1e-5, rtol=0)
     answer = model.answer(photo(), QUESTION, max_new_tokens=12)
-    kept = [i for i in ids.tolist() if i not in model._eos]
+    kept = [i for i in ids.tolist() if i != tiny.EOS]
     assert answer.token_ids.tolist() == kept
     torch.testing.assert_close(answer.log_probs, expected[: len(kept)], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_picture_matters_and_batch_size_does_not(adapters, family):
-    model = adapter_of(adapters, family)
-    bound = model.bind(SIZE, QUESTION)
+    bound = adapters(family).bind(SIZE, QUESTION)
     x, ids = pictures(), torch.tensor([65, 66, 67])
     together = bound.log_probs(x, ids)
     alone = torch.cat([bound.log_probs(one[None], ids) for one in x])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
     assert (together[0] - together[1]).abs().max() > 0.01
     whole = bound.logits(x, ids)
-    assert whole.shape == (3, 3, model.vocabulary) and whole.dtype == torch.float32
+    assert whole.shape == (3, 3, tiny.VOCAB) and whole.dtype == torch.float32
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("size", [SIZE, (40, 90)])
 def test_gradient_reaches_exactly_the_seen_pixels(adapters, family, size):
-    bound = adapter_of(adapters, family).bind(size, QUESTION)
+    bound = adapters(family).bind(size, QUESTION)
     x = (0.4 + 0.2 * pictures(1, size)).requires_grad_()  # no overshoot, nothing is clipped
     bound.log_probs(x, torch.tensor([65, 66])).sum().backward()
     assert torch.equal(x.grad[0].abs().sum(0) > 0, bound.seen())
@@ -88,10 +88,10 @@ def test_a_centre_crop_hides_the_sides_and_other_families_see_all(adapters):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_features_may_stand_in_for_pixels(adapters, family):
-    model, ids = adapter_of(adapters, family), torch.tensor([65, 66, 67])
+    model, ids = adapters(family), torch.tensor([65, 66, 67])
     bound, x = model.bind(SIZE, QUESTION), pictures(2)
     features = model.encode(bound, x)
-    assert features.shape[:2] == (2, len(bound.token_boxes)) == (2, bound.image_span.sum())
+    assert features.shape[:2] == (2, len(bound.token_boxes))
     torch.testing.assert_close(bound.log_probs_from(features, ids), bound.log_probs(x, ids))
 
 
@@ -104,30 +104,10 @@ def test_bfloat16_runs_and_stays_close(adapters, checkpoints, family):
     out = bound.log_probs(x, ids)
     assert out.dtype == torch.float32
     out.sum().backward()
-    y = pictures(1).requires_grad_()
-    exact = adapters(family).bind(SIZE, QUESTION).log_probs(y, ids)
-    exact.sum().backward()
+    assert x.grad.isfinite().all() and x.grad.abs().max() > 0
+    exact = adapters(family).bind(SIZE, QUESTION).log_probs(pictures(1), ids)
     assert (out - exact).abs().max() < 0.5
-    assert torch.cosine_similarity(x.grad.flatten(), y.grad.flatten(), 0) > 0.8
     assert len(half.answer(photo(), QUESTION, 4).token_ids) <= 4
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@torch.no_grad()
-def test_asking_for_attention_gives_it_and_changes_no_score(adapters, family):
-    """Under the usual kernels transformers returns an empty tuple instead."""
-    model, x, ids = adapter_of(adapters, family), pictures(1), torch.tensor([65, 66, 67])
-    bound, before = model.bind(SIZE, QUESTION), model.model.config._attn_implementation
-    expected = bound.logits(x, ids)
-    out = bound.run(x, ids, output_attentions=True)
-    length = len(bound.image_span) + 2
-    for weights in out.attentions:
-        assert weights.shape == (1, 4, length, length)
-        torch.testing.assert_close(weights.sum(-1), torch.ones(1, 4, length))
-    torch.testing.assert_close(out.logits.float(), expected, atol=1e-4, rtol=1e-4)
-    assert model.model.config._attn_implementation == before
-    assert len(out.attentions) == len(model.model.get_decoder().layers)
-    assert torch.equal(bound.logits(x, ids), expected)
 
 
 def test_large_photographs_are_worked_on_reduced(adapters):
@@ -144,6 +124,8 @@ def test_large_photographs_are_worked_on_reduced(adapters):
 
 
 # --- prompts and answers ---------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("family", ["llava", "llava_pad", "llava_next"])
 @pytest.mark.parametrize("size", [SIZE, (33, 97)])
 def test_prompt_equals_the_processors(adapters, checkpoints, family, size):
@@ -168,6 +150,11 @@ def test_prompt_equals_the_processors(adapters, checkpoints, family, size):
     torch.testing.assert_close(mine, wanted["pixel_values"], atol=1e-5, rtol=0)
 
 
+def test_bos_is_written_once(adapters):
+    ids = adapters("llava").bind(SIZE, QUESTION).prompt_ids[0]
+    assert (ids == tiny.BOS).sum() == 1 and ids[0] == tiny.BOS
+
+
 def test_end_token_ends_the_answer_and_is_not_part_of_it(adapters, monkeypatch):
     model = adapters("llava")
     first, second = model.answer(photo(), QUESTION, 2).token_ids.tolist()
@@ -181,7 +168,7 @@ def test_end_token_ends_the_answer_and_is_not_part_of_it(adapters, monkeypatch):
     assert (silent.text, silent.tokens, silent.log_probs.shape) == ("", (), (0,))
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_an_answer_says_whether_it_was_cut(adapters, family, monkeypatch):
     """Cut by the limit, ended on its very last token, ended before it."""
     model = adapters(family)
@@ -205,8 +192,17 @@ def test_an_image_token_that_the_model_says_is_a_word(adapters, family):
     model, x = adapters(family), to_tensor(photo())
     bound = model.bind(SIZE, QUESTION)
     start, forced = bound.prompt_ids.shape[1], [65, model.image_token_id, 66, 67]
-    only = lambda batch, ids: [forced[len(ids) - start]]  # noqa: E731
-    out = generated(model, bound, x, 4, output_logits=True, prefix_allowed_tokens_fn=only)
+    out = model.model.generate(
+        input_ids=bound.prompt_ids,
+        attention_mask=torch.ones_like(bound.prompt_ids),
+        max_new_tokens=4,
+        do_sample=False,
+        prefix_allowed_tokens_fn=lambda batch, ids: [forced[len(ids) - start]],
+        output_logits=True,
+        return_dict_in_generate=True,
+        **bound.pixels(x),
+        **bound.extras(1, 0),
+    )
     ids = out.sequences[0, start:]
     assert ids.tolist() == forced
     table = torch.cat(out.logits).log_softmax(-1)
@@ -300,14 +296,17 @@ def test_image_settings_in_processor_config(checkpoints, adapters, tmp_path):
 
 
 # --- names -----------------------------------------------------------------------------------
+
+
 def test_zoo_names(checkpoints, tmp_path, monkeypatch):
     monkeypatch.setenv("LVLM_STUDY_DATA", str(tmp_path))
     shutil.copytree(checkpoints("llava"), tmp_path / "zoo" / "llava-1.5")
     (tmp_path / "zoo" / "unfinished").mkdir()
-    assert list_models() == ["mini/llava-1.5"]
+    assert models() == ["mini/llava-1.5"]
     assert load_model("mini/llava-1.5").name == "mini/llava-1.5"
     for name in ("mini/llava-15", "mini/llava_1.5", "llava-1.5"):
-        refuses("no model named.*did you mean mini/llava-1.5", load_model, name)
+        with pytest.raises(StudyError, match="no model named.*did you mean mini/llava-1.5"):
+            load_model(name)
 
 
 def test_size_l_may_be_said_or_left_out(tmp_path, monkeypatch):
@@ -315,10 +314,25 @@ def test_size_l_may_be_said_or_left_out(tmp_path, monkeypatch):
     for name in ("one", "two-l", "two-s"):
         (tmp_path / "zoo" / name).mkdir(parents=True)
         (tmp_path / "zoo" / name / "config.json").write_text("{}")
-    meant = {"one-l": "one", "two": "two-l"} | {n: n for n in ("one", "two-l", "two-s", "on")}
-    for said, name in meant.items():
-        assert registry.zoo_name(f"mini/{said}") == f"mini/{name}"
-    assert registry.zoo_name("org/one-l") == "org/one-l"
+    said = [
+        "mini/one",
+        "mini/one-l",
+        "mini/two",
+        "mini/two-l",
+        "mini/two-s",
+        "mini/on",
+        "org/one-l",
+    ]
+    meant = [
+        "mini/one",
+        "mini/one",
+        "mini/two-l",
+        "mini/two-l",
+        "mini/two-s",
+        "mini/on",
+        "org/one-l",
+    ]
+    assert [registry.zoo_name(name) for name in said] == meant
 
 
 def test_hub_ids_without_network(tmp_path, monkeypatch):
@@ -353,21 +367,22 @@ def test_hub_snapshot_fetches_weights_and_settings_only(checkpoints, monkeypatch
 )
 def test_bad_names(name, message, tmp_path, monkeypatch):
     monkeypatch.setenv("LVLM_STUDY_DATA", str(tmp_path))
-    refuses(message, load_model, name)
+    with pytest.raises(StudyError, match=message):
+        load_model(name)
 
 
-def test_settings_and_sizes_that_are_none(checkpoints, tiny_llava):
+def test_bad_dtype_and_device(checkpoints):
     with pytest.raises(StudyError, match="no dtype named 'float33'; did you mean float32"):
         load_model(checkpoints("llava"), dtype="float33")
     with pytest.raises(StudyError, match="floating-point dtype, not torch.int8"):
         load_model(checkpoints("llava"), dtype=torch.int8)
-    refuses("no device 'gpu' here", load_model, checkpoints("llava"), device="gpu")
-    refuses("has no pixels", tiny_llava.bind, (0, 40), QUESTION)
-    refuses(r"not \(50, 41\)", tiny_llava.bind(SIZE, QUESTION).pixels, torch.rand(1, 3, 50, 41))
-    refuses("max_new_tokens must be at least 1", tiny_llava.answer, photo(), QUESTION, 0)
+    with pytest.raises(StudyError, match="no device 'gpu' here"):
+        load_model(checkpoints("llava"), device="gpu")
 
 
 # --- broken checkpoints ------------------------------------------------------------------------
+
+
 def copy(folder, tmp_path):
     return shutil.copytree(folder, tmp_path / "model")
 
@@ -415,6 +430,10 @@ def garble(name):
 
 BROKEN = {
     "no config": (remove("config.json"), "no config.json in .*Hugging Face layout"),
+    "bad config": (garble("config.json"), "config.json cannot be read as JSON"),
+    "no type": (rewrite("config.json", model_type=None), "has no model_type"),
+    "language model": (other_model("llama"), "'llama' model, which is no vision-language model"),
+    "image encoder": (other_model("clip"), "'clip' model, which is no vision-language model"),
     "other family": (other_model("blip-2"), "type 'blip-2' .* are not supported; known: llava"),
     "unknown type": (other_model("llavva"), "no model architecture named 'llavva'.*mean llava"),
     "no weights": (remove("model.safetensors"), "model.safetensors is missing"),
@@ -429,7 +448,6 @@ BROKEN = {
     "no tokenizer": (remove("tokenizer.json"), "no tokenizer in .*tokenizer.json"),
     "bad tokenizer": (garble("tokenizer.json"), "tokenizer in .* cannot be loaded"),
     "no processor": (remove("preprocessor_config.json"), "no usable preprocessor_config.json"),
-    "bad processor": (garble("preprocessor_config.json"), "preprocessor_config.json"),
     "other size": (
         rewrite("preprocessor_config.json", crop_size={"height": 14, "width": 14}),
         r"makes \(14, 14\) views but its encoder reads 28",
@@ -446,14 +464,17 @@ def test_broken_checkpoints_say_what_is_wrong(checkpoints, tmp_path, case):
     harm, message = BROKEN[case]
     folder = copy(checkpoints("llava"), tmp_path)
     harm(folder)
-    refuses(message, load_model, folder)
+    with pytest.raises(StudyError, match=message) as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
 
 
 def test_anyres_settings_must_agree(checkpoints, tmp_path):
     folder = copy(checkpoints("llava_next"), tmp_path)
     pinpoints = [[28, 56], [56, 28]]
     tiny.edit_json(folder / "preprocessor_config.json", image_grid_pinpoints=pinpoints)
-    refuses("image_grid_pinpoints differ between", load_model, folder)
+    with pytest.raises(StudyError, match="image_grid_pinpoints differ between"):
+        load_model(folder)
 
 
 @pytest.mark.parametrize(
@@ -471,10 +492,13 @@ def test_anyres_settings_must_agree(checkpoints, tmp_path):
 def test_templates_must_hold_image_and_question(checkpoints, tmp_path, template, message):
     folder = copy(checkpoints("llava"), tmp_path)
     (folder / "chat_template.jinja").write_text(template)
-    refuses(message, load_model(folder).bind, SIZE, "Q?")
+    with pytest.raises(StudyError, match=message):
+        load_model(folder).bind(SIZE, "Q?")
 
 
 # --- bad questions -------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     "question,message",
     [
@@ -487,4 +511,14 @@ def test_templates_must_hold_image_and_question(checkpoints, tmp_path, template,
     ],
 )
 def test_bad_questions(tiny_llava, question, message):
-    refuses(message, tiny_llava.bind, SIZE, question)
+    with pytest.raises(StudyError, match=message):
+        tiny_llava.bind(SIZE, question)
+
+
+def test_bad_sizes(tiny_llava):
+    with pytest.raises(StudyError, match="has no pixels"):
+        tiny_llava.bind((0, 40), QUESTION)
+    with pytest.raises(StudyError, match=r"not \(50, 41\)"):
+        tiny_llava.bind(SIZE, QUESTION).pixels(torch.rand(1, 3, 50, 41))
+    with pytest.raises(StudyError, match="max_new_tokens must be at least 1"):
+        tiny_llava.answer(photo(), QUESTION, 0)

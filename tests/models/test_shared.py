@@ -5,14 +5,14 @@ import shutil
 
 import pytest
 import torch
-from refusals import refuses
 from safetensors.torch import load_file, save_file
 
-from lvlm_study.models import load_model
-from lvlm_study.models import weights as manifest
+from lvlm_study import cli
+from lvlm_study.errors import StudyError
+from lvlm_study.models import load_model, manifest
 from lvlm_study.models import weights as shared
 from lvlm_study.paths import data_dir
-from lvlm_study.sweep import catalogue, provenance
+from lvlm_study.sweep import provenance
 from lvlm_study.zoo import train as training
 
 
@@ -60,7 +60,7 @@ def test_checksum_and_size_do_not_tell_how_the_weights_lie(zoo, monkeypatch):
         zoo / "tiny" / shared.WEIGHTS,
         folder / shared.OWN,
     ]
-    assert f"{count / 1e6:.1f} M parameters" in catalogue.model_size("mini/tiny-seed1")
+    assert f"{count / 1e6:.1f} M parameters" in cli._model_size("mini/tiny-seed1")
 
 
 def test_a_first_training_that_changed_or_went_is_named(zoo):
@@ -71,9 +71,11 @@ def test_a_first_training_that_changed_or_went_is_named(zoo):
     tensors = load_file(zoo / "tiny" / shared.WEIGHTS)
     tower = next(k for k in tensors if "vision_tower" in k)
     save_file(tensors | {tower: tensors[tower] + 1}, zoo / "tiny" / shared.WEIGHTS)
-    refuses("tiny-seed1/model.safetensors is not the file", manifest.check, folder)
+    with pytest.raises(StudyError, match="tiny-seed1/model.safetensors is not the file"):
+        manifest.check(folder)
     (zoo / "tiny" / shared.WEIGHTS).unlink()
-    refuses("tiny/model.safetensors is missing; restore it", manifest.check, folder)
+    with pytest.raises(StudyError, match="tiny/model.safetensors is missing; restore it"):
+        manifest.check(folder)
 
 
 def test_nothing_is_shared_with_another_architecture_or_with_nothing(zoo, checkpoints):

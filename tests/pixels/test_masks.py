@@ -32,16 +32,19 @@ def test_a_cell_is_a_box_of_the_image():
     assert (y * 4 // 80, x * 4 // 120) == (1, 2)
 
 
-def test_norms_by_hand():
-    mask = torch.tensor([[[[1.0, 0.5], [0.0, 1.0]]]])
-    assert masks.l1(mask) == pytest.approx(1.5 / 4)
-    assert masks.l2(mask) == pytest.approx(1.25)
-    assert masks.l2(mask, "mean") == pytest.approx(1.25 / 4)
+def test_blend_ends_and_middle():
     image, empty = torch.rand(1, 3, 4, 5), torch.rand(1, 3, 4, 5)
     assert torch.allclose(masks.blend(image, empty, torch.ones(1, 1, 4, 5)), image)
     assert torch.allclose(masks.blend(image, empty, torch.zeros(1, 1, 4, 5)), empty)
     half = masks.blend(image, empty, torch.full((1, 1, 4, 5), 0.25))
     assert torch.allclose(half, 0.25 * image + 0.75 * empty)
+
+
+def test_norms_by_hand():
+    mask = torch.tensor([[[[1.0, 0.5], [0.0, 1.0]]]])
+    assert masks.l1(mask) == pytest.approx(1.5 / 4)
+    assert masks.l2(mask) == pytest.approx(1.25)
+    assert masks.l2(mask, "mean") == pytest.approx(1.25 / 4)
 
 
 def test_total_variation_by_hand():
@@ -50,6 +53,9 @@ def test_total_variation_by_hand():
     weights = masks.edge_weights(flat)
     steps = (1.0**2 + 0.5**2) + (0.5**2 + 1.0**2)  # down: 1, 0.5; right: 0.5, 1
     assert masks.btv(mask, mask, weights) == pytest.approx(0.5 * (steps / 4 + steps / 4))
+
+
+def test_total_variation_is_free_across_an_edge():
     image = torch.zeros(1, 3, 2, 2)
     image[..., 1] = 1  # black beside white
     down, right = masks.edge_weights(image)

@@ -14,14 +14,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
-from refusals import refuses
 
 from lvlm_study import cli
 from lvlm_study.benchmarks.base import Item
 from lvlm_study.chapters import summaries
+from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import METHODS, explain
-from lvlm_study.heatmaps.base import full_size
-from lvlm_study.metrics.faithfulness import deletion_insertion
 from lvlm_study.models.planted import planted, planted_scene
 from lvlm_study.sweep import results, runner, stored
 from lvlm_study.sweep import tables as shards
@@ -78,6 +76,8 @@ def study(monkeypatch, tmp_path):
 
 
 # --- what is computed ----------------------------------------------------------------------
+
+
 def test_every_cell_once_and_one_answer_an_item(study):
     failed, (reader,) = study(toy(), methods=("igos", "random", "center", "sobel"))
     assert failed == 0 and reader.answers == 6
@@ -106,32 +106,6 @@ def test_rows_hold_what_a_single_call_gives(study):
     assert both.loc["mean"].total_drop != both.loc["black"].total_drop
 
 
-def test_scores_of_the_random_control_are_means_of_twenty_maps(study):
-    """All of one item's draws count, each with a seed of its own; one row holds their means."""
-    (item,) = toy(1)
-    study([item], methods=("random",))
-    row = study.table("maps").iloc[0]
-    seed = int(row.item_seed)
-    ex = explain(planted("object"), item.rgb, item.question, method="random", baseline="blur")
-    gaps = []
-    for n in range(20):
-        draw = full_size(METHODS["random"](ex.target, seed=seed + n), ex.saliency.shape)
-        score = deletion_insertion(
-            None, replace(ex, saliency=draw), steps=25, fill="blur", seed=seed
-        )
-        gaps.append(score.gap)
-    assert row.gap == pytest.approx(np.mean(gaps), abs=1e-9) and np.std(gaps) > 0.01
-    assert len(row.deletion_curve) == 26 and row.status == "ok" and row.forward == 0
-    _, about = shards.read_shard(next(study.results.rglob("random/*.parquet")))
-    assert about["settings"]["draws"] == 20
-
-
-def test_means_of_rows():
-    rows = [{"gap": 1.0, "mass": [0.0, 2.0], "status": "ok"}, {"gap": 2.0, "mass": [1.0, 0.0]}]
-    assert runner.mean_row(rows) == {"gap": 1.5, "mass": [0.5, 1.0], "status": "ok"}
-    assert runner.mean_row(rows[1:]) is rows[1]
-
-
 def test_a_cut_answer_is_in_the_table_and_counted(study):
     study(toy(3), max_new_tokens=4, baselines=("blur",))
     cut = study.table("reliance")
@@ -140,7 +114,7 @@ def test_a_cut_answer_is_in_the_table_and_counted(study):
     whole = shards.read_table(study.results / "whole", "reliance")
     assert whole.truncated.tolist() == [False] * 3
     both = pd.concat([cut, whole.assign(item=["a", "b", "c"])])
-    assert summaries.of_answers(both)["truncated"] == 3
+    assert summaries.of_category(both)["truncated"] == 3
     assert stored.stored_maps(study.results).truncated.tolist() == [True] * 6
 
 
@@ -153,13 +127,13 @@ def test_tables_from_before_cut_answers_were_recorded(study):
     rows = [{k: v for k, v in row.items() if k != "truncated"} for row in rows]
     shards.write_shard(path, rows, pa.schema(names), about)
     old = study.table("reliance")
-    assert "truncated" not in old and "truncated" not in summaries.of_answers(old)
+    assert "truncated" not in old and "truncated" not in summaries.of_category(old)
     assert stored.stored_maps(study.results).truncated.isna().all()
     failed, readers = study(toy(4), baselines=("blur",))
     assert failed == 0 and readers[0].answers == 2
     mixed = study.table("reliance")
     assert mixed.truncated.isna().sum() == 2 and mixed.truncated.dropna().tolist() == [False] * 2
-    assert summaries.of_answers(mixed)["truncated"] == 0
+    assert summaries.of_category(mixed)["truncated"] == 0
 
 
 def test_full_size_maps_are_stored_small_and_controls_not_at_all():
@@ -191,38 +165,22 @@ def test_a_map_of_tiny_numbers_is_stored_with_all_its_levels():
     assert np.array_equal(stored.grids(before)[1], usual["heatmap"].reshape(32, 32))
 
 
-def test_an_item_has_its_own_seed_and_fewer_are_a_part_of_more():
+def test_random_maps_differ_between_items_but_not_between_runs():
     assert runner.item_seed(0, "a") != runner.item_seed(0, "b") != runner.item_seed(1, "b")
     assert runner.item_seed(0, "sprites/attribute-000") == 2820256854
+
+
+def test_fewer_items_are_a_part_of_more():
     items = toy(50)
-    few, many = runner.shuffled(items, 10), runner.shuffled(items, 30)
-    assert few == many[:10] and len(runner.shuffled(items, None)) == 50
-    assert {i.id for i in runner.shuffled(items, None)} == {i.id for i in items}
+    few, many = runner.dealt(items, 10), runner.dealt(items, 30)
+    assert few == many[:10] and len(runner.dealt(items, None)) == 50
+    assert {i.id for i in runner.dealt(items, None)} == {i.id for i in items}
     assert [i.id for i in few] != [i.id for i in items[:10]]
 
 
-def test_questions_about_one_picture_stay_together():
-    items = [replace(item, extra={"picture": n // 3}) for n, item in enumerate(toy(30))]
-    asked = [item.extra["picture"] for item in runner.shuffled(items, 12)]
-    assert all(asked.count(picture) == 3 for picture in asked) and asked != sorted(asked)
-
-
-def test_subsets_hold_what_effects_hold(tmp_path):
-    """Without one object is one of the subsets; asked for alone, no map is made."""
-    sweep = Sweep(("mini/llava-1.5-s",), ("sprites",), ("center",), tmp_path, items=5, subsets=True)
-    assert runner.run(sweep, say=lambda text: None) == 0
-    effects, subsets = (shards.read_table(tmp_path, k) for k in ("effects", "subsets"))
-    effects, subsets = effects.set_index("item"), subsets.set_index("item")
-    assert (subsets.status == "ok").sum() > 0 and subsets.status.equals(effects.status)
-    for name, row in subsets[subsets.status == "ok"].iterrows():
-        whole = len(row.score) - 1
-        gone = [whole - (1 << i) for i in range(len(row.objects))]
-        assert whole == 2 ** len(row.objects) - 1
-        assert row.score[whole] - row.score[gone] == pytest.approx(effects.effect[name], abs=1e-4)
-        assert ((row.probability >= 0) & (row.probability <= 1)).all()
-
-
 # --- resume --------------------------------------------------------------------------------
+
+
 def test_only_missing_cells_are_computed(study):
     study(toy(), items=2)
     _, (reader,) = study(toy(), items=5)
@@ -236,7 +194,7 @@ def test_only_missing_cells_are_computed(study):
 
 def test_asking_for_fewer_keeps_what_the_chunk_holds(study):
     """The first of two asked items is tried again; the rows of the other four stay, errors too."""
-    order = [item.id for item in runner.shuffled(toy(), None)]
+    order = [item.id for item in runner.dealt(toy(), None)]
     broken = {int(order[n].split("/")[1]) for n in (0, 4)}
     study(toy(broken=broken))
     failed, (reader,) = study(toy(), items=2, retry_failed=True)
@@ -249,7 +207,7 @@ def test_asking_for_fewer_keeps_what_the_chunk_holds(study):
 
 
 def test_fewer_with_more_methods_and_maps_keep_the_rest(study):
-    order = [item.id for item in runner.shuffled(toy(), None)]
+    order = [item.id for item in runner.dealt(toy(), None)]
     study(toy(), only=frozenset(order[2:]))
     _, (reader,) = study(toy(), items=1, methods=("random", "sobel"))
     assert reader.answers == 1
@@ -325,8 +283,10 @@ def test_a_method_that_refuses_and_one_that_diverges_leave_the_others_alone(stud
 def test_other_settings_do_not_mix(study):
     study(toy(), items=2)
     before = study.table("maps")
-    refuses(r"other settings \(seed\); add --fresh", study, toy(), items=2, seed=1)
-    refuses(r"other settings \(weights\)", open_with_other_weights, study)
+    with pytest.raises(StudyError, match=r"other settings \(seed\); add --fresh"):
+        study(toy(), items=2, seed=1)
+    with pytest.raises(StudyError, match=r"other settings \(weights\)"):
+        open_with_other_weights(study)
     same(before, study.table("maps"))
     study(toy(), items=2, seed=1, fresh=True)
     assert set(study.table("maps").item_seed) & set(before.item_seed) == set()
@@ -339,23 +299,49 @@ def open_with_other_weights(study):
     changed = planted("object")
     changed.model.table += 1
     settings = runner.fingerprint(sweep, changed)
-    chunk = runner.shuffled(toy(), 2)
+    chunk = runner.dealt(toy(), 2)
     runner.open_shards(sweep, "planted/object", "toy", 0, chunk, settings[2:], print)
+
+
+def test_a_changed_question_is_asked_again(study):
+    study(toy(), items=2)
+    changed = [replace(item, question="What colour is it?") for item in toy()]
+    with pytest.raises(StudyError, match="2 items whose picture, question or truth has changed"):
+        study(changed, items=2)
+    _, (reader,) = study(changed, items=2, fresh=True)
+    assert reader.answers == 2 and len(study.table("reliance")) == 2
 
 
 def test_a_damaged_shard_is_kept_aside_and_made_again(study):
     study(toy())
     path = next((study.results / "maps").rglob("random/*.parquet"))
     path.write_bytes(path.read_bytes()[:100])
-    refuses("is damaged", study.table, "maps")
+    with pytest.raises(StudyError, match="is damaged"):
+        study.table("maps")
     study(toy())
     assert len(study.table("maps")) == 12
     assert path.with_name("000.parquet.damaged").stat().st_size == 100
 
 
+def test_a_full_disc_keeps_what_was_there(study, monkeypatch):
+    study(toy(), items=2)
+    before = study.table("maps")
+
+    def full(table, path, **options):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shards.pq, "write_table", full)
+    with pytest.raises(StudyError, match="is full; make room"):
+        study(toy(), items=4)
+    same(before, study.table("maps"))
+    assert not list(study.results.rglob("*.tmp"))
+
+
 def test_unwritable_results(study, tmp_path):
     (tmp_path / "file").write_text("mine")
-    refuses("Cannot write to", study, toy(), results=tmp_path / "file" / "below")
+    with pytest.raises(StudyError, match="Cannot write to"):
+        study(toy(), results=tmp_path / "file" / "below")
 
 
 def test_a_held_chunk_is_left_to_its_holder(study):
@@ -373,11 +359,37 @@ def test_a_held_chunk_is_left_to_its_holder(study):
 
 # --- kill and race: real processes ---------------------------------------------------------
 
+WORKER = """
+import os, sys, time
+from pathlib import Path
+sys.path[:0] = [os.path.join(sys.argv[1], "tests", room) for room in ("", "sweep")]
+import test_runner as t
+from lvlm_study.sweep import runner
+class Slow(t.Counting):
+    def answer(self, *args):
+        time.sleep(float(sys.argv[3]))
+        with open(Path(sys.argv[2]).with_suffix(".log"), "a") as log: log.write("answer\\n")
+        return super().answer(*args)
+runner.known_benchmarks = lambda: ["toy"]
+runner.load_benchmark = lambda name: t.toy(12)
+runner.load_model = lambda name, **options: Slow(name.split("/")[1])
+runner.CHUNK = 4
+print("ready", flush=True)
+sweep = runner.Sweep(("planted/object",), ("toy",), ("random", "center"), Path(sys.argv[2]),
+                     baselines=("black",), units=("grid",), fills=("blur",))
+sys.exit(runner.run(sweep))
+"""
 
-forked = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here")
+
+def worker(root, folder, pause=0.05):
+    call = [sys.executable, "-c", WORKER, str(root), str(folder), str(pause)]
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    process = subprocess.Popen(call, **quiet, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert process.stdout.readline().strip() == "ready"
+    return process
 
 
-def slow_run(folder, started):
+def slow_run(folder, ready):
     """A run that takes its time over every answer and notes it; for a process of its own."""
 
     class Slow(Counting):
@@ -388,13 +400,13 @@ def slow_run(folder, started):
             return super().answer(*args)
 
     runner.load_model = lambda name, **options: Slow(name.split("/")[1])
-    started()
+    ready.set()
     way = dict(baselines=("black",), units=("grid",), fills=("blur",))
     runner.run(Sweep(("planted/object",), ("toy",), ("center",), folder, **way))
 
 
 @pytest.mark.slow
-@forked
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked, to be killed quickly")
 def test_killed_at_ten_random_moments_the_tables_end_the_same(study, tmp_path, monkeypatch):
     folder, draw, kills = tmp_path / "killed", random.Random(0), 0
     fork = multiprocessing.get_context("fork")
@@ -403,7 +415,7 @@ def test_killed_at_ten_random_moments_the_tables_end_the_same(study, tmp_path, m
     monkeypatch.setattr(runner, "load_model", None)  # each process brings its own
     for _ in range(60):
         ready = fork.Event()
-        process = fork.Process(target=slow_run, args=(folder, ready.set))
+        process = fork.Process(target=slow_run, args=(folder, ready))
         process.start()
         ready.wait(60)
         if kills < 10:
@@ -423,33 +435,38 @@ def test_killed_at_ten_random_moments_the_tables_end_the_same(study, tmp_path, m
 
 
 @pytest.mark.slow
-@forked
-def test_two_runs_at_once_share_the_work(study, tmp_path, monkeypatch):
-    folder, fork = tmp_path / "shared", multiprocessing.get_context("fork")
-    monkeypatch.setattr(runner, "CHUNK", 4)
-    monkeypatch.setattr(runner, "load_benchmark", lambda name: toy(12))
-    monkeypatch.setattr(runner, "load_model", None)  # each process brings its own
-    both = fork.Barrier(2)
-    pair = [fork.Process(target=slow_run, args=(folder, both.wait)) for _ in range(2)]
-    for process in pair:
-        process.start()
-    for process in pair:
-        process.join(200)
-    assert [process.exitcode for process in pair] == [0, 0]
+def test_two_runs_at_once_share_the_work(study, tmp_path, pytestconfig):
+    folder = tmp_path / "shared"
+    pair = [worker(pytestconfig.rootpath, folder, 0.2) for _ in range(2)]
+    assert [process.wait(timeout=200) for process in pair] == [0, 0]
     assert len((tmp_path / "shared.log").read_text().splitlines()) == 12  # nothing twice
     maps = shards.read_table(folder, "maps")
-    assert len(maps) == 12 and not maps.duplicated(["item", "method"]).any()
+    assert len(maps) == 24 and not maps.duplicated(["item", "method"]).any()
 
 
 # --- summaries -----------------------------------------------------------------------------
+
+
 def reliance_rows():
     """Four items under one baseline: drops 0.1, 0.3, 0.69 and 0.9; three answers are right."""
     drops, verdicts = [0.1, 0.3, 0.69, 0.9], ["correct", "correct", "undecided", "correct"]
-    rows = dict(item=[f"i{n}" for n in range(4)], verdict=verdicts, total_drop=drops)
-    rows |= dict(model="m.1", benchmark="toy", baseline="blur", category=list("aabb"))
-    rows |= dict(status=["ok", "ok", "no_crucial_tokens", "ok"], per_token=[0.4, 0.3, 0.2, 0.1])
-    rows |= dict(tokens=[["x"] * n for n in (1, 2, 3, 4)], crucial_share=[1.0, 0.5, 0.0, 0.5])
-    return pd.DataFrame(rows | dict(commit="abc", made="2026-01-02T03:04:05+00:00"))
+    return pd.DataFrame(
+        {
+            "model": "m.1",
+            "benchmark": "toy",
+            "item": [f"i{n}" for n in range(4)],
+            "baseline": "blur",
+            "category": ["a", "a", "b", "b"],
+            "status": ["ok", "ok", "no_crucial_tokens", "ok"],
+            "verdict": verdicts,
+            "tokens": [["x"] * n for n in (1, 2, 3, 4)],
+            "total_drop": drops,
+            "per_token": [0.4, 0.3, 0.2, 0.1],
+            "crucial_share": [1.0, 0.5, 0.0, 0.5],
+            "commit": "abc",
+            "made": "2026-01-02T03:04:05+00:00",
+        }
+    )
 
 
 def test_reliance_summary_by_hand():
@@ -459,10 +476,14 @@ def test_reliance_summary_by_hand():
     assert whole["accuracy"]["low"] <= 0.75 <= whole["accuracy"]["high"]
     blur = whole["blur"]
     assert (blur["lt30"], blur["30_70"], blur["gt70"]) == (25, 50, 25)
-    assert blur["no_crucial"] == 25
+    assert blur["per_token"]["value"] == pytest.approx(0.25)
+    assert blur["crucial_share"]["value"] == 0.5 and blur["no_crucial"] == 25
     assert blur["drop_length_correlation"] == pytest.approx(1)
     assert blur["per_token_length_correlation"] == pytest.approx(-1)
     assert found["a"]["blur"]["n"] == 2 and set(found) == {"all", "a", "b"}
+
+
+def test_a_second_baseline_does_not_count_an_answer_twice():
     both = pd.concat([reliance_rows(), reliance_rows().assign(baseline="black")])
     found = summaries.reliance_summary(both)["m.1"]["toy"]["all"]
     assert found["n"] == 4 and found["blur"] == found["black"]
@@ -471,13 +492,24 @@ def test_reliance_summary_by_hand():
 def test_faithfulness_summary_by_hand():
     status = ["ok", "ok", "no_gap", "constant", "error"]
     score = [0.2, 0.4, np.nan, np.nan, np.nan]
-    rows = dict(model="m", benchmark="toy", method="igos", item=list("abcde"), status=status)
-    rows |= dict(units=["grid"] * 4 + [None], fill=["blur"] * 4 + [None])
-    rows |= dict(seconds=[1.0, 3.0, 5.0, 2.0, np.nan], forward=100, backward=100)
-    frame = pd.DataFrame(rows | dict.fromkeys(summaries.RATED, score))
+    frame = pd.DataFrame(
+        {
+            "model": "m",
+            "benchmark": "toy",
+            "method": "igos",
+            "units": ["grid"] * 4 + [None],
+            "fill": ["blur"] * 4 + [None],
+            "item": list("abcde"),
+            "status": status,
+            **{name: score for name in summaries.RATED},
+            "seconds": [1.0, 3.0, 5.0, 2.0, np.nan],
+            "forward": 100,
+            "backward": 100,
+        }
+    )
     found = summaries.faithfulness_summary(frame)["m"]["toy"]["igos"]["grid"]
     assert found["n"] == 3 and found["deletion"]["value"] == pytest.approx(0.3)
-    assert found["n"] + sum(found["skipped"].values()) == len(frame)
+    assert found["silent"] == 1 and found["n"] + sum(found["skipped"].values()) == len(frame)
     assert found["gap"]["value"] == pytest.approx(0.2)  # a constant map has the gap of chance
     assert found["skipped"]["no_gap"] == 1 and found["skipped"]["error"] == 1
     assert found["seconds"] == 2
@@ -487,7 +519,15 @@ def test_the_command_writes_what_the_book_reads(study, tmp_path, monkeypatch, ca
     monkeypatch.setattr(runner, "load_benchmark", lambda name: toy(broken={2}))
     monkeypatch.setattr(runner, "load_model", lambda name, **options: planted("object"))
     folder = tmp_path / "results" / "mini"
-    call = "run --models planted/object --benchmarks toy --methods center,random".split()
+    call = [
+        "run",
+        "--models",
+        "planted/object",
+        "--benchmarks",
+        "toy",
+        "--methods",
+        "center,random",
+    ]
     assert cli.main([*call, "--results", str(folder), "--baselines", "blur,black"]) == 1
     told = capsys.readouterr().out
     assert "1 items failed" in told and "center" in told and "accuracy" in told

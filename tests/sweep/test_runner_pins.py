@@ -150,6 +150,9 @@ def test_plain_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model@2").mkdir()
     assert plain_name("model@2") == "model@2"  # a folder
+
+
+def test_a_model_named_with_and_without_its_revision_is_refused(tmp_path):
     models = ("org/model", "org/model@v1")
     with pytest.raises(runner.StudyError, match="share one table"):
         Sweep(models, ("sprites",), (), tmp_path).check()

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lvlm_study.chapters import ch02_methods, ch05_cost
+from lvlm_study.chapters import ch05_cost
 from lvlm_study.errors import StudyError
-from lvlm_study.sweep import provenance, results, sanity
+from lvlm_study.sweep import provenance, results
 from lvlm_study.sweep.tables import write
 
 ITEMS = [(SimpleNamespace(id=f"i{n}", rgb=None, question="?"), None) for n in range(2)]
@@ -30,20 +30,20 @@ def rows() -> pd.DataFrame:
 
 
 def test_means_by_hand():
-    told = sanity.summarise(rows())["igos"]
-    assert told["seeds"].value == pytest.approx(0.9) and told["seeds"].n == 2
-    assert told["logit"].value == pytest.approx(0.0)
+    told = ch05_cost.summarise(rows())["igos"]
+    assert told["seeds"]["value"] == pytest.approx(0.9) and told["seeds"]["n"] == 2
+    assert told["logit"]["value"] == pytest.approx(0.0)
     assert list(told["weights"]) == ["head", "vision"]
-    assert told["forgotten"] is told["weights"]["vision"]
-    assert told["forgotten"].json() == {"value": 0.0, "low": None, "high": None, "n": 1}
+    assert told["forgotten"] == told["weights"]["vision"]
+    assert told["forgotten"] == {"value": 0.0, "low": None, "high": None, "n": 1}
     assert told["silent"] == 1
-    assert told["question"].value == 1.0 and told["noise"].value == pytest.approx(0.1)
-    assert told["alone"]["head"].value == pytest.approx(0.4) and list(told["alone"]) == ["head"]
+    assert told["question"]["value"] == 1.0 and told["noise"]["value"] == pytest.approx(0.1)
+    assert told["alone"]["head"]["value"] == pytest.approx(0.4) and list(told["alone"]) == ["head"]
 
 
 def test_another_question_is_one_that_differs():
-    assert sanity.other_questions(["a", "a", "b"]) == ["b", "b", "a"]
-    assert sanity.other_questions(["a"]) == ["a"]
+    assert ch05_cost.other_questions(["a", "a", "b"]) == ["b", "b", "a"]
+    assert ch05_cost.other_questions(["a"]) == ["a"]
 
 
 def test_every_check_of_a_real_architecture(adapters):
@@ -52,12 +52,12 @@ def test_every_check_of_a_real_architecture(adapters):
     answer = model.answer(rgb, "What is this?", max_new_tokens=6)
     item = SimpleNamespace(id="i", rgb=rgb, question="What is this?")
     asked = [(item, answer), (SimpleNamespace(id="j", rgb=rgb, question="Why?"), answer)]
-    found = sanity.measure(model, asked, ("sobel", "grad_cam"), lambda line: None)
-    assert set(found.check) == set(sanity.CHECKS)
-    told = sanity.summarise(found)
-    assert told["sobel"]["question"].value == told["sobel"]["forgotten"].value == 1
-    assert told["grad_cam"]["seeds"].value == pytest.approx(1)
-    assert told["grad_cam"]["forgotten"].value < 0.99 and told["sobel"]["noise"].value > 0
+    found = ch05_cost.measure(model, asked, ("sobel", "grad_cam"), lambda line: None)
+    assert set(found.check) == set(ch05_cost.CHECKS)
+    told = ch05_cost.summarise(found)
+    assert told["sobel"]["question"]["value"] == told["sobel"]["forgotten"]["value"] == 1
+    assert told["grad_cam"]["seeds"]["value"] == pytest.approx(1)
+    assert told["grad_cam"]["forgotten"]["value"] < 0.99 and told["sobel"]["noise"]["value"] > 0
 
 
 def test_the_table_for_readers():
@@ -77,11 +77,11 @@ def test_other_seeds_for_the_table_of_methods(tmp_path):
     """0.8 and 1.0 for one method; exactly 1 for another, which draws nothing."""
     about = {"model": ["mini/a"], "n": 2}
     both = pd.concat([rows(), rows().assign(method="gae", value=1.0)])
-    write(tmp_path / "sanity.json", sanity.tree_of(both, about, 1.0, {}))
-    found = ch02_methods.other_seeds(tmp_path)
+    write(tmp_path / "sanity.json", ch05_cost.told_of(both, about, 1.0, {}))
+    found = ch05_cost.seeds_said(tmp_path)
     assert found["mini/a", "igos"].startswith("0.90 [0.8") and len(found) == 2
     assert found["mini/a", "gae"] == "1, no chance"
-    assert ch02_methods.other_seeds(tmp_path / "elsewhere") == {}
+    assert ch05_cost.seeds_said(tmp_path / "elsewhere") == {}
 
 
 def test_methods_may_carry_options(adapters):
@@ -90,7 +90,7 @@ def test_methods_may_carry_options(adapters):
     asked = [(SimpleNamespace(id="i", rgb=rgb, question="What is this?"), answer)]
     few = "mask_size=8,iterations=1,steps=2"
     names = (f"igos[{few},noise=0]", f"igos[{few}]")
-    found = sanity.measure(model, asked, names, lambda line: None)
+    found = ch05_cost.measure(model, asked, names, lambda line: None)
     seeds = found[found.check == "seeds"].set_index("method").value
     assert seeds[names[0]] == pytest.approx(1) and seeds[names[1]] < 0.999
 
@@ -101,35 +101,33 @@ def test_a_method_that_refuses_is_left_out(monkeypatch):
             raise StudyError("not this one.")
         return [{"check": "seeds", "stage": "", "value": 1.0, "status": "ok"}]
 
-    monkeypatch.setattr(sanity, "_checks", checks)
+    monkeypatch.setattr(ch05_cost, "_checks", checks)
     said = []
-    found = sanity.measure(None, ITEMS, ("tam", "igos"), said.append)
+    found = ch05_cost.measure(None, ITEMS, ("tam", "igos"), said.append)
     assert found.method.tolist() == ["igos", "igos"] and found.item.tolist() == ["i0", "i1"]
     assert "tam is left out: not this one." in said
 
 
 def test_what_is_written_can_be_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("lvlm_study.models.load_model", lambda name, **options: None)
-    monkeypatch.setattr(sanity, "explainable", lambda *rest: ITEMS)
-    monkeypatch.setattr(sanity, "measure", lambda *rest: rows())
+    monkeypatch.setattr("lvlm_study.models.load_model", lambda name: None)
+    monkeypatch.setattr(ch05_cost, "explainable", lambda *rest: ITEMS)
+    monkeypatch.setattr(ch05_cost, "measure", lambda *rest: rows())
     monkeypatch.setattr(provenance, "commit", lambda: "c")
     monkeypatch.setattr(provenance, "weights_checksum", lambda model: "w")
-    sanity.study("mini/a", tmp_path / "mini", methods=["igos"], say=lambda text: None)
+    ch05_cost.study("mini/a", tmp_path / "mini", methods=["igos"], say=lambda text: None)
     tree = results.load(tmp_path / "mini" / "sanity.json")
     assert tree["provenance"]["n"] == 2 and tree["methods"]["igos"]["silent"] == 1
-    assert tree["methods"]["igos"]["alone"]["head"]["value"] == pytest.approx(0.4)
-    again = sanity.read_rows(tmp_path / "mini")
-    pd.testing.assert_frame_equal(again, rows().assign(model="mini/a"))
-    assert sanity.read_rows(tmp_path / "elsewhere").empty
+    pd.testing.assert_frame_equal(ch05_cost.read_rows(tmp_path / "mini"), rows())
+    assert ch05_cost.read_rows(tmp_path / "elsewhere").empty
 
 
 def test_only_missing_methods_are_measured(tmp_path, monkeypatch):
     """A second run adds to the first; other weights or items start anew; each is saved at once."""
     weights, done, commits = ["w"], [], iter("abcde")
     monkeypatch.setattr(provenance, "commit", lambda: next(commits))
-    monkeypatch.setattr("lvlm_study.models.load_model", lambda name, **options: None)
+    monkeypatch.setattr("lvlm_study.models.load_model", lambda name: None)
     monkeypatch.setattr(provenance, "weights_checksum", lambda model: weights[0])
-    monkeypatch.setattr(sanity, "explainable", lambda *rest: ITEMS)
+    monkeypatch.setattr(ch05_cost, "explainable", lambda *rest: ITEMS)
 
     def measure(model, asked, methods, say):
         if methods == ["tam"]:
@@ -137,8 +135,8 @@ def test_only_missing_methods_are_measured(tmp_path, monkeypatch):
         done.extend(methods)
         return rows().assign(method=methods[0])
 
-    monkeypatch.setattr(sanity, "measure", measure)
-    go = lambda *methods: sanity.study("mini/a", tmp_path, methods=methods, say=print)  # noqa: E731
+    monkeypatch.setattr(ch05_cost, "measure", measure)
+    go = lambda *methods: ch05_cost.study("mini/a", tmp_path, methods=methods, say=print)  # noqa: E731
     go("igos")
     with pytest.raises(KeyboardInterrupt):
         go("igos", "gae", "tam")
@@ -152,13 +150,13 @@ def test_only_missing_methods_are_measured(tmp_path, monkeypatch):
 def test_a_file_without_commits_is_of_the_one_it_names(tmp_path):
     about = {"profile": "mini", "model": ["a"], "n": 2, "seed": 0, "versions": {}}
     about |= {"weights": "w", "benchmark": "sprites"}
-    tree = sanity.tree_of(rows(), about | {"commit": "old"}, 1.0, {})
+    tree = ch05_cost.told_of(rows(), about | {"commit": "old"}, 1.0, {})
     tree.pop("commits")
     write(tmp_path / "sanity.json", tree)
-    _, minutes, commits = sanity.earlier(tmp_path / "sanity.json", about, ["i0", "i1"])
+    _, minutes, commits = ch05_cost.kept(tmp_path / "sanity.json", about, ["i0", "i1"])
     assert minutes == 1 and commits == dict.fromkeys(rows().method, "old")
 
 
 def test_unknown_methods_are_refused(tmp_path):
     with pytest.raises(StudyError, match="igos"):
-        sanity.study("mini/a", tmp_path, methods=["igoss"])
+        ch05_cost.study("mini/a", tmp_path, methods=["igoss"])

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from lvlm_study import load_benchmark
+from lvlm_study.chapters import ch01_reliance, compare
 from lvlm_study.errors import StudyError
-from lvlm_study.metrics import content_words
 
 ITEMS = load_benchmark("sprites")
 
@@ -26,7 +26,7 @@ def counted(number):
 
 
 def rated(*rows):
-    found = content_words.rated(pd.DataFrame(rows), ITEMS)
+    found = ch01_reliance.rated(pd.DataFrame(rows), ITEMS)
     return found.set_index("rule")
 
 
@@ -72,25 +72,40 @@ def test_keywords_know_no_numbers():
 
 def test_other_answers_do_not_count():
     item = counted("two")
-    assert content_words.rated(pd.DataFrame([row(item, [" I"], set(), answer="I")]), ITEMS).empty
+    assert ch01_reliance.rated(pd.DataFrame([row(item, [" I"], set(), answer="I")]), ITEMS).empty
 
 
 def test_without_the_package_keywords_are_left_out(monkeypatch):
     def missing(text):
         raise StudyError("not installed")
 
-    monkeypatch.setattr(content_words, "known_keywords", missing)
+    monkeypatch.setattr(ch01_reliance, "known_keywords", missing)
     item = counted("two")
     assert list(rated(row(item, split(item.reference), set())).index) == ["llr", "first"]
 
 
+def test_summary_and_table(tmp_path):
+    item, other = counted("two"), counted("three")
+    rows = [row(i, split(i.reference), {split(i.reference).index(f" {n}")})
+            for i, n in ((item, "two"), (other, "three"))]  # fmt: skip
+    made = pd.DataFrame(rows).assign(commit="c", made="2026-01-01")
+    tables = compare.Tables(tmp_path)
+    tables.reliance = made
+    tree = ch01_reliance.summary(tables)
+    of_eq6 = tree["models"]["mini/llava-1.5"]["llr"]["all"]
+    assert of_eq6["n"] == 2 and of_eq6["recall"]["value"] == of_eq6["precision"]["value"] == 100
+    shown = ch01_reliance.table(tree, "mini/llava-1.5").set_index(["words chosen by", "category"])
+    assert shown.loc[(ch01_reliance.RULES["keywords"], "all"), "recall"] == "0 [0, 0]"
+    assert shown.loc[(ch01_reliance.RULES["llr"], "counting"), "answers"] == 2
+
+
 def test_words_and_spans():
     text = "The cat is left of it."
-    words = content_words.words_of(text)
+    words = ch01_reliance.words_of(text)
     assert [text[a:b] for a, b in words] == ["The", "cat", "is", "left", "of", "it"]
-    assert content_words.touched(words, [(11, 18)]) == {(11, 15), (16, 18)}
-    assert content_words.touched(words, [(3, 4)]) == set()  # a blank touches nothing
-    spans = content_words.chosen(
+    assert ch01_reliance.touched(words, [(11, 18)]) == {(11, 15), (16, 18)}
+    assert ch01_reliance.touched(words, [(3, 4)]) == set()  # a blank touches nothing
+    spans = ch01_reliance.chosen(
         SimpleNamespace(answer=text, tokens=[" The", " cat"], crucial=[False, True], llr=[2, 0])
     )
     assert spans["first"] == [(4, 7), (0, 3)]
