@@ -37,7 +37,7 @@ MODEL, METHOD = "mini/llava-1.5", "igos[preset=fast]"  # what the page opens wit
 CONTROL = "difference"  # stands beside every map
 FLAT = "sprites"
 EVEN = "sprites_clutter-0"  # looks as `sprites` does
-LIMIT, FEWER = 96, 48  # items of a benchmark: enough to browse, few enough to build in seconds
+LIMIT, FEWER = 96, 24  # items of even ground, and of each busy level: as many of both worlds
 OUTLINE = 3  # pixels
 CELLS = 32  # rows and columns of a control's map
 SCORES = ("deletion", "insertion", "gap")
