@@ -302,5 +302,11 @@ def test_no_link_inside_the_book_is_dead(book):
 
 @pytest.mark.slow
 def test_every_picture_has_words(book):
-    bare = [(p.name, i["src"]) for p in pages(book) for i in Links(p).images if not i.get("alt")]
+    """A map that lies over a picture has an empty text: the picture below it has the words."""
+    bare = [
+        (page.name, image["src"][:80])
+        for page in pages(book)
+        for image in Links(page).images
+        if not (image.get("alt") or "alt" in image and "map" in image.get("class", "").split())
+    ]
     assert bare == []

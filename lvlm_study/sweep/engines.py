@@ -189,7 +189,7 @@ def _start(ray) -> None:
         ray.init(log_to_driver=True)
         return
     try:
-        ray.init(object_store_memory=STORE, **quiet)
+        ray.init("local", object_store_memory=STORE, **quiet)  # never one that others left
     except Exception as error:  # Ray raises just that when its processes do not come up in time
         raise StudyError(
             f"Ray does not start here ({str(error).splitlines()[0]}); use --engine local."
