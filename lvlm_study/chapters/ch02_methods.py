@@ -282,9 +282,18 @@ def of_model(maps: pd.DataFrame, part: pd.DataFrame) -> dict:
         "above": named(apart(part, 1)),
         "below": named(apart(part, -1)),
         "at_chance": {"titles": listed([name for name in names if not low[name] > 0])},
+        "averaged": averaged(part),
         "weak": weak_spots(part),
         "tests": of_tests(maps, *part[GROUP].iloc[0]),
     }
+
+
+def averaged(part: pd.DataFrame) -> dict:
+    """By how much the mean of all masks beats the last one, {method: estimate}, on shared items."""
+    table = wide(scored(part))
+    pairs = {name: (name, f"{name}[preset=paper]") for name in ("igos", "igos++")}
+    both = {name: table[list(pair)] for name, pair in pairs.items() if {*pair} <= {*table}}
+    return {name: estimate(t.iloc[:, 0] - t.iloc[:, 1]).json() for name, t in both.items()}
 
 
 def of_method(frame: pd.DataFrame) -> dict:

@@ -252,6 +252,18 @@ def test_the_ends_of_a_margin_by_hand():
     assert table.iloc[0, 1].startswith("0.30 [0.2")
 
 
+def test_what_the_mean_of_all_masks_adds_to_the_last_one():
+    """Shared items only: 0.1 on four of eight and 0.3 on the others; iGOS++ has one setting."""
+    gaps = {"igos": [0.6, 0.8] * 4, "igos[preset=paper]": [0.5] * 8, "igos++": [0.9] * 8}
+    frame = frames.maps(gaps)
+    found = method_tables.averaged(frame)
+    assert set(found) == {"igos"} and found["igos"]["n"] == 8
+    assert found["igos"]["value"] == pytest.approx(0.2)
+    lost = (frame.method == "igos") & (frame.item == frame.item.iloc[0])
+    found = method_tables.averaged(frame[~lost])["igos"]
+    assert found["n"] == 7 and found["value"] == pytest.approx((3 * 0.1 + 4 * 0.3) / 7)
+
+
 def test_every_method_has_its_row_and_says_whether_it_was_swept():
     """The page's hand-written table against the methods and the stored scores."""
     page = (data_dir().parent / "notebooks" / "02_methods.md").read_text(encoding="utf-8")
