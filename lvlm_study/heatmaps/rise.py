@@ -48,7 +48,10 @@ def rise(
     Two seeds agree by a rank correlation of 0.88 to 1.00 on 14 x 14 cells, 0.96 in the mean, where
     the masks of the paper (`cells=7, control=False`) have 0.53 to 0.84 at the same cost, and
     `cells=7` with `control` 0.63 to 0.94 (mini/llava-1.5, 6 items, 15 s a map beside other work).
-    The price is a map that is smooth to a quarter of the picture's side. After Petsiuk et al. 2018.
+    The price is a map that is smooth to a quarter of the picture's side: beside the masks of the
+    paper it points less well (hit rate 0.78 after 0.86) and spreads its mass (energy ratio 4.3
+    after 7.0), while its ROC-AUC loses 0.01 (SpriteVQA, three mini models, n = 259). After Petsiuk
+    et al. 2018.
     """
     return rise_with_error(
         target, seed=seed, masks=masks, cells=cells, control=control, batch=batch
