@@ -1,9 +1,9 @@
 """Who in the zoo can do what, how do its members fail, and do those that see more see small things?
 
 Read from `data/results/mini/zoo.json`, the tables of reliance and the test set; rows are members,
-whichever there are, and no model is loaded. `lvlm-study run --results RESULTS/controlled` answers the
-further test sets, and `lvlm-study summarise` writes `controlled.json` from them; there an answer
-counts as right if it equals the reference word for word.
+whichever there are, and no model is loaded. `lvlm-study run --results RESULTS/controlled` answers
+the further test sets, and `lvlm-study summarise` writes `controlled.json` from them; an answer
+counts there as right if it equals the reference word for word.
 """
 
 import json
