@@ -115,6 +115,7 @@ def stoppable(model, stop: threading.Event, tell, what: str, total: int | None):
     here, done = threading.get_ident(), [0]
 
     def count(images: int) -> None:
+        """Add this thread's passes and tell them; once stopped, raise instead."""
         if threading.get_ident() != here:
             return
         if stop.is_set():
@@ -207,6 +208,7 @@ def _shown(gr, act):
     """`act` as a handler: its progress is drawn, its errors are shown as one sentence."""
 
     def handler(*inputs, progress=gr.Progress()):  # noqa: B008 (how Gradio finds it)
+        """What Gradio calls with the inputs of the page."""
         try:
             return act(gr, progress, *inputs)
         except StudyError as error:

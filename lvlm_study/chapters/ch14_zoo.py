@@ -1,9 +1,9 @@
 """Who in the zoo can do what, how do its members fail, and do those that see more see small things?
 
 Read from `data/results/mini/zoo.json`, the tables of reliance and the test set; rows are members,
-whichever there are, and no model is loaded. `lvlm-study run --results RESULTS/subsets` answers the
-further test sets, and `lvlm-study summarise` writes `subsets.json` from them; there an answer
-counts as right if it equals the reference word for word.
+whichever there are, and no model is loaded. `lvlm-study run --results RESULTS/controlled` answers
+the further test sets, and `lvlm-study summarise` writes `controlled.json` from them; an answer
+counts there as right if it equals the reference word for word.
 """
 
 import json
@@ -37,7 +37,7 @@ SIZE_COLOURS = {"s": "C1", "m": "C2", "l": "C0"}
 GROUNDS = {f"level {level}": str(level) for level in range(5)} | {"photo": "photo"}
 ASKED = (1, 2, 3, 4)  # the counts of the test set
 WRONG = ["model", "item", "category", "question", "answer", "truth", "missed_by"]
-FOLDER = "subsets"  # of its tables, inside a results folder: no other chapter reads them
+FOLDER = "controlled"  # of its tables, inside a results folder: no other chapter reads them
 STYLES = {"shaded": "sprites", "flat": "sprites_flat", "outline": "sprites_outline"}
 
 
@@ -112,7 +112,7 @@ def stage_table(zoo: dict) -> pd.DataFrame:
 
 
 def table(tree: dict) -> pd.DataFrame:
-    """The page's table of `subsets.json`: a row a model, per cent with 95 % intervals."""
+    """The page's table of `controlled.json`: a row a model, per cent with 95 % intervals."""
     return pd.DataFrame([{"member": name} | _row(found) for name, found in tree["models"].items()])
 
 
@@ -203,7 +203,7 @@ def ground_figure(pictures: tuple[int, ...] = (2, 66, 133)):
 
 
 def summary(tables: Tables) -> dict:
-    """`subsets.json`: {model: {"pairs", "prior", "styles"}}, {} before anything has been run."""
+    """`controlled.json`: {model: {"pairs", "prior", "styles"}}, {} before anything has been run."""
     rows = read_table(tables.results / FOLDER, "reliance")
     if rows.empty:
         return {}

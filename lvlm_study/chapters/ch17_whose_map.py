@@ -486,9 +486,7 @@ def _null(one: str, other: str, same_question: bool) -> str:
 def subset_table(results) -> pd.DataFrame:
     """Scores of scenes drawn with every subset of their objects, one row a model and item."""
     frame = read_table(results, "subsets")
-    if "score" not in frame:
-        return pd.DataFrame()
-    return frame[frame.score.notna()]  # the folder also has answers to other test sets
+    return frame[frame.score.notna()] if len(frame) else frame
 
 
 def scene_rows(subsets: pd.DataFrame) -> pd.DataFrame:

@@ -118,6 +118,7 @@ def heard(target: Target, listening: Callable[[], Listener], encoder: bool = Fal
     bound = target.bound
 
     def listen(image: Tensor) -> Listener:
+        """One attempt on an image (1, 3, H, W), with a listener of its own."""
         listener = listening()
         with watched(bound.adapter, listener):
             start = image if encoder else bound.adapter.encode(bound, image)

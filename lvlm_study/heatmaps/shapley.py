@@ -133,6 +133,7 @@ def _pictures(target: Target, labels: Tensor, batch: int) -> Score:
     size, count = target.micro_batch(batch), int(labels.max()) + 1
 
     def score(sets: Sequence[frozenset]) -> Tensor:
+        """f (n,) of n sets of regions, in double precision."""
         found = []
         for first in range(0, len(sets), size):
             some = sets[first : first + size]

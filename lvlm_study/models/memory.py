@@ -194,7 +194,10 @@ def nullcontext_of(*columns) -> AbstractContextManager:
 
 
 def _one_stage(target, around: Callable) -> Callable:
+    """The gradient in one backward pass, through language model and encoder together."""
+
     def whole(images: Tensor, *columns) -> Tensor:
+        """Gradient of f at images (B, 3, H, W), of their shape."""
         images = images.detach().requires_grad_()
         with around(*columns):
             score = target.score(images)

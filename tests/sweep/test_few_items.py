@@ -104,18 +104,18 @@ def test_variants_alone(few, tmp_path):
 
 
 @pytest.mark.parametrize("step", (1, 2, 3, 5))
-def test_few_answers_about_the_subsets(tmp_path, step):
+def test_few_answers_about_the_controlled_subsets(tmp_path, step):
     """Half a pair, an arm of a triple: a share of nothing is null, with n = 0."""
     name = "mini--llava-1.5"
     items: dict[str, list] = {}
-    for row in read_table(RESULTS / "subsets", "reliance").itertuples():
+    for row in read_table(RESULTS / "controlled", "reliance").itertuples():
         items.setdefault(row.benchmark, []).append(row.item)
     some = {item for names in items.values() for item in sorted(set(names))[:step]}
-    source = RESULTS / "subsets" / "reliance" / name
-    folder = tmp_path / "subsets" / "reliance" / name
+    source = RESULTS / "controlled" / "reliance" / name
+    folder = tmp_path / "controlled" / "reliance" / name
     cut(source, folder, lambda row: row["item"] in some)
     summarised(tmp_path)
-    told = json.loads((tmp_path / "subsets.json").read_text())["models"]["mini/llava-1.5"]
+    told = json.loads((tmp_path / "controlled.json").read_text())["models"]["mini/llava-1.5"]
     pairs, prior = told["pairs"]["both"], told["prior"]
     assert pairs["n"] == step // 2 and (pairs["percent"] is None) == (step < 2)
     assert {cell["n"] for cell in prior["arms"].values()} == ({step // 3} if step >= 3 else set())
