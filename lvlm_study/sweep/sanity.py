@@ -196,18 +196,25 @@ def study(
 def earlier(path: Path, about: dict, items: list[str]) -> tuple[pd.DataFrame, float, dict]:
     """(rows, minutes, commits) of an earlier run of the same model, seed and items; else nothing.
 
-    Files from before weights and benchmark were recorded count as the same; methods whose commit
-    was not yet recorded are of the one that the file names.
+    A release of this package parts no rows, since every method names its commit. Files from before
+    weights and benchmark were recorded count as the same; methods whose commit was not yet recorded
+    are of the one that the file names.
     """
     tree = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    made, same = tree.get("provenance", {}), ("profile", "model", "n", "seed", "versions")
+    made, same = tree.get("provenance", {}), ("profile", "model", "n", "seed")
     rows = pd.DataFrame(tree.get("rows", []), columns=COLUMNS).astype({"value": float})
     agrees = all(made.get(k) == about[k] for k in same) and set(rows.item) == set(items)
     agrees &= all(made.get(k, about[k]) == about[k] for k in ("weights", "benchmark"))
+    agrees &= _others(made.get("versions", {})) == _others(about["versions"])
     if not agrees:
         return rows.iloc[:0], 0.0, {}
     commits = dict.fromkeys(rows.method, made.get("commit")) | tree.get("commits", {})
     return rows, tree["minutes"], commits
+
+
+def _others(versions: dict) -> dict:
+    """The versions of everything but this package."""
+    return {name: version for name, version in versions.items() if name != "lvlm-study"}
 
 
 def tree_of(rows: pd.DataFrame, about: dict, minutes: float, commits: dict) -> dict:

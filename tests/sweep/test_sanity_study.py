@@ -159,6 +159,17 @@ def test_a_file_without_commits_is_of_the_one_it_names(tmp_path):
     assert minutes == 1 and commits == dict.fromkeys(rows().method, "old")
 
 
+@pytest.mark.parametrize("name, kept", [("lvlm-study", True), ("torch", False)])
+def test_a_release_of_this_package_parts_no_rows(tmp_path, name, kept):
+    """Only what computes the passes does: 132 minutes of rows were once dropped by a release."""
+    about = {"profile": "mini", "model": ["a"], "n": 2, "seed": 0, "commit": "c"}
+    about |= {"weights": "w", "benchmark": "sprites", "versions": {name: "1"}}
+    write(tmp_path / "sanity.json", sanity.tree_of(rows(), about, 1.0, {}))
+    later = about | {"versions": {name: "2"}}
+    found = sanity.earlier(tmp_path / "sanity.json", later, ["i0", "i1"])[0]
+    assert len(found) == (len(rows()) if kept else 0)
+
+
 def test_unknown_methods_are_refused(tmp_path):
     with pytest.raises(StudyError, match="igos"):
         sanity.study("mini/a", tmp_path, methods=["igoss"])
