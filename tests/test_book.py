@@ -35,6 +35,7 @@ def data(tmp_path):
     values = {"deletion": 0.25, "models": {"mini/a-1.5": {"n": 7}}, "curve": [1.0, -0.5]}
     values |= {"methods": {"igos[l2=1,gamma=0.5]": {"n": 3}}}
     values |= {"gap": {"value": 0.5, "low": 0.25, "high": 0.75, "n": 12}}
+    values |= {"lead": {"difference": 0.5, "low": 0.25, "high": 0.75, "p": 0.01}}
     values |= {"bad": float("nan"), "ok": True, "provenance": PROVENANCE}
     (folder / "results" / "mini" / "q1.json").write_text(json.dumps(values))
     values = {"deletion": 0.5, "provenance": PROVENANCE | {"profile": "paper", "model": ["a", "b"]}}
@@ -102,7 +103,11 @@ def test_a_value_comes_with_its_origin(data):
     assert results.read("q1.gap.value", data).origin.startswith(
         "95 % interval 0.25 to 0.75, n = 12; mini profile"
     )
+    assert results.read("q1.lead.difference", data).origin.startswith(
+        "95 % interval 0.25 to 0.75; mini profile"
+    )
     assert results.read("q1.gap.low", data).origin.startswith("mini profile")
+    assert results.read("q1.lead.p", data).origin.startswith("mini profile")
     assert "a, b" in results.read("paper/q1.deletion", data).origin
     assert "the paper's own figure" in results.read("paper/table9[B].del", data).origin
 

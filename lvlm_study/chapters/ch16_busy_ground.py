@@ -1,6 +1,6 @@
 """What do maps still show when edges give nothing away? Methods and controls by level of clutter.
 
-A level has a member of its own, trained for it, and a test set of its own; level 0 is even ground.
+A level has a member of its own, trained for it, and a test set of its own; level 0 is flat ground.
 Three questions share a picture, so whole pictures are drawn anew for every interval.
 
 `lvlm-study run --benchmarks sprites_clutter-K --results RESULTS/busy` writes the tables, and
@@ -51,7 +51,7 @@ HARD = ("3", "4")  # half of the answers are wrong: told together too, as `POOLE
 POOLED = "both"
 FAST = "igos[preset=fast]"
 METHODS = ("igos", FAST, "occlusion", "gae", "iia", "attention", "integrated_gradients")
-BLIND = ("sobel", "difference")  # the controls that find objects on even ground
+BLIND = ("sobel", "difference")  # the controls that find objects on flat ground
 MEASURES = {  # column -> (name for readers, what a map that knows nothing gets)
     "gap": ("insertion − deletion", 0.0),
     "auc": ("ROC-AUC against the evidence", 0.5),
@@ -381,7 +381,7 @@ def leading(table: pd.DataFrame) -> tuple[str, str]:
 
 
 def order(parts: dict[str, pd.DataFrame]) -> dict:
-    """Do even ground and the busiest order the methods alike? Items of each drawn anew."""
+    """Do flat ground and the busiest order the methods alike? Items of each drawn anew."""
     tables = [wide(scored(parts[k][parts[k].method.isin(METHODS)])).dropna()
               for k in "04" if k in parts]  # fmt: skip
     if len(tables) < 2 or list(tables[0]) != list(tables[1]):

@@ -28,6 +28,7 @@ from ..paths import data_dir
 PROFILES = ("mini", "paper", "hub", "rehearsal")  # the last: tools/rehearse.py
 COLUMNS = ("paper", "mini profile", "paper profile")
 NOT_YET, NOTHING = "not yet run", "-"
+ESTIMATED = ("value", "difference", "percent")  # what the ends "low" and "high" beside it belong to
 PROVENANCE = ("profile", "model", "n", "seed", "commit", "versions")
 _PART = re.compile(r"\.?([^.\[\]]+)|\[((?:[^\[\]]|\[[^\[\]]*\])+)\]")
 
@@ -197,7 +198,7 @@ def _number(text: str) -> float | int | str:
 
 def _interval(tree, parts: list[str]) -> str:
     """The interval that stands beside a value, with its own n: "95 % interval 0.84 to 0.92; "."""
-    beside = _walk("", tree, parts[:-1]) if parts[-1] == "value" else None
+    beside = _walk("", tree, parts[:-1]) if parts[-1] in ESTIMATED else None
     if not isinstance(beside, dict) or not {"low", "high"} <= set(beside):
         return ""
     low, high, n = (beside.get(name) for name in ("low", "high", "n"))

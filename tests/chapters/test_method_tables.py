@@ -274,7 +274,7 @@ def test_every_method_has_its_row_and_says_whether_it_was_swept():
     for line in rows:
         first = line.split("|")[1]
         for name in re.findall(r"(?<!})`([\w+]+)(?:\[[^`]*\])?`", first):
-            named[name] = "not swept yet" not in line
+            named[name] = "†" not in line
     assert set(named) - {"method"} == set(method_names.BY_NAME)
     assert {name for name, yes in named.items() if yes} - {"method"} == swept & set(named)
 
