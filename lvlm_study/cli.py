@@ -621,7 +621,7 @@ def sanity(options) -> int:
 )
 def app(options) -> int:
     """Serve the page until it is stopped."""
-    from .app import serve
+    from .sweep.app import serve
 
     serve(options.model, options.host, options.port, options.upload_limit)
     return 0

@@ -26,7 +26,6 @@ FLOORS = (
     ("sweep",),
     ("chapters",),
     ("zoo",),  # trains the mini models: may use everything
-    ("app",),
     ("cli",),
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
@@ -119,13 +118,16 @@ def ladders(name: str, tree: ast.AST, known: set[str]) -> Iterator[str]:
 
 def crowd(package: Path) -> Iterator[str]:
     """More on top than a newcomer can take in, and doors that no floor knows."""
-    doors = [p for p in package.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()]
+    kinds = (".py", ".md")
+    doors = [p for p in package.iterdir() if p.suffix in kinds or (p / "__init__.py").exists()]
     files = [p.name for p in doors if p.is_file()]
     if len(files) > FILES:
         yield f"{len(files)} files on top: {', '.join(sorted(files))}"
     if len(doors) - len(files) > FOLDERS:
         yield f"{len(doors) - len(files)} folders on top"
-    yield from (f"{p.name} has no floor" for p in doors if p.stem not in (*FLOOR, "__init__"))
+    yield from (
+        f"{p.name} has no floor" for p in doors if p.stem not in (*FLOOR, "__init__", "README")
+    )
 
 
 def breaches(package: Path) -> list[str]:

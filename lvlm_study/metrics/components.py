@@ -19,7 +19,6 @@ from scipy.stats import rankdata
 from ..errors import StudyError
 from ..pixels.masks import settled
 from .plausibility import area_means
-from .statistics import Estimate, estimate
 
 FACTORS = ("question", "model", "method")
 GRID = 8  # cells a side: the coarsest token grid of the models that are compared
@@ -123,11 +122,3 @@ def picture_parts(
     table = table.pivot(index="picture", columns="shared", values="value").dropna()
     whole = pd.Series((maps**2).sum(1)).groupby(about.picture.to_numpy()).mean()
     return pd.DataFrame(parts(table, whole.reindex(table.index), factors))
-
-
-def partition(
-    maps: np.ndarray, about: pd.DataFrame, factors: Sequence[str] = FACTORS, draws: int = 2000
-) -> dict[str, Estimate]:
-    """Means of `picture_parts` with intervals over pictures."""
-    found = picture_parts(maps, about, factors)
-    return {name: estimate(values, draws=draws) for name, values in found.items()}

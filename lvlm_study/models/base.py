@@ -510,17 +510,12 @@ def end_ids(model, tokenizer) -> list[int]:
     return ids
 
 
-def pieces(tokenizer, ids: list[int]) -> tuple[str, tuple[str, ...]]:
-    """Decode ids and cut the text at token borders: one piece per id, inner spaces kept.
-
-    A character spread over several byte tokens belongs to the last of them. The space with which
-    many tokenizers open an answer is dropped.
-    """
-    return located(tokenizer, ids)[:2]
-
-
 def located(tokenizer, ids: list[int]) -> tuple[str, tuple[str, ...], tuple[tuple[int, int], ...]]:
-    """The same, and where each token stands: every byte token has the whole of its character."""
+    """Decode ids: the text, its pieces cut at token borders, and where each token stands in it.
+
+    Inner spaces are kept; the one with which many tokenizers open an answer is dropped. A character
+    spread over several byte tokens is the piece of the last, and the place of them all.
+    """
     text, cuts, begun = _decode(tokenizer, ids), [0], []
     for end in range(1, len(ids)):
         so_far = _decode(tokenizer, ids[:end])

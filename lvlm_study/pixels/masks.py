@@ -35,11 +35,6 @@ def render_adjoint(gradient: Tensor, grid: tuple[int, int], align_corners: bool 
     return rows.T @ gradient @ columns  # (B, C, h, w)
 
 
-def blend(image: Tensor, baseline: Tensor, keep: Tensor) -> Tensor:
-    """Phi of Eq. 2: the image where `keep` is 1, the baseline where it is 0, mixed between."""
-    return baseline + keep * (image - baseline)
-
-
 def l1(mask: Tensor) -> Tensor:
     """Mean of |1 - mask|: pushes the mask to keep pixels, so that little is called important."""
     return (1 - mask).abs().mean()

@@ -1,4 +1,4 @@
-"""SpriteVQA's controlled subsets: edits that flip answers, strips, styles, and their scores."""
+"""SpriteVQA's controlled subsets: edits that flip answers, strips and styles."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ from refusals import refuses
 
 from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.benchmarks import sprite_subsets as subsets
+from lvlm_study.benchmarks.mmvp import pair_scores
 from lvlm_study.paths import data_dir
 from lvlm_study.scenes import pairs, prior, questions, scenes, shortcut, styles, testset
 from lvlm_study.scenes.scenes import Scene, Sprite
@@ -103,9 +104,9 @@ def test_pixels_differ_only_where_the_edit_was():
 def test_a_blind_model_scores_half_of_the_rows_and_no_pair():
     items = [i for i in load_benchmark("sprites_pairs") if i.extra["kind"] == "light"]
     verdicts = ["correct" if "day" in i.accept else "wrong" for i in items]
-    scores = subsets.pair_scores(items, verdicts)
+    scores = pair_scores(items, verdicts)
     assert scores["rows_low"] == 0.5 and scores["pairs"] == 0.0
-    assert subsets.pair_scores(items, ["correct"] * len(items))["pairs"] == 1.0
+    assert pair_scores(items, ["correct"] * len(items))["pairs"] == 1.0
 
 
 # --- counterfactuals -----------------------------------------------------------------------
@@ -196,14 +197,6 @@ def test_questions_without_a_picture_are_true():
     assert 10 <= sum(first) <= 30  # "the first one" is no good guess
 
 
-def test_prior_scores_by_hand():
-    items = load_benchmark("sprites_prior")[:6]
-    scores = subsets.prior_scores(items, [0, 1, 4, 2, 3, 3])
-    assert scores == {"P0": 1, "P+": 2, "P-": 3.5, "ordered": 0.5, "conflict": 0.75}
-    refuses("has not all of its arms", subsets.prior_scores, items[:5], [0] * 5)
-    refuses("as many values", subsets.prior_scores, items, [0])
-
-
 # --- shortcut ------------------------------------------------------------------------------
 def test_the_arms_differ_in_the_strip_alone():
     items = load_benchmark("sprites_shortcut")
@@ -249,18 +242,6 @@ def test_neutral_words_have_about_as_much_ink():
     assert np.median(abs(neutral / right - 1)) < 0.06
     words = {n.upper() for n in (*scenes.names(), *scenes.COLORS, *questions.NUMBERS)}
     assert words.isdisjoint(w for w in shortcut.NEUTRAL if w != "NO")
-
-
-def test_shortcut_scores_by_hand():
-    items = load_benchmark("sprites_shortcut")[:8]
-    looks = [i.reference for i in items]
-    assert subsets.shortcut_scores(items, looks) == {
-        "clean": 1, "right": 1, "wrong": 1, "neutral": 1, "follows": 0, "by_chance": 0,
-    }  # fmt: skip
-    reads = [(i.extra["strip"].text if i.extra["strip"] else i.reference) for i in items]
-    scores = subsets.shortcut_scores(items, reads)
-    assert (scores["right"], scores["wrong"], scores["neutral"], scores["follows"]) == (1, 0, 0, 1)
-    refuses("as many answers", subsets.shortcut_scores, items, looks[:3])
 
 
 def test_evidence_depends_on_the_answer():

@@ -3,10 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from refusals import refuses
 
-from lvlm_study.errors import StudyError
 from lvlm_study.metrics.components import (
-    partition,
     parts,
     picture_parts,
     standardised,
@@ -14,6 +13,7 @@ from lvlm_study.metrics.components import (
     without,
 )
 from lvlm_study.metrics.plausibility import rank_correlation
+from lvlm_study.metrics.statistics import estimate
 
 SHARES = {"picture": 0.4, "question": 0.1, "model": 0.05, "method": 0.2, "question,method": 0.1}
 
@@ -40,11 +40,14 @@ def put_together(shares: dict[str, float], pictures=60, cells=400, seed=0):
 
 
 def test_known_parts_are_found():
-    found = partition(*put_together(SHARES), draws=200)
-    for name, estimate in found.items():
+    found = {
+        name: estimate(values, draws=200)
+        for name, values in picture_parts(*put_together(SHARES)).items()
+    }
+    for name, one in found.items():
         true = SHARES.get(name, 1 - sum(SHARES.values()) if name == "rest" else 0.0)
-        assert estimate.value == pytest.approx(true, abs=0.015), name
-        assert estimate.low - 0.01 < true < estimate.high + 0.01, name
+        assert one.value == pytest.approx(true, abs=0.015), name
+        assert one.low - 0.01 < true < one.high + 0.01, name
     assert sum(e.value for e in found.values()) == pytest.approx(1)
 
 
@@ -60,8 +63,7 @@ def test_parts_by_hand():
 
 
 def test_pairs_that_are_missing_are_told():
-    with pytest.raises(StudyError, match="share exactly the picture"):
-        parts({"question": 0.1})
+    refuses("share exactly the picture", parts, {"question": 0.1})
 
 
 def test_two_factors_and_pictures_that_lack_a_kind_of_pair():

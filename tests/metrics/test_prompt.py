@@ -6,6 +6,7 @@ import numpy as np
 import planted_network
 import pytest
 import torch
+from refusals import refuses
 from white_box import FAMILIES, photo, target_for, target_of
 
 import lvlm_study as ls
@@ -115,5 +116,4 @@ def test_gradient_times_input_by_hand(adapters):
 def test_what_has_no_prompt_is_refused():
     with pytest.raises(StudyError, match="prompt_shares looks inside a transformers model"):
         prompt_shares(planted("object"), planted_scene((48, 64)), "?")
-    with pytest.raises(StudyError, match="no way to share named 'grad'; did you mean gradient"):
-        quick_shares(None, "grad")
+    refuses("no way to share named 'grad'; did you mean gradient", quick_shares, None, "grad")

@@ -15,7 +15,7 @@ from vocabularies import NAMES, shared, vocabulary
 
 from lvlm_study.answers import crucial_tokens
 from lvlm_study.models import Answer, setups
-from lvlm_study.models.base import located, pieces
+from lvlm_study.models.base import located
 from lvlm_study.models.registry import FAMILIES
 from lvlm_study.models.splice import VICUNA
 
@@ -187,7 +187,7 @@ def test_pieces_make_the_text_again(name, text):
     tokenizer, text = shared(name), SENTENCES[text]
     text = unicodedata.normalize("NFC", text) if name == "qwen3" else text  # as it does itself
     ids = tokenizer(text, add_special_tokens=False).input_ids
-    whole, tokens = pieces(tokenizer, ids)
+    whole, tokens, _ = located(tokenizer, ids)
     assert whole == text and "".join(tokens) == text and len(tokens) == len(ids)
     assert "\ufffd" not in whole
     covered = {i for a, b in said(tokenizer, text).spans for i in range(a, b)}

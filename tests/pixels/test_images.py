@@ -3,6 +3,7 @@
 import io
 import os
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +29,7 @@ def bad(tmp_path_factory):
     return odd_images.unreadable(tmp_path_factory.mktemp("unreadable"))
 
 
-def refused(source) -> str:
-    """The message that `source` is refused with; one sentence on one line."""
-    with pytest.raises(StudyError) as caught:
-        load_image(source)
-    message = str(caught.value)
-    assert "\n" not in message and message.endswith(".")
-    return message
+refused = partial(refuses, r"\.$", load_image)  # the one sentence about a picture
 
 
 # --- files that open ------------------------------------------------------------------------

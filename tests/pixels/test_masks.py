@@ -37,11 +37,6 @@ def test_norms_by_hand():
     assert masks.l1(mask) == pytest.approx(1.5 / 4)
     assert masks.l2(mask) == pytest.approx(1.25)
     assert masks.l2(mask, "mean") == pytest.approx(1.25 / 4)
-    image, empty = torch.rand(1, 3, 4, 5), torch.rand(1, 3, 4, 5)
-    assert torch.allclose(masks.blend(image, empty, torch.ones(1, 1, 4, 5)), image)
-    assert torch.allclose(masks.blend(image, empty, torch.zeros(1, 1, 4, 5)), empty)
-    half = masks.blend(image, empty, torch.full((1, 1, 4, 5), 0.25))
-    assert torch.allclose(half, 0.25 * image + 0.75 * empty)
 
 
 def test_total_variation_by_hand():

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lvlm_study import app
 from lvlm_study.errors import StudyError
 from lvlm_study.models.planted import planted, planted_scene
+from lvlm_study.sweep import app
 
 SCENE = planted_scene((64, 96))
 

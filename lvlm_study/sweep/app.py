@@ -14,19 +14,19 @@ from tempfile import TemporaryDirectory
 
 from torch import Tensor
 
-from .answers import token_spans
-from .errors import StudyError
-from .heatmaps import METHODS, explain
-from .heatmaps.names import title
-from .heatmaps.progress import expected, watched
-from .heatmaps.sentences import word_masks
-from .heatmaps.show import show
-from .heatmaps.variants import parse
-from .metrics.faithfulness import controls, deletion_insertion
-from .models import Answer, list_models, opened
-from .pixels.arguments import check_question
-from .pixels.images import load_image
-from .sweep.explain_files import FILES, describe, score_summary, staged, write_files
+from ..answers import token_spans
+from ..errors import StudyError
+from ..heatmaps import METHODS, explain
+from ..heatmaps.names import title
+from ..heatmaps.progress import expected, watched
+from ..heatmaps.sentences import word_masks
+from ..heatmaps.show import show
+from ..heatmaps.variants import parse
+from ..metrics.faithfulness import controls, deletion_insertion
+from ..models import Answer, list_models, opened
+from ..pixels.arguments import check_question
+from ..pixels.images import load_image
+from .explain_files import FILES, describe, score_summary, staged, write_files
 
 FIRST = "igos[preset=fast]"  # 40 passes, and no worse than the others
 VISUAL = -1  # the choice of all words that depend on the picture
