@@ -58,7 +58,7 @@ SHEET = ("igos", "rise", NULL)  # maps of `contact_sheet`
 def paper_table1(paper: pd.DataFrame) -> pd.DataFrame:
     """The paper's Table 1, a row a model and method: its four benchmarks, insertion - deletion.
 
-    `inverted` is the mean over the benchmarks if the map had been handed in upside down.
+    `inverted` is the mean over the benchmarks of the inverted map.
     """
     names = {"mmvp": "MMVP", "mmstar": "MMStar", "cvbench": "CV-Bench", "llavabench": "LLaVA-Bench"}
     gaps = pd.DataFrame({n: paper[f"{k}_ins"] - paper[f"{k}_del"] for k, n in names.items()})

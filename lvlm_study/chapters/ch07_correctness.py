@@ -5,9 +5,9 @@ the evidence is known to the pixel, so a rule does it, and maps that know nothin
 sorted by the same rule: what they reach is chance. Items without a map, and items on which nothing
 in particular decides, are counted apart and never dropped.
 
-Beside the rules stand lookers: `data/annotations` holds the files that `annotate.widget` and
-`annotate.Session` write. A looker never sees whose map it is; here every choice meets its row of
-the results again, by its number. Only pictures on which some region decides are compared.
+Beside the rules stand annotators: `data/annotations` holds the files that `annotate.widget` and
+`annotate.Session` write. An annotator never sees whose map it is; here every choice meets its row
+of the results again, by its number. Only pictures on which some region decides are compared.
 
     correctness.models[mini/llava-1.5].pointing.difference
     correctness.eyes.methods.sobel.eye
@@ -108,12 +108,12 @@ def annotations(folder: Path | None = None) -> pd.DataFrame:
 
 
 def met(log: pd.DataFrame, stored: pd.DataFrame) -> pd.DataFrame:
-    """One row a looker and picture: what was said, of which map, and what each rule says of it.
+    """One row an annotator and picture: what was said, of which map, and what each rule says of it.
 
     `stored` is a `stored_maps` table. Columns `right` and `covered` hold the choices, `verdict` the
     known one, and one column a rule whether the map is on the evidence (None: no region decides).
-    Choices about maps that are not in these results are left out. A question that a looker has not
-    answered is NaN, and counts nowhere.
+    Choices about maps that are not in these results are left out. A question that an annotator has
+    not answered is NaN, and counts nowhere.
     """
     about = stored[stored.status == "ok"].copy()
     about["task"] = [annotate.number_of(row) for row in about.itertuples()]
@@ -151,7 +151,7 @@ def placed(said: pd.DataFrame) -> pd.DataFrame:
 def judged_apart(said: pd.DataFrame, one: str, other: str) -> Estimate | None:
     """Share of maps that cover to the eye, method `one` minus `other`, with its 95 % interval.
 
-    Whole items are drawn anew, with all their pictures and lookers. None where one of the two
+    Whole items are drawn anew, with all their pictures and annotators. None where one of the two
     methods was not judged.
     """
     both = placed(said)
@@ -163,19 +163,19 @@ def judged_apart(said: pd.DataFrame, one: str, other: str) -> Estimate | None:
 
 
 def beside_rules(said: pd.DataFrame) -> pd.DataFrame:
-    """How far each looker agrees with each rule, and with the known answer, beyond chance.
+    """How far each annotator agrees with each rule, and with the known answer, beyond chance.
 
-    One row a looker and standard: `n` choices that are not unsure, share the `same`, Cohen's
+    One row an annotator and standard: `n` choices that are not unsure, share the `same`, Cohen's
     `kappa` with its interval.
     """
     out = []
     for who, part in said.groupby("annotator"):
         for rule in RULES:
             placed = part[part[rule].notna()]
-            out.append({"looker": who, "beside": rule} | _same(placed.covered, placed[rule]))
+            out.append({"annotator": who, "beside": rule} | _same(placed.covered, placed[rule]))
         known = part[part.verdict.isin(["correct", "wrong"])]
         out.append(
-            {"looker": who, "beside": "known answer"}
+            {"annotator": who, "beside": "known answer"}
             | _same(known.right, known.verdict == "correct")
         )
     return pd.DataFrame(out)
@@ -237,7 +237,7 @@ def examples_figure(rows: pd.DataFrame, items: dict):
 
 
 def eyes_figure(table: pd.DataFrame):
-    """`by_method`: what lookers called covering, with interval, and what rules did."""
+    """`by_method`: what annotators called covering, with interval, and what rules did."""
     figure, ax = plt.subplots(figsize=(WIDTH, 0.5 * WIDTH), layout="constrained")
     ends = [table.eye - table.low, table.high - table.eye]
     bars = (("eye", "to the eye", "#0072b2", ""), ("pointing", "rule: pointing", "#e69f00", "//"))
@@ -285,7 +285,7 @@ def over_all(rows: pd.DataFrame) -> dict:
 
 
 def eyes_summary(log: pd.DataFrame, stored: pd.DataFrame) -> dict:
-    """What lookers said, by method; {} where no annotated map is in these results."""
+    """What annotators said, by method; {} where no annotated map is in these results."""
     said = met(log, stored) if len(log) else log
     if said.empty:
         return {}

@@ -4,7 +4,7 @@
 architectures cannot be told from one between trainings. `trainings.json` is the one size in which
 most architectures have several trainings, and nothing else: every architecture has a spread of its
 own to be held against. Trainings of one architecture share its tower and a language model to start
-from, so its label stands for these too, and labels dealt at random are no fair null for maps.
+from, so its label stands for these too, and labels assigned at random are no fair null for maps.
 """
 
 import matplotlib.pyplot as plt

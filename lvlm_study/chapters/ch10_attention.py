@@ -185,7 +185,7 @@ def turned_over(saliency: np.ndarray) -> np.ndarray:
 
 
 def both_ways(saliency: np.ndarray, reference: np.ndarray) -> list[dict]:
-    """`compared` for the map as it is and for the map turned over."""
+    """`compared` for the map as it is and for the inverted map."""
     pairs = zip(ORIENTATIONS, (saliency, turned_over(saliency)), strict=True)
     return [{"orientation": way} | compared(each, reference) for way, each in pairs]
 

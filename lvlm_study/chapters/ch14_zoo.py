@@ -282,7 +282,7 @@ def wrong(rows: pd.DataFrame, items) -> pd.DataFrame:
     """One row a wrong answer: model, item, category, question, answer, truth, missed_by.
 
     `items` are those of the test set; `missed_by` counts the members that miss the item. Rows keep
-    the order of the table, in which items were dealt once for all members.
+    the order of the table, in which items were shuffled once for all members.
     """
     truth = {item.id: item.reference for item in items}
     once = rows[rows.item.isin(list(truth))].drop_duplicates(["model", "item"])

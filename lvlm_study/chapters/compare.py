@@ -634,7 +634,7 @@ def gap_table(maps: pd.DataFrame) -> pd.DataFrame:
 
 
 def permutation(part: pd.DataFrame, label: str = "family", within: str | None = None) -> dict:
-    """Models as units, `label` ("family" or "size") dealt anew, on items that all have a map of.
+    """Models as units, `label` ("family" or "size") shuffled, on items that all have a map of.
 
     `within`: labels change hands only among models of one size, or of one family.
     """

@@ -89,10 +89,10 @@ def paper_units(
         about = ("item", one["n"])
         rows.append((f"ours, {who} {key}", "sign flips", *about, one["difference"]["p"]))
         rows.append((f"ours, {who} {key}", "equivalence", *about, one["equivalence"]["p"]))
-    dealt = {"ours": tree["permutation"]}
+    shuffled = {"ours": tree["permutation"]}
     if over := tree.get("over_sizes"):
-        dealt[f"ours, sizes {over['sizes']}"] = over["permutation"]
-    for who, found in dealt.items():
+        shuffled[f"ours, sizes {over['sizes']}"] = over["permutation"]
+    for who, found in shuffled.items():
         if found and found["p"] is not None:
             rows.append((who, "permutation", "model", found["models"], found["p"]))
             rows.append((who, LEAST_P, "model", found["models"], found["smallest"]))

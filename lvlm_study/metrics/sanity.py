@@ -87,8 +87,8 @@ class Infidelity:
 
     `raw` = E[(a - b)²], a the map's mass in the region, b the loss of f in nats. Maps are in units
     of their own, so `scaled` = E[(scale a - b)²] with the best `scale` = E[ab] / E[a²] is what can
-    be compared; `relative` = scaled / E[b²] is 0 for a map that foretells every loss and 1 for one
-    that foretells none. A negative `scale` means that the map is upside down. `status` is "ok",
+    be compared; `relative` = scaled / E[b²] is 0 for a map that predicts every loss and 1 for one
+    that predicts none. A negative `scale` means that the map is inverted. `status` is "ok",
     "constant" (the map is zero), "no_effect" (no region changed f), "no_crucial_tokens" or
     "diverged".
     """

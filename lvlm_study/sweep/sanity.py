@@ -5,7 +5,7 @@ give the same map; does a map change when the weights are drawn anew, from the l
 stage at a time, when other words are explained, or when another question is asked? The answers are
 rank correlations with the first map at 14 x 14 cells: 1 the same, 0 unrelated. Two more are shares:
 how far a map moves under noise in the picture, of its own size, and how much of what taking regions
-away does it fails to foretell. `lvlm-study sanity` writes them all to `sanity.json`.
+away does it fails to predict. `lvlm-study sanity` writes them all to `sanity.json`.
 """
 
 import json

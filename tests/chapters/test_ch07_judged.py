@@ -1,4 +1,4 @@
-"""Choices of lookers meet the rows that they were about, by hand-counted tables."""
+"""Choices of annotators meet the rows that they were about, by hand-counted tables."""
 
 import json
 
@@ -84,7 +84,7 @@ def test_a_question_that_was_not_answered_counts_nowhere():
     assert said[said.task == NUMBERS[2]].covered.isna().all()
     table = ch07_correctness.by_method(said)
     assert list(table.method) == [PAPER_METHOD] and table.pictures[0] == 2
-    beside = ch07_correctness.beside_rules(said).set_index(["looker", "beside"])
+    beside = ch07_correctness.beside_rules(said).set_index(["annotator", "beside"])
     assert beside.loc[("x", "pointing")].n == 2 and beside.loc[("x", "known answer")].n == 4
 
 
@@ -95,7 +95,7 @@ def test_no_difference_where_one_of_the_methods_was_not_judged():
 
 def test_agreement_with_rules_and_known_answers_leaves_unsure_out():
     table = ch07_correctness.beside_rules(ch07_correctness.met(BOTH, STORED))
-    table = table.set_index(["looker", "beside"])
+    table = table.set_index(["annotator", "beside"])
     assert table.n.to_dict() == {
         ("x", "pointing"): 3, ("x", "mass"): 3, ("x", "known answer"): 4,
         ("y", "pointing"): 2, ("y", "mass"): 2, ("y", "known answer"): 4,
