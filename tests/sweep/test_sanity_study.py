@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from refusals import refuses
 
 from lvlm_study.chapters import ch02_methods, ch05_cost
 from lvlm_study.errors import StudyError
@@ -160,5 +161,4 @@ def test_a_file_without_commits_is_of_the_one_it_names(tmp_path):
 
 
 def test_unknown_methods_are_refused(tmp_path):
-    with pytest.raises(StudyError, match="igos"):
-        sanity.study("mini/a", tmp_path, methods=["igoss"])
+    refuses("igos", sanity.study, "mini/a", tmp_path, methods=["igoss"])
