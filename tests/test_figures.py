@@ -3,14 +3,11 @@
 from types import SimpleNamespace
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from refusals import refuses
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 
 from lvlm_study import figures
 

@@ -24,7 +24,6 @@ import pandas as pd
 from ..heatmaps.progress import each
 from ..metrics.statistics import finite
 from ..sweep.filter import kept_shares
-from ..sweep.results import beside
 from ..sweep.stored import Tables, with_fill
 from ..sweep.tables import write
 from .compare import DROPS, as_chance, correlation, interval, meant_to_compare, shown
@@ -180,16 +179,6 @@ def write_summaries(results: Path, profile: str, seed: int) -> dict[str, dict]:
             out[name] = tree
             write(Path(results) / f"{name}.json", tree)
     return out
-
-
-def kept_beside_the_paper() -> list[dict[str, str]]:
-    """What the filter of section 4.3 keeps, per cent: the paper's figures, ours where run."""
-    ours = "filter.benchmarks.{}.kept[0.3]"
-    rows = [("sprites", None, ours.format("sprites"), None)]
-    for paper, name in (("mmvp", "mmvp"), ("mmstar", "mmstar"), ("cvbench", "cv_bench")):
-        key = f"paper/scalars[kept_pct_{paper}].value"
-        rows.append((name, key, None, "paper/" + ours.format(name)))
-    return beside(rows, digits=0)
 
 
 def report(trees: dict[str, dict]) -> str:

@@ -12,8 +12,6 @@ the threshold and on the set of models, so `kept_shares` gives several; note tha
 throws away exactly the items on which a baseline leaks (a blurred beach is still a beach).
 """
 
-from collections.abc import Sequence
-
 import pandas as pd
 
 from ..errors import StudyError
@@ -39,14 +37,6 @@ def weakest_drop(frame: pd.DataFrame, baseline: str = "blur") -> pd.Series:
     table = rows.pivot_table("total_drop", ["benchmark", "item"], "model", dropna=False)
     table = table.reindex(pd.MultiIndex.from_frame(every), columns=sorted(frame.model.unique()))
     return table.min(axis=1, skipna=False)
-
-
-def kept(
-    items: Sequence, frame: pd.DataFrame, least: float = LEAST, baseline: str = "blur"
-) -> list:
-    """The items whose weakest drop is at least `least`, in their order."""
-    good = kept_ids(frame, least, baseline)
-    return [item for item in items if item.id in good]
 
 
 def kept_ids(frame: pd.DataFrame, least: float = LEAST, baseline: str = "blur") -> frozenset[str]:
@@ -76,13 +66,3 @@ def kept_shares(frame: pd.DataFrame, baseline: str = "blur") -> dict:
             },
         }
     return out
-
-
-def bounds(below: Sequence[float]) -> tuple[float, float]:
-    """(least, most) per cent that all of several models can keep together.
-
-    `below` are the percentages of items that each model alone would drop. At most the pickiest
-    model's share stays (the dropped sets lie inside one another), at least what is left when no
-    two models drop the same item. So Table 2 alone limits what its models' filter can keep.
-    """
-    return max(0.0, 100 - sum(below)), 100 - max(below)

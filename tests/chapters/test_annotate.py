@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from refusals import refuses
 
 from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.chapters import annotate
 from lvlm_study.chapters.annotate import Session, Task
 from lvlm_study.chapters.compare import control_map
-from lvlm_study.errors import StudyError
 from lvlm_study.sweep.stored import enlarged, stored_maps
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,20 +148,15 @@ def test_two_writers_share_a_file(path):
 
 
 def test_mistakes_get_one_sentence(path):
-    with pytest.raises(StudyError, match="did you mean yes"):
-        Session(TASKS, path, "a").choose("yess")
-    with pytest.raises(StudyError, match="needs a name"):
-        Session(TASKS, path, " ")
-    with pytest.raises(StudyError, match="nothing to annotate"):
-        Session([], path, "a")
+    refuses("did you mean yes", Session(TASKS, path, "a").choose, "yess")
+    refuses("needs a name", Session, TASKS, path, " ")
+    refuses("nothing to annotate", Session, [], path, "a")
     other = path.parent / "table.csv"
     other.parent.mkdir(exist_ok=True)
     other.write_text("model,value\na,1\n")
-    with pytest.raises(StudyError, match="no file of annotations"):
-        Session(TASKS, other, "a")
+    refuses("no file of annotations", Session, TASKS, other, "a")
     (path.parent / "file").write_text("")
-    with pytest.raises(StudyError, match="Cannot write"):
-        Session(TASKS, path.parent / "file" / "a.csv", "a").choose("yes")
+    refuses("Cannot write", Session(TASKS, path.parent / "file" / "a.csv", "a").choose, "yes")
 
 
 # --- the screen, without a browser
@@ -247,10 +242,8 @@ def test_a_pair_is_one_click_and_tells_nothing(path):
 
 
 def test_pairs_and_single_maps_do_not_mix(path):
-    with pytest.raises(StudyError, match="need a session each"):
-        Session([*TASKS, *PAIRS], path, "a")
-    with pytest.raises(StudyError, match="no choice named 'left'.*left A"):
-        Session(PAIRS, path, "a").choose("left")
+    refuses("need a session each", Session, [*TASKS, *PAIRS], path, "a")
+    refuses("no choice named 'left'.*left A", Session(PAIRS, path, "a").choose, "left")
 
 
 # --- agreement
@@ -326,8 +319,7 @@ def test_questions_are_counted_apart_and_the_last_choice_counts():
     same = annotate.agreement(changed).set_index("question").same
     assert same.to_dict() == {"right": 1.0, "covered": 1.0}
     assert annotate.agreement(both).set_index("question").same["right"] == 0.5
-    with pytest.raises(StudyError, match="judged by two"):
-        annotate.agreement(log({"a": "yy"}))
+    refuses("judged by two", annotate.agreement, log({"a": "yy"}))
 
 
 # --- tasks from the committed results
@@ -342,10 +334,8 @@ def test_tasks_come_from_the_results():
         assert each.saliency.shape == each.rgb.shape[:2]
         assert 0 <= each.saliency.min() < each.saliency.max() <= 1
     assert max(each.saliency.max() for each in found) > 0.5
-    with pytest.raises(StudyError, match="igos"):
-        annotate.tasks_from_results(results, methods=("igoss",))
-    with pytest.raises(StudyError, match="lvlm-study run"):
-        annotate.tasks_from_results(results / "nothing")
+    refuses("igos", annotate.tasks_from_results, results, methods=("igoss",))
+    refuses("lvlm-study run", annotate.tasks_from_results, results / "nothing")
 
 
 def test_maps_of_controls_are_drawn_again_and_numbered_as_their_rows():

@@ -1,10 +1,5 @@
 """Busy ground: scores by level, the bars, and what right and wrong answers look at."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,12 +13,6 @@ from lvlm_study.sweep.stored import Tables
 ITEMS = {level: load_benchmark(LEVELS[level][1])[:36] for level in ("0", "4")}
 GAPS = {"igos": 0.8, FAST: 0.7, "occlusion": 0.6, "sobel": 0.2, "difference": 0.4, "random": 0.0}
 AUCS = {"igos": 0.7, FAST: 0.9, "occlusion": 0.8, "sobel": 0.6, "difference": 0.5, "random": 0.5}
-
-
-@pytest.fixture(autouse=True)
-def clean():
-    yield
-    plt.close("all")
 
 
 def right(item) -> bool:

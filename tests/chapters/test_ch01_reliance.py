@@ -3,11 +3,6 @@
 import re
 from types import SimpleNamespace
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,12 +11,6 @@ from lvlm_study import load_benchmark
 from lvlm_study.chapters import ch01_reliance as charts
 from lvlm_study.scenes.questions import CATEGORIES
 from lvlm_study.sweep.stored import Tables
-
-
-@pytest.fixture(autouse=True)
-def clean():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

@@ -1,18 +1,10 @@
 """Tables and figures of the chapter on detection: what they say, from trees written by hand."""
 
-import matplotlib.pyplot as plt
 import pandas as pd
-import pytest
 
 from lvlm_study.chapters import ch13_detection as charts
 from lvlm_study.detector.bias_study import SIZES
 from lvlm_study.paths import data_dir
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def shown(value, spread=0.1, **more):

@@ -6,12 +6,12 @@ from unittest.mock import ANY
 import numpy as np
 import pandas as pd
 import pytest
+from refusals import refuses
 from tiny_joint import tiny_joint
 
 from lvlm_study import cli
 from lvlm_study.chapters import annotate
 from lvlm_study.chapters import ch13_detection as joint_study
-from lvlm_study.errors import StudyError
 from lvlm_study.metrics.statistics import Estimate
 from lvlm_study.models import load_model
 from lvlm_study.scenes.scenes import Scene, Sprite
@@ -93,16 +93,14 @@ def test_pairs_become_tasks_for_people(tmp_path):
     maps = {"map_a": np.arange(4.0), "shape_a": [2, 2], "map_b": np.ones(4), "shape_b": [2, 2]}
     row = {"pair": item.id, "method": "ga", "a": "Cat? Red.", "b": "Bus? Blue."} | maps
     path = tmp_path / "detection" / "pairs.parquet"
-    with pytest.raises(StudyError, match="detect --parts pairs"):
-        joint_study.pair_tasks(tmp_path)
+    refuses("detect --parts pairs", joint_study.pair_tasks, tmp_path)
     joint_study.save(path, pd.DataFrame([row]))
     (task,) = joint_study.pair_tasks(tmp_path, ("ga",))
     assert isinstance(task, annotate.PairTask) and (task.question, task.answer) == (
         row["a"],
         row["b"],
     )
-    with pytest.raises(StudyError, match="method with stored pairs"):
-        joint_study.pair_tasks(tmp_path, ("igos",))
+    refuses("method with stored pairs", joint_study.pair_tasks, tmp_path, ("igos",))
 
 
 def stored(item, method: str, saliency: np.ndarray, energy: float, gap: float) -> dict:
@@ -130,15 +128,12 @@ def test_maps_are_scored_on_the_items_of_all_methods(tmp_path, monkeypatch):
     apart = joint_study._against_ga(frame[frame.item.isin([i.id for i in items[:2]])], "center")
     assert apart["energy_ratio"]["difference"] == pytest.approx(7)
     frame.model = "mini/other"
-    with pytest.raises(StudyError, match="no maps of mini/joint by ga"):
-        joint_study.study("mini/joint", tmp_path, ["maps"])
+    refuses("no maps of mini/joint by ga", joint_study.study, "mini/joint", tmp_path, ["maps"])
 
 
 def test_what_is_missing_or_wrong(folder, tmp_path, capsys):
-    with pytest.raises(StudyError, match="did you mean pairs"):
-        joint_study.study(str(folder), tmp_path, ["pair"])
-    with pytest.raises(StudyError, match="no maps"):
-        joint_study.study(str(folder), tmp_path, ["maps"])
+    refuses("did you mean pairs", joint_study.study, str(folder), tmp_path, ["pair"])
+    refuses("no maps", joint_study.study, str(folder), tmp_path, ["maps"])
     results = ["--results", str(tmp_path)]
     assert cli.main(["detect", "--items", "1", *results]) == 2
     assert cli.main(["detect", "--parts", "joint", "--model", str(folder), *results]) == 2
@@ -154,8 +149,7 @@ def test_a_model_without_a_detector_is_one_sentence(checkpoints, tmp_path, capsy
 
 
 def test_a_joint_model_is_not_spread(folder):
-    with pytest.raises(StudyError, match="goes on one device"):
-        load_model(folder, device="auto")
+    refuses("goes on one device", load_model, folder, device="auto")
 
 
 def test_training_the_joint_model_takes_pictures_and_kinds(tmp_path, monkeypatch, capsys):

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from refusals import refuses
 from torch import nn
 from white_box import FAMILIES, SIZE, target_for, target_of
 
-from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import METHODS, attn_lrp
 from lvlm_study.heatmaps.attn_lrp import token_relevance
 
@@ -81,8 +81,6 @@ def test_the_ratio_rule_by_hand():
 def test_parts_without_a_rule_are_refused():
     decoder, layer = nn.Module(), nn.Module()
     decoder.layers, decoder.norm = nn.ModuleList(), nn.LayerNorm(4)
-    with pytest.raises(StudyError, match="root mean square alone, and toy has a LayerNorm"):
-        attn_lrp._norms(decoder, "toy")
+    refuses("root mean square alone, and toy has a LayerNorm", attn_lrp._norms, decoder, "toy")
     layer.mlp = nn.Linear(4, 4)
-    with pytest.raises(StudyError, match="no rule for the feed-forward part Linear of toy"):
-        attn_lrp._feed_forward(layer, "toy")
+    refuses("no rule for the feed-forward part Linear of toy", attn_lrp._feed_forward, layer, "toy")

@@ -177,25 +177,23 @@ def test_a_score_that_never_changes_puts_no_region_first():
     assert eagle(game_target(Deaf), regions=9).abs().max() == 0
 
 
+def same_search(target, labels, batch):
+    order, values = plain_search(target, labels)
+    found, its = greedy(Search(target, labels, batch))
+    assert found == order and np.allclose(its, values, atol=1e-5)
+
+
 @pytest.mark.parametrize("batch", [1, 7, 32])
 @pytest.mark.parametrize("name", ["object", "conjunctive", "disjunctive", "multi_crop"])
 def test_order_is_that_of_the_plain_loop(name, batch):
     target = make_target(planted(name), SCENE, "?")
-    labels = slic_zero(target, 16)
-    order, values = plain_search(target, labels)
-    found, its = greedy(Search(target, labels, batch))
-    assert found == order
-    assert np.allclose(its, values, atol=1e-5)
+    same_search(target, slic_zero(target, 16), batch)
 
 
 @pytest.mark.parametrize("family", white_box.FAMILIES)
 def test_order_is_that_of_the_plain_loop_on_networks(adapters, family):
     target = real_target(white_box.adapter_of(adapters, family), (45, 61), tokens=2)
-    labels = slic_zero(target, 4)
-    order, values = plain_search(target, labels)
-    found, its = greedy(Search(target, labels, 5))
-    assert found == order
-    assert np.allclose(its, values, atol=1e-5)
+    same_search(target, slic_zero(target, 4), 5)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from refusals import refuses
 from white_box import target_for
 
 from lvlm_study.benchmarks import load_benchmark
@@ -53,8 +54,7 @@ def test_layers_at_a_depth():
     ],
 )
 def test_bad_options(adapters, options, message):
-    with pytest.raises(StudyError, match=message):
-        run("grad_cam", target_for(adapters, "llava"), **options)
+    refuses(message, run, "grad_cam", target_for(adapters, "llava"), **options)
 
 
 def test_held_out_scenes_are_none_of_the_tests(monkeypatch):

@@ -8,6 +8,7 @@ import planted_network
 import pytest
 import torch
 from planted_network import red_corner, target_on
+from test_program_use import FEW
 
 from lvlm_study.heatmaps import METHODS
 from lvlm_study.heatmaps.names import CONTROLS
@@ -19,17 +20,6 @@ SIZES = [(56, 56), (28, 56), (56, 28)]
 ASKED = "relative_attention"  # divides by what any question attends to: see its own tests
 FINDERS = [m for m in METHODS if m not in (*CONTROLS, "ga", ASKED)]  # ga needs a detector
 FAMILIES = ("llava", "llava_next")
-FEW = {
-    "igos": {"iterations": 2, "steps": 3},
-    "igos++": {"iterations": 2, "steps": 3},
-    "rise": {"masks": 40},
-    "smoothgrad": {"samples": 6},
-    "llava_cam": {"samples": 6},
-    "eagle": {"regions": 12},
-    "eagle_lazy": {"regions": 12},
-    "shapley": {"regions": 12, "orders": 6},
-}
-
 QUICK = {
     "rise": {"masks": 500},
     "occlusion": {"window": 1 / 4, "stride": 1 / 8},

@@ -6,6 +6,7 @@ import planted_network
 import pytest
 import torch
 from planted_network import HEADS, IDS, PLACE, SLOW, WIDE, red_corner, target_on
+from refusals import refuses
 from white_box import FAMILIES, SIZE, target_for
 
 from lvlm_study.errors import StudyError
@@ -59,8 +60,7 @@ def test_ratio_by_hand():
     found = ratio(torch.tensor([0.1, 0.3]), torch.tensor([0.2, 0.2]))
     assert found.tolist() == pytest.approx([0.5, 1.5])
     assert ratio(torch.ones(2), torch.tensor([0.0, 1]))[0] == pytest.approx(1000)
-    with pytest.raises(StudyError, match="attends to no visual token"):
-        ratio(torch.ones(2), torch.zeros(2))
+    refuses("attends to no visual token", ratio, torch.ones(2), torch.zeros(2))
 
 
 def eager(bound, image, ids, rows):

@@ -416,9 +416,6 @@ def test_llava_cam_by_hand(adapters, family):
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5 * float(expected.max()))
 
 
-# ------------------------------------------------------------------------- what is explained
-
-
 # -------------------------------------------------------------------------- a trained model
 @pytest.mark.slow
 @pytest.mark.skipif("mini/llava-1.5" not in list_models(), reason="the mini model is not here")

@@ -21,11 +21,7 @@ def test_flags_by_hand():
         gaps, evidence_area=0.1, pointing_near=1.0,
         energy_ratio={"tam": ratio, "random": [1.0] * 10, "sobel": [2.0] * 10}, auc=0.9,
     )  # fmt: skip
-    row = (
-        flags.flag_scores(with_evidence(frame), "off_evidence")
-        .set_index("flag")
-        .loc["not_positive"]
-    )
+    row = not_positive(frame)
     assert (row.n, row["items"]) == (10, 10)
     assert row.flagged == pytest.approx(0.3) and row.base == pytest.approx(0.4)
     assert row.precision == pytest.approx(2 / 3) and row.recall == pytest.approx(0.5)
@@ -41,9 +37,5 @@ def test_a_flag_that_only_knows_the_method_knows_nothing_within_it():
     gaps = {"tam": [-1.0] * 6, "igos": [1.0] * 6, "random": [0.0] * 6}
     ratio = {"tam": [0.5] * 6, "igos": [2.0] * 6, "random": [1.0] * 6}
     frame = frames.maps(gaps, evidence_area=0.1, pointing_near=1.0, energy_ratio=ratio, auc=0.9)
-    row = (
-        flags.flag_scores(with_evidence(frame), "off_evidence")
-        .set_index("flag")
-        .loc["not_positive"]
-    )
+    row = not_positive(frame)
     assert (row.precision, row.recall, row.lift, row.within) == (1.0, 1.0, 0.5, 0.0)

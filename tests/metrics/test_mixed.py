@@ -42,9 +42,7 @@ def test_a_balanced_design_gives_the_difference_of_means():
     found = mixed.mixed_effects(frame, "gap", "group")
     means = frame.groupby("group").gap.mean()
     assert found.effects.estimate[0] == pytest.approx(means.b - means.a, abs=1e-6)
-    found = mixed.mixed_effects(simulated(trainings=1), "gap", "group")
     assert found.training_sd is None and found.trainings == 2
-    frame = simulated(trainings=1)
     refuses("two groups", mixed.mixed_effects, frame[frame.group == "a"], "gap", "group")
 
 
@@ -109,7 +107,6 @@ def test_drawn_ways_agree_with_all_of_them_within_their_blocks(monkeypatch):
     assert exact == pytest.approx((2 / 20, 1 / 20))  # 20 ways; the best is {0.5, 0.9, 1.0}
     monkeypatch.setattr(mixed, "EXACT", 2)
     assert mixed.label_test(first, labels, draws=3000) == pytest.approx(exact, abs=0.02)
-    monkeypatch.setattr(mixed, "EXACT", 2)
     values, sizes = [0.1, 0.2, 0.5, 0.7, 0.2, 0.6], list("mlmlml")
     drawn = mixed.exact_p(values, sizes, blocks=list("aabbcc"))
     assert drawn == pytest.approx((2 / 8, 2 / 8), abs=0.02)

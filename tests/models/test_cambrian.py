@@ -317,16 +317,6 @@ def test_nothing_stays_on_the_model_between_calls():
     assert torch.equal(model(ids, pixel_values=pixels(), image_sizes=[size]).logits, first)
 
 
-@torch.no_grad()
-def test_features_may_be_given():
-    model, sizes, images = build(), [(40, 64), (40, 64)], pixels(2)
-    ids = prompt(sizes[0], 2)
-    features = model.model.get_image_features(images, sizes)
-    assert [f.shape for f in features.pooler_output] == [(10, 32 + 32 * (1 + 19) + 19)] * 2
-    given = model(ids, mm_encoder_outputs={"image": features}).logits
-    assert torch.equal(given, model(ids, pixel_values=images, image_sizes=sizes).logits)
-
-
 def test_two_stage_gradient_equals_the_direct_one():
     model, size, ids, images = build(), (40, 64), prompt((40, 64)), pixels(grad=True)
     direct = model(ids, pixel_values=images, image_sizes=[size]).logits[0, -2].log_softmax(-1)[7]

@@ -3,11 +3,13 @@
 import json
 import shutil
 import types
+from functools import partial
 
 import pytest
 import tiny
 import torch
 import transformers as T
+from refusals import refuses
 from safetensors.torch import load_file, save_file
 
 from lvlm_study import cli
@@ -46,13 +48,7 @@ def folder(whole, monkeypatch):
     return whole
 
 
-def refused(folder) -> str:
-    """The one sentence that a folder is refused with."""
-    with pytest.raises(StudyError) as told:
-        load_model(folder)
-    message = str(told.value)
-    assert "\n" not in message and message.endswith(".")
-    return message
+refused = partial(refuses, r"\.$", load_model)  # the one sentence about a folder
 
 
 def write(folder, config) -> None:
@@ -367,8 +363,7 @@ def test_a_pickle_of_code_is_not_run(tmp_path):
 def test_an_open_clip_pickle_becomes_the_file_that_is_looked_for(tmp_path):
     state = {"visual.trunk.stem.0.weight": torch.ones(2)}
     torch.save(state, tmp_path / "open_clip_pytorch_model.bin")
-    with pytest.raises(StudyError, match="is kept as a pickle"):
-        towers.open_clip_file(str(tmp_path))
+    refuses("is kept as a pickle", towers.open_clip_file, str(tmp_path))
     pickles.unpickled(tmp_path, tmp_path / "out")
     assert load_file(towers.open_clip_file(str(tmp_path / "out"))).keys() == state.keys()
 
@@ -388,8 +383,7 @@ def test_a_full_device_is_one_sentence_when_a_model_is_loaded(whole, monkeypatch
 
 @pytest.mark.parametrize("wrong", ["on", None, 2])
 def test_checkpointing_is_auto_on_or_off(whole, wrong):
-    with pytest.raises(StudyError, match="checkpointing is 'auto', True or False, not"):
-        load_model(whole, checkpointing=wrong)
+    refuses("checkpointing is 'auto', True or False, not", load_model, whole, checkpointing=wrong)
     assert load_model(whole, checkpointing=True).checkpointing is True
 
 

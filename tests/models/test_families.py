@@ -2,7 +2,6 @@
 
 import shutil
 
-import numpy as np
 import pytest
 import tiny
 import torch
@@ -11,6 +10,7 @@ import white_box
 from PIL import Image
 from refusals import refuses
 from test_program_use import FEW
+from white_box import photo
 
 from lvlm_study.heatmaps import METHODS
 from lvlm_study.models import load_model
@@ -18,10 +18,6 @@ from lvlm_study.pixels.images import to_tensor
 
 QUESTION, SIZE = "What is the red thing?", (50, 40)
 IDS = torch.tensor([65, 66, 67])
-
-
-def photo(size=SIZE):
-    return np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
 def changed(folder, tmp_path, name="preprocessor_config.json", **changes):

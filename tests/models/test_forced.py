@@ -6,6 +6,7 @@ import scripts
 import tiny
 import torch
 from refusals import refuses
+from white_box import photo
 
 import lvlm_study as ls
 from lvlm_study.answers import make_target, visual_reliance
@@ -14,7 +15,7 @@ from lvlm_study.models.forced import spelled
 from lvlm_study.models.planted import planted, planted_scene
 
 QUESTION = "What is the red thing?"
-PHOTO = np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype=np.uint8)
+PHOTO = photo()
 SCENE = planted_scene((64, 64))
 THE = tiny.tokenizer().convert_tokens_to_ids("Ġthe")
 LETTERS = tiny.tokenizer().convert_tokens_to_ids(list("abcos.,"))

@@ -4,7 +4,6 @@ import json
 import shutil
 import warnings
 
-import numpy as np
 import pytest
 import tiny
 import torch
@@ -13,12 +12,12 @@ import white_box
 from PIL import Image
 from refusals import refuses
 from safetensors.torch import load_file, save_file
-from white_box import adapter_of
+from white_box import adapter_of, photo
 
 import lvlm_study.models.registry as registry
 from lvlm_study.errors import StudyError
 from lvlm_study.models import checkpoint, list_models, load_model
-from lvlm_study.models.base import pieces
+from lvlm_study.models.base import located
 from lvlm_study.models.checkpoint import load_template
 from lvlm_study.pixels.images import to_tensor
 
@@ -27,10 +26,6 @@ SIZE = (50, 40)
 TINY = list(tiny.FAMILIES)
 FAMILIES = [*white_box.FAMILIES, "joint"]
 MAIN = [f for f in TINY if f not in ("llava_pad", "onevision_shrunk", "onevision_rim")]
-
-
-def photo(size=SIZE, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
 def pictures(B=3, size=SIZE):
@@ -228,10 +223,10 @@ def test_pieces_join_to_the_text():
     tok = tiny.tokenizer()
     for text in ("the red the", " red — été 🙂 x", "", "é"):
         ids = tok.encode(text, add_special_tokens=False)
-        whole, cut = pieces(tok, ids)
+        whole, cut, _ = located(tok, ids)
         assert whole == text.lstrip() == "".join(cut) and len(cut) == len(ids)
     ids = tok.encode("is the red é", add_special_tokens=False)
-    assert pieces(tok, ids)[1] == ("i", "s", " the", " ", "red", " ", "", "é")
+    assert located(tok, ids)[1] == ("i", "s", " the", " ", "red", " ", "", "é")
 
 
 def test_greedy_whatever_the_checkpoint_says(checkpoints, adapters, tmp_path):
@@ -530,6 +525,5 @@ def test_weights_go_from_the_file_to_the_gpu(checkpoints, monkeypatch, there, sp
         raise StudyError("enough")
 
     monkeypatch.setattr(checkpoint, "load_weights", load)
-    with pytest.raises(StudyError, match="enough"):
-        load_model(checkpoints("llava"))
+    refuses("enough", load_model, checkpoints("llava"))
     assert asked == [("auto", spread)]

@@ -144,7 +144,6 @@ def test_the_test_set_is_the_one_that_was_published_and_can_be_made_again():
     path = data_dir() / "sprites" / "test.jsonl"
     assert hashlib.sha256(path.read_bytes()).hexdigest() == TEST_SET
     # The generator still makes what is committed, and the pictures have the recorded checksums.
-    path = data_dir() / "sprites" / "test.jsonl"
     kept = [json.loads(line) for line in path.read_text().splitlines()[:8]]
     made = [record for _, record in zip(range(8), testset.build(), strict=False)]
     assert json.loads(json.dumps(made)) == kept

@@ -9,8 +9,8 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 from PIL import Image
+from refusals import refuses
 
-from lvlm_study.errors import StudyError
 from lvlm_study.models.planted import planted, planted_scene
 from lvlm_study.sweep import app
 
@@ -62,8 +62,7 @@ def test_one_visitor_does_not_stop_or_see_another(scene):
 
     thread = threading.Thread(target=other)
     thread.start()
-    with pytest.raises(StudyError, match="Ask a question first"):
-        app.look(yours, 3, "occlusion")
+    refuses("Ask a question first", app.look, yours, 3, "occlusion")
     thread.join()
     assert found["mine"].status == "ok" and not yours.made
 
@@ -81,8 +80,7 @@ def test_the_files_are_those_of_the_command(scene):
     ("file", "question", "said"), [(None, "What?", "picture first"), ("x.png", " ", "question")]
 )
 def test_what_is_missing_is_told(scene, file, question, said):
-    with pytest.raises(StudyError, match=said):
-        app.ask(file, question, "planted", 8, app.Sitting())
+    refuses(said, app.ask, file, question, "planted", 8, app.Sitting())
 
 
 @pytest.mark.slow

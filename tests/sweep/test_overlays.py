@@ -4,14 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.stats import spearmanr
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 
 from lvlm_study import figures, heatmaps
 from lvlm_study.benchmarks import load_benchmark

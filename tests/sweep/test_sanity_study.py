@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from refusals import refuses
 
 from lvlm_study.chapters import ch02_methods, ch05_cost
 from lvlm_study.errors import StudyError
@@ -171,5 +172,4 @@ def test_a_release_of_this_package_parts_no_rows(tmp_path, name, kept):
 
 
 def test_unknown_methods_are_refused(tmp_path):
-    with pytest.raises(StudyError, match="igos"):
-        sanity.study("mini/a", tmp_path, methods=["igoss"])
+    refuses("igos", sanity.study, "mini/a", tmp_path, methods=["igoss"])
