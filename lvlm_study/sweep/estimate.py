@@ -56,6 +56,10 @@ class Measured:
     kept: float | None = None
     twice: float | None = None
 
+    def seconds(self, forward: int, backward: int) -> float:
+        """Seconds of so many passes, of which those backward follow one forward each."""
+        return backward * self.both + max(forward - backward, 0) * self.forward
+
 
 def estimate_table(model, item, methods: list[str], items: int) -> str:
     """Times, memory and passes of every method, and the hours of `items` items on this machine.
@@ -81,7 +85,7 @@ def estimate_table(model, item, methods: list[str], items: int) -> str:
             lines.append(f"{name:<23} not counted: {refusal}")
             continue
         scores = scoring * draws_of(name)
-        seconds = back * found.both + (max(there - back, 0) + scores) * found.forward
+        seconds = found.seconds(there + scores, back)
         total += seconds
         passes_made = f"{name:<23} {there:>13} {back:>9} {scores:>16}"
         lines.append(f"{passes_made} {seconds:>10.1f} {seconds * items / 3600:>13.2f}")

@@ -21,9 +21,19 @@ def test_costs_by_hand():
     cost = costs.counted(lambda: layer(x).relu(), layer)
     assert (cost.forward, cost.backward) == (2 * 4 * 8 * 16, 2 * 4 * 8 * 16)
     assert cost.saved == 4 * 4 * 16 and cost.weights == 4 * (8 * 16 + 16)
-    one = Cost(1.0, 2.0, 30, 400)
-    assert one + one == Cost(2.0, 4.0, 60, 800) and one * 3 == Cost(3.0, 6.0, 90, 400)
-    assert one.memory(5) == 400 + 150 and one.memory(5, gradient=False) == 400
+    one, other = Cost(1.0, 2.0, 30, 400, 7), Cost(1.0, 2.0, 30, 400, 4)
+    assert one + other == Cost(2.0, 4.0, 60, 800, 7) and one * 3 == Cost(3.0, 6.0, 90, 400, 21)
+    assert one.memory(5) == 400 + 5 * (30 + 7)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_what_lives_for_a_moment_by_hand(device):
+    """A copy of the leaf and its double live at once; a sum of them keeps neither."""
+    layer, x = nn.Linear(1, 1), torch.rand(1000, device=device, requires_grad=True)
+    cost = costs.counted(lambda: (x.repeat(50) * 2).sum(), layer)
+    assert cost.saved == 0 and 2 * 200_000 <= cost.working < 2 * 200_000 + 8_000
+    cost = costs.counted(lambda: x.exp().exp().sum(), layer)
+    assert cost.saved == 2 * 4000 and 4000 <= cost.working < 2 * 4000 + 100  # gradients of both
 
 
 def test_a_language_model_on_paper_by_hand():
@@ -82,7 +92,7 @@ def test_layers_add_up():
         )
         for n in (1, 2, 3)
     ]
-    for key in ("forward", "backward", "saved", "weights"):
+    for key in ("forward", "backward", "saved", "weights", "working"):
         one, two, three = (cost[key] for cost in found)
         assert three == one + 2 * (two - one)
 
