@@ -385,4 +385,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    estimate.give_back()
     sys.exit(main())
