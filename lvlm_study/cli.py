@@ -515,7 +515,7 @@ def estimate(options) -> int:
     from .benchmarks import load_benchmark
     from .heatmaps import METHODS
     from .models import load_model
-    from .sweep.estimate import estimate_table
+    from .sweep.estimate import estimate_table, give_back
 
     methods = options.methods or list(METHODS)
     for name in methods:
@@ -523,6 +523,7 @@ def estimate(options) -> int:
     folder = dict(options.data).get(options.benchmark)
     items = load_benchmark(options.benchmark, **({"source": folder} if folder else {}))
     how = {"dtype": options.dtype, "device": options.device, "setup": options.setup}
+    give_back()
     model = load_model(options.model, **how)
     print(estimate_table(model, items[0], methods, options.items or len(items)))
     return 0

@@ -5,8 +5,9 @@
     python tools/rehearse.py --table                  what was rehearsed so far
 
 Writes a checkpoint of the published configuration with random weights in the hub's layout (sharded
-safetensors in bfloat16, tokenizer, processor, template), loads it by `load_model`, answers,
-explains, scores, and puts what memory and time it took beside what is counted. One JSON file a run.
+safetensors in bfloat16, tokenizer, processor, template), loads it by `load_model`, estimates (as
+`lvlm-study estimate`), explains, scores, and puts what memory and time that took beside what was
+estimated, and what was counted from the tensors of a pass. One JSON file a run.
 Random weights answer noise; shapes, memory, devices and time are those of the day.
 
 The sizes are the published ones, from transformers' configuration classes, specs of the releases
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -30,19 +32,17 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as token_models
 
 import lvlm_study as ls
-from lvlm_study.answers import make_target
-from lvlm_study.heatmaps.base import measure
 from lvlm_study.models.cambrian import CambrianLlamaConfig
 from lvlm_study.models.mini_gemini import CLIP_SOURCE, CONVNEXT_LARGE, MGMConfig
 from lvlm_study.models.registry import FAMILIES
 from lvlm_study.models.towers import RELEASED
 from lvlm_study.paths import data_dir
-from lvlm_study.sweep import costs, provenance
+from lvlm_study.sweep import costs, estimate, provenance
 
 SIZE = (480, 640)  # height and width of the picture
 QUESTION = "What is in the picture?"
 WORDS = 8  # tokens of the answer
-IGOS = {"iterations": 1, "steps": 2, "batch": 1}  # 2 x 2 passes
+IGOS = {"iterations": 1, "steps": 1, "batch": 1}  # a gradient for each of its two masks
 GIB = 2**30
 
 
@@ -242,25 +242,27 @@ def template(image: str) -> str:
 
 
 def rehearse(name: str, folder: Path, small=False, dtype=None, device=None, say=print) -> dict:
-    """Write, load, answer, explain and score one model; returns what the JSON file holds."""
+    """Write, load, estimate, explain and score one model; returns what the JSON file holds."""
     clock, out = Clock(), {"name": name, "small": small}
     out["parameters"] = write(name, folder, small)
     out["seconds"] = {"write": clock()}
     model = ls.load_model(folder, dtype=dtype, device=device)
+    model.max_new_tokens = WORDS
     out["seconds"]["load"] = clock()
     say(f"{name}: written and loaded, {out['parameters'] / 1e9:.2f} billion weights.")
     picture = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-    answer = model.answer(picture, QUESTION, max_new_tokens=WORDS)
-    out["seconds"]["answer"] = clock()
-    target = make_target(model, picture, QUESTION, answer=answer, tokens="all")
+    target, found = estimate.measured(model, SimpleNamespace(rgb=picture, question=QUESTION))
+    out["seconds"] |= {"answer": found.answering, "estimate": clock()}
+    say(f"{name}: one gradient took {found.both:.1f} s.", *estimate.memory_lines(found), sep="\n")
     out["visual_tokens"] = int(target.bound.image_span.sum())
-    out["answer_tokens"] = len(answer.token_ids)
-    out |= passes(target)
-    say(f"{name}: one gradient took {out['gradient']['seconds']:.1f} s.")
-    ex = ls.explain(model, picture, QUESTION, answer=answer, tokens="all", method="igos", **IGOS)
-    out["map"] = {"seconds": ex.cost.seconds, "status": ex.status} | expected(out, ex.cost)
+    out |= counted(target, found)
     clock()
-    faith = ls.deletion_insertion(model, ex, steps=2)
+    ex = ls.explain(model, picture, QUESTION, tokens="all", method="igos", **IGOS)
+    out["seconds"]["explain"] = clock()
+    out["answer_tokens"] = len(ex.answer.token_ids)
+    out["map"] = made(ex, found)
+    out["memory_gib"] |= rehearsed(out["memory_gib"], ex.cost.peak_bytes)
+    faith = ls.deletion_insertion(model, ex, steps=2, batch=1)
     out["seconds"]["score"] = clock()
     out["map"] |= {"scored": faith.status}
     return out | {"provenance": about(model, name)}
@@ -277,31 +279,37 @@ class Clock:
         return self.then - before
 
 
-def passes(target) -> dict:
-    """One pass forward and one with its gradient, measured, beside what is counted for them."""
-    model = target.bound.adapter.model
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    with torch.no_grad(), measure(model) as ahead:
-        target.score(target.image)
-    image = target.image.detach().clone().requires_grad_()
-    with measure(model) as both:
-        target.score(image).sum().backward()
-    counted = costs.of_target(target)
-    memory = {"counted": counted.memory(1) / GIB, "measured": (weights + both.peak_bytes) / GIB}
-    memory |= {"weights": weights / GIB, "ratio": memory["measured"] / memory["counted"]}
+def counted(target, found: estimate.Measured) -> dict:
+    """One pass each way as `lvlm-study estimate` measures it, beside what is counted for it.
+
+    Memory: `counted` from the tensors of a pass, without looking at the machine; `estimated` from
+    the one gradient that was measured, `twice` from the one with layers computed twice.
+    """
+    cost = costs.of_target(target)
+    beside = {"estimated": found.kept, "twice": found.twice}
+    beside = {key: (found.weights + size) / GIB for key, size in beside.items() if size is not None}
+    memory = {"weights": found.weights / GIB, "counted": cost.memory(1) / GIB}
     return {
-        "forward": {"seconds": ahead.seconds, "tflop": counted.forward / 1e12},
-        "gradient": {"seconds": both.seconds, "tflop": (counted.forward + counted.backward) / 1e12},
-        "memory_gib": memory,
-        "gradient_is_finite": bool(image.grad.isfinite().all() and image.grad.abs().max() > 0),
+        "forward": {"seconds": found.forward, "tflop": cost.forward / 1e12},
+        "gradient": {"seconds": found.both, "tflop": (cost.forward + cost.backward) / 1e12},
+        "memory_gib": memory | {"saved": cost.saved / GIB} | beside,
     }
 
 
-def expected(out: dict, cost) -> dict:
-    """Passes of the map, and the seconds that `lvlm-study estimate` makes of them."""
-    alone = max(cost.forward - cost.backward, 0)
-    seconds = cost.backward * out["gradient"]["seconds"] + alone * out["forward"]["seconds"]
-    return {"forward": cost.forward, "backward": cost.backward, "expected_seconds": seconds}
+def made(ex, found: estimate.Measured) -> dict:
+    """The map's passes and seconds, and the seconds that `lvlm-study estimate` makes of them."""
+    cost, finite = ex.cost, bool(np.isfinite(ex.saliency).all())
+    passes = {"forward": cost.forward, "backward": cost.backward, "seconds": cost.seconds}
+    expected = found.seconds(cost.forward, cost.backward)
+    return passes | {"expected_seconds": expected, "status": ex.status, "finite": finite}
+
+
+def rehearsed(memory: dict, peak_bytes: int) -> dict:
+    """What the map took, and how many times what was counted and estimated that is."""
+    measured = memory["weights"] + peak_bytes / GIB
+    estimated = memory.get("estimated", memory.get("twice"))
+    times = {"of_counted": measured / memory["counted"], "of_estimated": measured / estimated}
+    return {"measured": measured} | times
 
 
 def about(model, name: str) -> dict:
@@ -323,25 +331,26 @@ def file_of(name: str, small: bool, results: Path) -> Path:
 
 
 def table(results: Path) -> list[str]:
-    """Counted and rehearsed side by side, one line a model; a model not yet rehearsed says so."""
+    """Counted, estimated and rehearsed side by side; a model not yet rehearsed says so."""
     lines = [
-        "| model | ran on | visual tokens | memory, counted (GiB) | rehearsed (GiB) "
-        "| a gradient (s) | a map of a few passes: expected (s) | rehearsed (s) |",
-        "|---|---|---|---|---|---|---|---|",
+        "| model | ran on | visual tokens | memory of a map: counted (GiB) | estimated (GiB) "
+        "| rehearsed (GiB) | a gradient (s) | its two passes: estimated (s) | rehearsed (s) |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in MODELS:
         found = [file_of(name, small, results) for small in (True, False)]
         runs = [json.loads(file.read_text(encoding="utf-8")) for file in found if file.is_file()]
-        lines += [_line(name, run) for run in runs] or [f"| {name} | not yet run |" + " |" * 6]
+        lines += [_line(name, run) for run in runs] or [f"| {name} | not yet run |" + " |" * 7]
     return lines
 
 
 def _line(name: str, run: dict) -> str:
     memory, made = run["memory_gib"], run["provenance"]
-    where = f"{made['device']}, {made['dtype']}"
+    where, estimated = f"{made['device']}, {made['dtype']}", memory.get("estimated")
     return (
         f"| {name}{' (one view)' if run['small'] else ''} | {where} | {run['visual_tokens']} | "
-        f"{memory['counted']:.1f} | {memory['measured']:.1f} | {run['gradient']['seconds']:.1f} | "
+        f"{memory['counted']:.1f} | {f'{estimated:.1f}' if estimated else 'too much'} | "
+        f"{memory['measured']:.1f} | {run['gradient']['seconds']:.1f} | "
         f"{run['map']['expected_seconds']:.0f} | {run['map']['seconds']:.0f} |"
     )
 
@@ -376,4 +385,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    estimate.give_back()
     sys.exit(main())

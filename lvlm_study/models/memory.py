@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .alone import lock_of
 from .recompute import checkpointed, possible
-from .trouble import OutOfMemory, out_of_memory
+from .trouble import OutOfMemory, out_of_memory, passable
 
 CHECKPOINTING = ("auto", True, False)
 PATCH = 28 * 28  # pixels of the picture that cost about as much as one token of the prompt
@@ -142,7 +142,7 @@ def _first_that_fits(bound, ways: list[Way], columns) -> list:
     for way, following in zip(open_, [*open_[1:], None], strict=True):
         context = checkpointed(bound) if way.twice else nullcontext()
         try:
-            with lock_of(bound.adapter), context:
+            with lock_of(bound.adapter), context, passable(bound.adapter.name):
                 return each_part(bound, way.work, way.function, *columns)
         except OnePictureTooLarge:
             if following is None:

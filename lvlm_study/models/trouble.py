@@ -14,10 +14,15 @@ FULL = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FA
 FULL += ("STATUS_NOT_INITIALIZED",)  # cuBLAS and cuDNN find no room for their own workspace
 LOST = ("CUDA error:", "HIP error:", "CUDNN_STATUS_EXECUTION_FAILED", "STATUS_INTERNAL_ERROR")
 LOST += ("CUBLAS_STATUS_EXECUTION_FAILED", "NCCL Error")
+CUT = ("does not require grad", "not have been used in the graph", "derivative for")
 
 
 class OutOfMemory(StudyError):
     """Memory ran out, and there was no smaller piece to try."""
+
+
+class NoGradient(StudyError):
+    """No gradient passes through the model."""
 
 
 class DeviceLost(StudyError):
@@ -37,6 +42,24 @@ def device_lost(error: BaseException) -> bool:
         return True
     said = isinstance(error, RuntimeError) and any(text in str(error) for text in LOST)
     return said and not out_of_memory(error)
+
+
+@contextmanager
+def passable(model: str):
+    """What torch says of a gradient that meets an operation without a derivative, as a sentence.
+
+    Some kernels for quantised weights have none.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(text in str(error) for text in CUT):
+            raise
+        first = str(error).strip().splitlines()[0].rstrip(".")
+        raise NoGradient(
+            f"Gradients do not pass through {model} ({first}); methods that look forward alone do "
+            "without, as occlusion, rise and eagle."
+        ) from error
 
 
 @contextmanager

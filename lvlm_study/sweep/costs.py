@@ -3,9 +3,10 @@
 A model can be built on torch's "meta" device, where tensors have shapes and no content. Passes
 through it run the real transformers code and can be counted exactly, so the cost of a 72-billion
 model is known on a laptop: multiplications by torch's own counter, memory by the tensors that a
-forward pass keeps for its backward pass.
+forward pass keeps for its backward pass, and by those that live beside them at the worst moment.
 """
 
+import weakref
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -21,38 +24,75 @@ class Cost:
     """One picture, forward and backward with respect to the picture (the weights are frozen).
 
     `forward` and `backward` in floating-point operations (a multiply-add is two), `saved` the
-    bytes kept between the two, `weights` the bytes of the parameters.
+    bytes kept between the two, `weights` the bytes of the parameters, `working` the bytes of what
+    lives for a moment only, where the most does: results on their way, gradients on theirs.
     """
 
     forward: float
     backward: float
     saved: int
     weights: int
+    working: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
+        """One module after the other: both keep, and one of them works at a time."""
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        return Cost(*(a + b for a, b in pairs))
+        *sums, _ = (a + b for a, b in pairs)
+        return Cost(*sums, max(self.working, other.working))
 
     def __mul__(self, times: int) -> "Cost":
-        """Several pictures (or views) with the same weights."""
-        return Cost(self.forward * times, self.backward * times, self.saved * times, self.weights)
+        """Several pictures (or views) at once with the same weights."""
+        ways = self.forward * times, self.backward * times
+        return Cost(*ways, self.saved * times, self.weights, self.working * times)
 
-    def memory(self, batch: int, gradient: bool = True) -> int:
-        """Bytes for the weights and, with gradients, what a batch keeps for its backward pass.
+    def memory(self, batch: int) -> int:
+        """Bytes for the weights and for the gradients of a batch, at the worst moment.
 
-        A lower estimate: what an operation needs for itself while it runs comes on top.
+        What libraries take for themselves comes on top.
         """
-        return self.weights + batch * self.saved * gradient
+        return self.weights + batch * (self.saved + self.working)
 
 
 def counted(work: Callable[[], Tensor], module: nn.Module) -> Cost:
     """Count one forward and backward pass; `work` gives a tensor that depends on a leaf."""
-    with FlopCounterMode(display=False) as ahead, keeping(module) as kept:
-        out = work()
-    with FlopCounterMode(display=False) as back:
-        out.sum().backward()
-    ways = ahead.get_total_flops(), back.get_total_flops()
-    return Cost(*ways, sum(kept), weight_bytes(module))
+    with Living(module) as living:
+        with FlopCounterMode(display=False) as ahead, keeping(module) as kept:
+            out = work()
+        with FlopCounterMode(display=False) as back:
+            out.sum().backward()
+    ways, saved = (ahead.get_total_flops(), back.get_total_flops()), sum(kept)
+    return Cost(*ways, saved, weight_bytes(module), max(0, living.most - saved))
+
+
+class Living(TorchDispatchMode):
+    """Bytes of the tensors that operations make while it is on: alive `now`, and the `most` ever.
+
+    Without the module's own parameters and buffers, of which operations give views.
+    """
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        own = [*module.parameters(), *module.buffers()]
+        self.now = self.most = 0
+        self._seen = dict.fromkeys(x.untyped_storage()._cdata for x in own)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self._note(tensor.untyped_storage())
+        return out
+
+    def _note(self, storage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._seen:
+            self._seen[key] = weakref.ref(storage, lambda _: self._end(key, size))
+            self.now += size
+            self.most = max(self.most, self.now)
+
+    def _end(self, key: int, size: int) -> None:
+        self.now -= size
+        self._seen.pop(key)
 
 
 def weight_bytes(module: nn.Module) -> int:

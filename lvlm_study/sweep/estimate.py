@@ -5,7 +5,9 @@ them computed twice (activation checkpointing). Times and memory of everything e
 of these; the passes of a method are counted on a planted reader, or known from its options.
 """
 
+import ctypes
 import inspect
+import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -38,6 +40,7 @@ INSIDE = {"attention": (1, 0), "rollout": (1, 0), "tam": (1, 0), "grad_cam": (1,
 INSIDE |= {"gae": (1, 1), "ga": (1, 1), "attnlrp": (1, 1), "glimpse": (2, 2)}
 INSIDE |= {"logit_lens": (1, 0), "relative_attention": (2, 0)}
 OPTIONS = ("iia", "llava_cam", "knockout")  # these look inside too; their options say how often
+MMAP_THRESHOLD, MMAP_MAX = -3, -4  # numbers that glibc's mallopt knows
 
 
 @dataclass
@@ -55,6 +58,10 @@ class Measured:
     flops: float = 0.0
     kept: float | None = None
     twice: float | None = None
+
+    def seconds(self, forward: int, backward: int) -> float:
+        """Seconds of so many passes, of which those backward follow one forward each."""
+        return backward * self.both + max(forward - backward, 0) * self.forward
 
 
 def estimate_table(model, item, methods: list[str], items: int) -> str:
@@ -81,7 +88,7 @@ def estimate_table(model, item, methods: list[str], items: int) -> str:
             lines.append(f"{name:<23} not counted: {refusal}")
             continue
         scores = scoring * draws_of(name)
-        seconds = back * found.both + (max(there - back, 0) + scores) * found.forward
+        seconds = found.seconds(there + scores, back)
         total += seconds
         passes_made = f"{name:<23} {there:>13} {back:>9} {scores:>16}"
         lines.append(f"{passes_made} {seconds:>10.1f} {seconds * items / 3600:>13.2f}")
@@ -103,6 +110,18 @@ def passes_of(name: str, target: Target) -> tuple[int, int]:
     if name == "knockout":
         return 1 + len(token_cuts(target.bound, known["window"], known["stride"])), 0
     return INSIDE.get(name) or (known["samples"],) * 2
+
+
+def give_back() -> None:
+    """From now on memory that a tensor leaves goes back to the system at once, on Linux.
+
+    The C library keeps it otherwise, and often finds no place in it for the next tensor: on the
+    small models the peak of a pass was twice what its tensors took, which no GPU shows. It helps
+    where it is called before a model is loaded.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # glibc
+        libc.mallopt(MMAP_THRESHOLD, 2**16)  # bytes
+        libc.mallopt(MMAP_MAX, 2**20)
 
 
 @exclusive

@@ -20,6 +20,7 @@ from lvlm_study.metrics.faithfulness import grid_labels, perturbation_curves, st
 from lvlm_study.models import checkpoint, load_model, memory
 from lvlm_study.models.base import Answer
 from lvlm_study.models.planted import planted
+from lvlm_study.sweep import estimate
 
 QUESTION = "What is the red thing?"
 SIZE = (50, 40)
@@ -141,6 +142,22 @@ def test_every_method_fits_a_device_that_holds_two_pictures(tiny_llava, joint, s
     torch.testing.assert_close(found, whole, atol=1e-5, rtol=1e-4)
     batched = "batch" in inspect.signature(METHODS[name]).parameters
     assert (max(calls, default=0) > 2) == batched  # it was tried, and refused
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_model_that_no_gradient_passes_is_looked_at_forward_alone(tiny_llava, joint, name):
+    """As kernels for quantised weights without a derivative."""
+    model = joint if name == "ga" else tiny_llava
+    target, options = make(model), QUICK.get(name, {})
+    head = model.model.get_output_embeddings()
+    cut = head.register_forward_hook(lambda module, args, out: out.detach())
+    try:
+        if estimate.passes_of(name, target)[1]:
+            refuses("Gradients do not pass through", METHODS[name], target, **options)
+        else:
+            assert METHODS[name](target, **options).isfinite().all()
+    finally:
+        cut.remove()
 
 
 def test_a_smaller_or_larger_picture_starts_where_others_ended(tiny_llava, small):
