@@ -181,7 +181,7 @@ def examples(frame, items: list) -> list[dict]:
 
 
 def busiest(frame):
-    """Maps on the busiest ground about small evidence, those with most of it on the evidence last."""
+    """Maps of small evidence on the busiest ground, those with most of themselves on it last."""
     busy = frame[(frame.benchmark != FLAT) & (frame.method == METHOD) & (frame.evidence_area < 0.3)]
     return busy[busy.benchmark == busy.benchmark.max()].sort_values("energy")
 
