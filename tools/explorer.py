@@ -167,18 +167,23 @@ def examples(frame, items: list) -> list[dict]:
     frame = frame[(frame.status == "ok") & frame.item.isin([item.id for item in items])]
     ours = frame[(frame.model == MODEL) & (frame.method == METHOD)]
     right = ours[(ours.verdict == "correct") & (ours.evidence_area < 0.3)]
-    busy = frame[(frame.benchmark != FLAT) & (frame.method == METHOD) & (frame.evidence_area < 0.3)]
     picked = {
         "A map on the evidence": right.sort_values("energy").tail(1),
         "A map beside it": right.sort_values("energy_ratio").head(1),
         "A wrong answer": ours[ours.verdict == "wrong"].sort_values("gap").tail(1),
-        "Busy ground": busy[busy.benchmark == busy.benchmark.max()].sort_values("energy").tail(1),
+        "Busy ground": busiest(frame).tail(1),
     }
     return [
         {"title": name, "item": row.item, "model": row.model, "method": row.method}
         for name, rows in picked.items()
         for row in rows.itertuples()
     ]
+
+
+def busiest(frame):
+    """Maps of small evidence on the busiest ground, those with most of themselves on it last."""
+    busy = frame[(frame.benchmark != FLAT) & (frame.method == METHOD) & (frame.evidence_area < 0.3)]
+    return busy[busy.benchmark == busy.benchmark.max()].sort_values("energy")
 
 
 def packed(saliency: np.ndarray, top: float) -> dict:

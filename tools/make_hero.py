@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 matplotlib.use("Agg")
+import explorer  # noqa: E402
 import matplotlib.pyplot as plt  # noqa: E402
 
 import lvlm_study as ls  # noqa: E402
@@ -34,7 +35,6 @@ HEROES = {
     "wrong": ("sprites/reasoning-060", "A drawn scene with a bicycle and fruit."),
 }
 BUSY = ("mini/llava-1.5-s-clutter2", "sprites_clutter-2/106-attribute")
-BUSIEST = ("mini/llava-1.5-s-clutter4", "sprites_clutter-4/080-attribute")
 BUSY_ALT = "Five drawn objects, one of them a green bus, on a ground of overlapping leaves."
 INCHES, DPI = (3.6, 1.9), 150
 
@@ -76,27 +76,42 @@ def trained_and_random(model, item) -> list:
     ]
 
 
-def beside(model, items: dict, methods: dict, item: str = "sprites/spatial-087") -> list:
+def busiest() -> tuple:
+    """Finding 2: of the right answers on the busiest ground that the explorer shows, the one with
+    the most of its map on the evidence; the rule of the explorer's own example, without errors."""
+    frame = explorer.shown(data_dir() / "results" / "mini")
+    frame = frame[frame.item.isin([item.id for item in explorer.chosen(frame)])]
+    row = explorer.busiest(frame[(frame.status == "ok") & (frame.verdict == "correct")]).iloc[-1]
+    return opened(row["model"], row["item"])
+
+
+def beside(model, item, methods: dict, grey: bool = False) -> list:
     """The maps of two methods over one picture, each on its own scale."""
-    item = items[item]
     return [
-        (name, overlaid(item, ls.explain(model, item, method=method, **options).saliency))
+        (name, overlaid(item, ls.explain(model, item, method=method, **options).saliency, grey))
         for name, (method, options) in methods.items()
     ]
 
 
-def overlaid(item, saliency: np.ndarray) -> np.ndarray:
-    """A map over its picture on its own scale, the evidence outlined."""
-    rgb = figures.overlay_image(item.rgb, saliency, *figures.own_scale(saliency))
+def overlaid(item, saliency: np.ndarray, grey: bool = False) -> np.ndarray:
+    """A map over its picture on its own scale, the evidence outlined.
+
+    A picture of many colours is `grey` and pale below its map, or the map could not be told.
+    """
+    rgb = item.rgb
+    if grey:
+        rgb = (128 + rgb.mean(2, keepdims=True) / 2).astype(np.uint8).repeat(3, axis=2)
+    rgb = figures.overlay_image(rgb, saliency, *figures.own_scale(saliency))
     return outlined(rgb, item.evidence)
 
 
 def outlined(rgb: np.ndarray, evidence) -> np.ndarray:
-    """A white line around the evidence."""
+    """A white line around the evidence, with a black one around it: seen on every ground."""
     from scipy.ndimage import binary_dilation
 
-    line = binary_dilation(evidence, iterations=3) & ~evidence
-    return np.where(line[..., None], 255, rgb).astype(np.uint8)
+    inner, outer = (binary_dilation(evidence, iterations=wide) for wide in (3, 5))
+    rgb = np.where(outer[..., None] & ~inner[..., None], 0, rgb)
+    return np.where(inner[..., None] & ~evidence[..., None], 255, rgb).astype(np.uint8)
 
 
 def save(name: str, panels: list) -> None:
@@ -134,10 +149,9 @@ def main() -> int:
     heroes(model, items)
     fast = ("igos", {"preset": "fast"})
     save("blur", blurred(model, items))
-    save("control", beside(model, items, {"iGOS": fast, "|image − blur|": ("difference", {})}))
-    busy, item = opened(*BUSIEST)
-    maps = {"occlusion": ("occlusion", {}), "|image − blur|": ("difference", {})}
-    save("busy", beside(busy, {item.id: item}, maps, item.id))
+    maps = {"iGOS": fast, "|image − blur|": ("difference", {})}
+    save("control", beside(model, items["sprites/spatial-087"], maps))
+    save("busy", beside(*busiest(), maps, grey=True))
     save("whose", trained_and_random(model, items["sprites/spatial-087"]))
     inverted()
     return 0

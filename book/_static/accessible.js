@@ -16,7 +16,7 @@
 
   // What scrolls sideways must be reachable without a mouse; what does not needs no extra stop.
   const reach = () => {
-    for (const box of document.querySelectorAll("article table.table, article pre, .math.block")) {
+    for (const box of document.querySelectorAll("article table.table, article pre, article figure, .math.block")) {
       if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
       else box.removeAttribute("tabindex");
     }

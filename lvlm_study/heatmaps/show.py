@@ -25,7 +25,7 @@ from .names import UNITS, title
 
 _NUMBERS = itertools.count()
 SIDE = 448  # pixels of the longer side that a page shows
-MAP_SIDE = 224  # maps are smooth: half of that is enough
+MAP_SIDE = 112  # maps are smooth: a browser enlarges them without a step
 SILENT = {
     "no_crucial_tokens": "No word of this answer depends on the picture: there is no map.",
     "no_gap": "The picture hardly changes this word, so its map says little.",
@@ -41,13 +41,13 @@ STYLE = """
 .lvlm-show .stage .map.only{opacity:1}
 .lvlm-show .stage .map.weak{filter:opacity(.35)}
 .lvlm-show fieldset{border:0;margin:.6em 0 0;padding:0}
-.lvlm-show legend{font-size:.9em;opacity:.8;padding:0}
+.lvlm-show legend{font-size:.9em;padding:0}
 .lvlm-show input{position:absolute;opacity:0;width:1px;height:1px}
 .lvlm-show label{cursor:pointer;border-bottom:2px dotted currentcolor;padding:.2em .1em}
 .lvlm-show label.faint{border-bottom-color:transparent;opacity:.75}
 .lvlm-show input:checked+label{background:#440154;color:#fff;border-radius:.2em}
 .lvlm-show input:focus-visible+label{outline:3px solid #b5179e;outline-offset:2px}
-.lvlm-show figcaption{font-size:.85em;opacity:.85}
+.lvlm-show figcaption{font-size:.85em;font-weight:400;text-align:left;color:inherit}
 .lvlm-show .bar{display:inline-block;width:6em;height:.7em;vertical-align:middle;margin:0 .4em}
 """
 
