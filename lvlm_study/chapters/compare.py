@@ -149,7 +149,7 @@ def rows_of(maps: pd.DataFrame, test=TEST, variants: bool = False) -> pd.DataFra
     maps = one_way(maps, *test)
     if not variants:
         maps = maps[~maps.method.map(is_ablation).astype(bool)]
-    return as_chance(maps.drop_duplicates([*GROUP, "item", "method"]))
+    return as_chance(over_draws(maps.drop_duplicates([*GROUP, "item", "method"])))
 
 
 def as_chance(frame: pd.DataFrame) -> pd.DataFrame:
@@ -167,6 +167,30 @@ def as_chance(frame: pd.DataFrame) -> pd.DataFrame:
         name: frame[name].mask(silent, value) for name, value in worth.items() if name in frame
     }
     return frame.assign(**filled)
+
+
+def over_draws(frame: pd.DataFrame) -> pd.DataFrame:
+    """Random maps with their means over all draws, which one draw an item only estimates.
+
+    A map of noise is as likely as its inverse, which swaps deletion and insertion exactly and turns
+    ROC-AUC and correlation around: their means need no further draw. Every place has the same share
+    of the mass and is as often the maximum. Soft IoUs stay those of the draws that were stored.
+    """
+    drawn = (frame.method == "random") & frame.gap.notna()
+    worth = {"gap": 0.0, "gap_raw": 0.0, "gap_log": 0.0, "energy_ratio": 1.0, "auc": 0.5}
+    worth |= {"correlation": 0.0}
+    for kind in ("", "_raw", "_log"):
+        ends = [f"deletion{kind}", f"insertion{kind}"]
+        if set(ends) <= set(frame):
+            worth |= dict.fromkeys(ends, frame[ends].mean(axis=1))
+    if "evidence_area" in frame:
+        worth |= dict.fromkeys(("pointing", "rank_accuracy"), frame.evidence_area)
+    told = {  # a measure that an item does not have stays without
+        name: frame[name].mask(drawn & frame[name].notna(), value)
+        for name, value in worth.items()
+        if name in frame
+    }
+    return frame.assign(**told)
 
 
 def one_model(
@@ -262,7 +286,7 @@ def against(frame: pd.DataFrame, reference: str = REFERENCE, value: str = "gap")
     """The reference minus every other method, on the items that both have scores for.
 
     Sign-flip tests, corrected by Holm for the number of other methods. Columns: method, title,
-    difference, low, high, p, p_holm, n.
+    difference, low, high (NaN below 20 pairs), p, p_holm, n.
     """
     table = wide(scored(frame), value)
     names = [name for name in table.columns if name != reference]
@@ -271,7 +295,7 @@ def against(frame: pd.DataFrame, reference: str = REFERENCE, value: str = "gap")
     rows = []
     for name in names:
         both = table[[reference, name]].dropna()
-        found = vars(paired_test(both[reference], both[name]))
+        found = vars(paired_test(both[reference], both[name]).where_enough())
         rows.append({"method": name, "title": title(name)} | found)
     out = pd.DataFrame(rows).drop(columns="skipped")
     out.insert(out.columns.get_loc("p") + 1, "p_holm", holm(out.p))
@@ -385,7 +409,8 @@ def differences(frame: pd.DataFrame) -> pd.DataFrame:
     for name in variant_names() if PAPER_METHOD in table else ():
         both = table[[name, PAPER_METHOD]].dropna() if name in table else ()
         if name != PAPER_METHOD and len(both) >= LEAST:
-            rows.append({"method": name} | vars(paired_test(both[name], both[PAPER_METHOD])))
+            test = paired_test(both[name], both[PAPER_METHOD]).where_enough()
+            rows.append({"method": name} | vars(test))
     columns = ["method", "difference", "low", "high", "p", "n"]
     found = pd.DataFrame(rows, columns=columns)
     return found.assign(p_holm=holm(found.p), clear=lambda t: t.p_holm < LEVEL)
@@ -412,7 +437,7 @@ def likeness(frame: pd.DataFrame) -> pd.DataFrame:
         if len(both) >= LEAST:
             pairs = [rank_correlation(own[i], other[i], None) for i in both]
             rows.append({"method": name} | counted(pairs))
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns).astype({"low": float, "high": float})
 
 
 # --- dots for methods
@@ -720,5 +745,8 @@ def table4_tests(table: pd.DataFrame, group: str, factor: str) -> pd.DataFrame:
 
 
 def told(cell: dict | None) -> str | None:
-    """A share in per cent (`statistics.share`) for a table cell, "98 [93, 99]"; None for none."""
-    return cell and f"{Estimate.of_json(cell | {'value': cell['percent']}):.0f}"
+    """A share in per cent (`statistics.share`) for a table cell, "98 [93, 99]"; None for none.
+
+    Its ends are Wilson's, which hold for few too.
+    """
+    return cell and shown(cell | {"value": cell["percent"], "n": 0}, digits=0)

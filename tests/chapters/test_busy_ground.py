@@ -21,7 +21,9 @@ AUCS = {"igos": 0.7, FAST: 0.9, "occlusion": 0.8, "sobel": 0.6, "difference": 0.
 
 
 @pytest.fixture(autouse=True)
-def clean():
+def clean(monkeypatch):
+    """The tables here are small; that few units have no interval is tested with the statistics."""
+    monkeypatch.setattr("lvlm_study.metrics.statistics.ENOUGH_TO_RESAMPLE", 2)
     yield
     plt.close("all")
 
