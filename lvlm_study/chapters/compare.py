@@ -646,12 +646,12 @@ def frames(tables: Tables, keep=one_each, benchmark: str = "sprites") -> pd.Data
     return keep(maps[(maps.benchmark == benchmark) & maps.method.isin((PAPER_METHOD, *CONTROLS))])
 
 
-def gap_table(maps: pd.DataFrame) -> pd.DataFrame:
-    """Insertion - deletion of the paper's method: model, family, size, seed, item, gap."""
+def gap_table(maps: pd.DataFrame, method: str = PAPER_METHOD) -> pd.DataFrame:
+    """Insertion - deletion of one method: model, family, size, seed, item, gap."""
     if maps.empty:
         return pd.DataFrame()
     rows = studied(one_way(maps))
-    rows = rows[(rows.method == PAPER_METHOD) & rows.gap.notna()]
+    rows = rows[(rows.method == method) & rows.gap.notna()]
     rows = rows.drop_duplicates(["model", "item"])[["model", "item", "category", "gap"]]
     rows = comparable(rows)
     about = [vars(member(name)) for name in rows.model]
