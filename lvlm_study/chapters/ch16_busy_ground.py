@@ -389,7 +389,7 @@ def order(parts: dict[str, pd.DataFrame]) -> dict:
         return {}
     found = spearman(means(tables[0]), means(tables[1], seed=1))
     items = min(map(len, tables))
-    return Estimate(found[0], *ends(found[1:]), items).json() | {"methods": len(METHODS)}
+    return Estimate(found[0], *ends(found[1:]), items).json()
 
 
 # --- right and wrong answers
