@@ -138,11 +138,13 @@ def scale_summary(tables) -> dict:
 
 
 def by_method(maps: pd.DataFrame, method: str) -> dict:
-    """The scores of another method by size, and how alike its maps are; {} without maps."""
-    gaps, table = gap_table(maps, method), map_table(maps, (method,))
+    """The scores of another method by size, and how alike its maps are."""
+    gaps = gap_table(maps, method)
+    if gaps.empty:
+        return {"families": {}, "relations": {}}
+    table = map_table(maps, (method,))
     pairs = pair_table(table, known=pictures(table["item"].unique()))
-    found = {"families": of_families(gaps, "gap"), "relations": relations(pairs)}
-    return found if found["relations"] else {}
+    return {"families": of_families(gaps, "gap"), "relations": relations(pairs)}
 
 
 def of_families(rows: pd.DataFrame, value: str) -> dict:

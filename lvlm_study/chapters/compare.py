@@ -175,6 +175,7 @@ def over_draws(frame: pd.DataFrame) -> pd.DataFrame:
     A map of noise is as likely as its inverse, which swaps deletion and insertion exactly and turns
     ROC-AUC and correlation around: their means need no further draw. Every place has the same share
     of the mass and is as often the maximum. Soft IoUs stay those of the draws that were stored.
+    `stored_gap` keeps the gap of every row as it was: what luck reaches is told by single draws.
     """
     drawn = (frame.method == "random") & frame.gap.notna()
     worth = {"gap": 0.0, "gap_raw": 0.0, "gap_log": 0.0, "energy_ratio": 1.0, "auc": 0.5}
@@ -190,7 +191,7 @@ def over_draws(frame: pd.DataFrame) -> pd.DataFrame:
         for name, value in worth.items()
         if name in frame
     }
-    return frame.assign(**told)
+    return frame.assign(**told, stored_gap=frame.gap)
 
 
 def one_model(

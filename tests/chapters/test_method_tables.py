@@ -86,6 +86,8 @@ def test_noise_has_the_mean_over_all_draws():
     found = compare.over_draws(rows)
     mean = {"deletion": 0.5, "insertion": 0.5, "gap": 0.0, "auc": 0.5, "pointing": 0.1}
     mean |= {"energy_ratio": 1.0, "evidence_area": 0.1, "iou_max": 0.05, "method": "random"}
+    assert found.stored_gap.tolist() == [0.2] * 3
+    found = found.drop(columns="stored_gap")
     assert found.loc[0].to_dict() == mean
     assert found.loc[1].to_dict() == rows.loc[1].to_dict()
     assert np.isnan(found.auc[2]) and found.gap[2] == 0  # no place is this one's evidence
