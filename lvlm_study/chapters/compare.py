@@ -35,7 +35,15 @@ from ..metrics import mixed
 from ..metrics.mixed import exact_p
 from ..metrics.plausibility import GRAIN, area_means, rank_correlation
 from ..metrics.ranks import ENOUGH, complete
-from ..metrics.statistics import Estimate, compare, estimate, finite, holm, paired_test
+from ..metrics.statistics import (
+    ENOUGH_TO_RESAMPLE,
+    Estimate,
+    compare,
+    estimate,
+    finite,
+    holm,
+    paired_test,
+)
 from ..models.names import member
 from ..pixels.masks import settled
 from ..sweep.results import NOT_YET
@@ -352,6 +360,7 @@ def _against_best(good: pd.DataFrame, names: list[str], value: str) -> pd.DataFr
     """The first of `names` minus every other, as `against`, corrected over all pairs of them."""
     long = wide(good[good.method.isin(names)], value)[names].melt(ignore_index=False).reset_index()
     table = compare(long.dropna(), "value", by="method", item="item")
+    table[["low", "high"]] = table[["low", "high"]].mask(table.n < ENOUGH_TO_RESAMPLE)
     return table[table.a == names[0]].rename(columns={"b": "method"}).set_index("method")
 
 

@@ -73,7 +73,9 @@ def test_another_method_is_told_by_size_too():
     tree = t.scale_summary(pair)
     assert tree["families"]["llava-1.5"]["s to l"]["verdict"] == "equivalent"
     one = tree["free"]["families"]["llava-1.5"]["s to l"]
-    assert one["verdict"] == "different" and one["difference"]["value"] == pytest.approx(1, abs=0.01)
+    assert one["verdict"] == "different" and one["difference"]["value"] == pytest.approx(
+        1, abs=0.01
+    )
     assert tree["free"]["relations"]["other size"]["raw"]["value"] > 0.9
     assert t.scale_summary(tables(SMALL, LARGE))["free"] == {"families": {}, "relations": {}}
 
