@@ -48,7 +48,6 @@ from .compare import (
 
 NULL = "difference"  # the control that every method is held against
 MANY = 60  # items that a model needs for a panel of its own
-FEW = 20  # pairs below which a bootstrap interval covers too little to be shown
 SHEET = ("igos", "rise", NULL)  # maps of `contact_sheet`
 
 
@@ -125,11 +124,10 @@ def other_seeds(results: Path) -> dict[tuple[str, str], str]:
 def margins(part: pd.DataFrame) -> pd.DataFrame:
     """Every method minus the difference picture on the same items, corrected for their number.
 
-    Columns as in `compare.against`, and `clear`; no interval below `FEW` pairs.
+    Columns as in `compare.against`, and `clear`.
     """
     table = against(same_items(part), NULL)
     ends = {"low": -table.high, "high": -table.low}
-    ends = {name: end.where(table.n >= FEW) for name, end in ends.items()} if len(table) else ends
     return table.assign(difference=-table.difference, **ends, clear=table.p_holm < LEVEL)
 
 
@@ -281,7 +279,7 @@ def of_model(maps: pd.DataFrame, part: pd.DataFrame) -> dict:
         },
         "above": named(apart(part, 1)),
         "below": named(apart(part, -1)),
-        "at_chance": {"titles": listed([name for name in names if not low[name] > 0])},
+        "at_chance": {"titles": listed([name for name in names if low[name] <= 0])},
         "averaged": averaged(part),
         "weak": weak_spots(part),
         "tests": of_tests(maps, *part[GROUP].iloc[0]),

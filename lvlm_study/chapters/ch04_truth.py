@@ -180,7 +180,7 @@ def effect_scores(frame: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
     parts = [(str(m), title(m), part) for m, part in good.groupby("method")]
     rows = []
     for method, name, part in [*parts, (AREA, AREA_TITLE, once)] if parts else ():
-        found = estimate(part.spearman)
+        found = estimate(part.spearman).where_enough()
         row = {"method": method, "title": name, "n": len(part), "spearman": found.value}
         row |= {"low": found.low, "high": found.high}
         rows.append(row | {"density": part.density.mean(), "top": part.top.mean()})

@@ -134,7 +134,8 @@ def by_method(said: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """
     out = []
     for method, part in placed(said).groupby("method", sort=False):
-        eye = estimate(part.covered == "yes", clusters=part.item, seed=seed)
+        found = estimate(part.covered == "yes", clusters=part.item, seed=seed)
+        eye = found.where_enough(part.item.nunique())
         once = part.drop_duplicates("task")
         row = {"method": method, "pictures": len(once), "eye": eye.value}
         row |= {"low": eye.low, "high": eye.high}

@@ -27,7 +27,11 @@ from .compare import (
     estimated,
     gap_table,
     interval,
+    map_table,
+    pair_table,
     permutation,
+    pictures,
+    relations,
     shared_part,
     shown,
     studied,
@@ -35,6 +39,7 @@ from .compare import (
 from .two_models import by_sizes
 
 MARGIN = 0.05  # insertion - deletion; a difference below it is called no difference
+FREE = "gae"  # a method whose maps carry little of the picture
 
 
 # --- tables of the page
@@ -124,11 +129,22 @@ def scale_summary(tables) -> dict:
         "answers": answers_by_size(tables.reliance),
         "relations": shared["relations"],
         "ceiling": shared["ceiling"],
+        "free": by_method(tables.maps, FREE),
         "apart": {
             "size_architecture": apart(pairs, OTHER_SIZE, OTHER_ARCHITECTURE).json(),
             "size_training": apart(pairs, OTHER_SIZE, OTHER_SEED).json(),
         },
     }
+
+
+def by_method(maps: pd.DataFrame, method: str) -> dict:
+    """The scores of another method by size, and how alike its maps are."""
+    gaps = gap_table(maps, method)
+    if gaps.empty:
+        return {"families": {}, "relations": {}}
+    table = map_table(maps, (method,))
+    pairs = pair_table(table, known=pictures(table["item"].unique()))
+    return {"families": of_families(gaps, "gap"), "relations": relations(pairs)}
 
 
 def of_families(rows: pd.DataFrame, value: str) -> dict:

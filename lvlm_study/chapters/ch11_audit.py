@@ -41,6 +41,7 @@ from .compare import (
     comparable,
     first_trainings,
     one_each,
+    over_draws,
     studied,
     table4_tests,
     with_factors,
@@ -501,7 +502,7 @@ def default_rows(maps: pd.DataFrame) -> pd.DataFrame:
     rows = studied(one_way(maps))
     ours = rows.method.str.startswith("igos") & ~rows.method.str.contains("preset=paper")
     rows = rows[rows.units.notna() & ~ours]
-    return rows.assign(method=rows.method.map(without_preset))
+    return over_draws(rows.assign(method=rows.method.map(without_preset)))
 
 
 def blurred(reliance: pd.DataFrame) -> pd.DataFrame:
@@ -565,14 +566,15 @@ def ahead(gaps: dict[str, pd.DataFrame]) -> dict:
     """By rival, and for all of them: on how many models igos is ahead by more than chance.
 
     On the items of both; `higher` goes by the means, `clear` by 95 % intervals that are not
-    corrected, `behind` counts the other way; `fewest` and `most` are items.
+    corrected and that fewer than 20 items do not have; `behind` counts the other way; `fewest` and
+    `most` are items.
     """
     found: dict[str, list] = {name: [] for name in RIVALS}
     for table in gaps.values():
         for name in set(RIVALS) & set(table) if "igos" in table else ():
             both = table[["igos", name]].dropna()
             if len(both) >= FEWEST:
-                found[name].append(paired_test(both["igos"], both[name]))
+                found[name].append(paired_test(both["igos"], both[name]).where_enough())
     found["all"] = [test for tests in found.values() for test in tests]
     return {
         name: {

@@ -454,7 +454,8 @@ def _scores(rows: pd.DataFrame, items, seed: int) -> dict:
 def _against_ga(frame: pd.DataFrame, method: str) -> dict:
     """ga less another method, item by item: positive where ga is better."""
     one, other = (frame[frame.method == m].set_index("item") for m in ("ga", method))
-    tests = {name: paired_test(one[name], other[name].reindex(one.index)) for name in SCORES}
+    pairs = {name: (one[name], other[name].reindex(one.index)) for name in SCORES}
+    tests = {name: paired_test(*both).where_enough() for name, both in pairs.items()}
     kept = ("difference", "low", "high", "p")
     return {name: {k: getattr(test, k) for k in kept} for name, test in tests.items()}
 

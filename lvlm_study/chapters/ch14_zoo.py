@@ -271,6 +271,7 @@ def of_prior(part: pd.DataFrame) -> dict:
     whole = part[part.triple.isin(table.index)].groupby("arm")
     arms = {arm: right(some) for arm, some in whole}
     more = estimate(100 * (np.sign(table["P-"] - table["P+"]) + 1) / 2)  # a tie counts half
+    more = more.where_enough()
     conflict = {"percent": finite(more.value), "low": finite(more.low), "high": finite(more.high)}
     return {"arms": arms, "conflict": conflict}
 

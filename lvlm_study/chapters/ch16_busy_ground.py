@@ -342,7 +342,8 @@ def ratio(one: pd.Series, other: pd.Series, pictures: pd.Series, tail: float = 0
     sums = pd.DataFrame({"one": one, "other": other}).groupby(pictures).sum().to_numpy()  # (P, 2)
     drawn = sums[resample(len(sums))].sum(1) if len(sums) > 1 else np.zeros((0, 2))  # (draws, 2)
     low, high = ends(drawn[:, 0] / drawn[:, 1], tail)
-    return Estimate(float(one.sum() / other.sum()), low, high, len(one))
+    found = Estimate(float(one.sum() / other.sum()), low, high, len(one))
+    return found.where_enough(len(sums))
 
 
 def bars(rows: pd.DataFrame) -> dict:
@@ -387,7 +388,8 @@ def order(parts: dict[str, pd.DataFrame]) -> dict:
     if len(tables) < 2 or list(tables[0]) != list(tables[1]):
         return {}
     found = spearman(means(tables[0]), means(tables[1], seed=1))
-    return Estimate(found[0], *ends(found[1:]), len(METHODS)).json()
+    items = min(map(len, tables))
+    return Estimate(found[0], *ends(found[1:]), items).json()
 
 
 # --- right and wrong answers

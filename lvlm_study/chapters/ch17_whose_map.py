@@ -57,6 +57,10 @@ BENCHMARK = "sprites_clutter-0"  # several questions about every picture
 METHODS = ("igos[preset=fast]", "occlusion", "gae", "attention")
 ARCHITECTURES = ("mini/llava-1.5", "mini/llava-ov", "mini/cambrian-l")  # of one size
 MODELS = (*ARCHITECTURES, "mini/llava-1.5-m", "mini/llava-1.5-s", "mini/llava-1.5-s-seed1")
+FURTHER = {  # models that differ in less than the architecture
+    OTHER_SIZE: ("mini/llava-1.5", "mini/llava-1.5-m", "mini/llava-1.5-s"),
+    OTHER_SEED: ("mini/llava-1.5-s", "mini/llava-1.5-s-seed1"),
+}
 KNOWN = ("difference", "sobel", "center")  # maps of the picture that saw no model
 OTHER_QUESTION, NEITHER = "other question", "other question and architecture"
 OTHER_PICTURE = "other picture"
@@ -169,6 +173,17 @@ def likeness_table(tree: dict) -> pd.DataFrame:
         for null in (OTHER_SEED, OTHER_SIZE, OTHER_ARCHITECTURE):
             row[null] = shown(found["nulls"].get(null, nothing))
             row[f"{null}, given"] = shown(found["given"].get(null, nothing))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def kind_table(tree: dict) -> pd.DataFrame:
+    """A row a method: what its maps owe to the model, and the rest, by what models differ in."""
+    rows = []
+    for method, found in tree["methods"].items():
+        row = {"method": name_of(method)}
+        for kind, parts in ({OTHER_ARCHITECTURE: found["parts"]} | found["kinds"]).items():
+            row |= {f"{kind}: {part}": shown(parts[part]) for part in ("model", "rest")}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -368,7 +383,9 @@ def map_summary(rows: pd.DataFrame, items: list[Item]) -> dict:
         own, some = maps[mine], rows[mine].reset_index(drop=True)
         found = parts_of(own, some, known)
         if found:
-            methods[method] = {"parts": found, **likeness(own, some, known)}
+            kinds = {k: parts_of(own, some, known, models=m) for k, m in FURTHER.items()}
+            kinds = {k: {n: p[n] for n in ("model", "rest")} for k, p in kinds.items() if p}
+            methods[method] = {"parts": found, "kinds": kinds, **likeness(own, some, known)}
     if not methods:
         return {}
     return {
@@ -388,13 +405,17 @@ def models_of(rows: pd.DataFrame, among) -> dict:
 
 
 def parts_of(
-    maps: np.ndarray, rows: pd.DataFrame, known: dict, factors=("question", "model")
+    maps: np.ndarray,
+    rows: pd.DataFrame,
+    known: dict,
+    factors=("question", "model"),
+    models=ARCHITECTURES,
 ) -> dict:
-    """{part: estimate} of the maps of three architectures; `PARTS` says what they are.
+    """{part: estimate} of the maps of some models; `PARTS` says what they are.
 
     All combinations of factors are in "rest". {} with fewer than `LEAST` pictures.
     """
-    mine = rows.model.isin(ARCHITECTURES).to_numpy()
+    mine = rows.model.isin(models).to_numpy()
     maps, rows = maps[mine], rows[mine].reset_index(drop=True)
     try:
         whole = picture_parts(maps, rows, factors)

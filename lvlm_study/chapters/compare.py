@@ -35,7 +35,15 @@ from ..metrics import mixed
 from ..metrics.mixed import exact_p
 from ..metrics.plausibility import GRAIN, area_means, rank_correlation
 from ..metrics.ranks import ENOUGH, complete
-from ..metrics.statistics import Estimate, compare, estimate, finite, holm, paired_test
+from ..metrics.statistics import (
+    ENOUGH_TO_RESAMPLE,
+    Estimate,
+    compare,
+    estimate,
+    finite,
+    holm,
+    paired_test,
+)
 from ..models.names import member
 from ..pixels.masks import settled
 from ..sweep.results import NOT_YET
@@ -149,7 +157,7 @@ def rows_of(maps: pd.DataFrame, test=TEST, variants: bool = False) -> pd.DataFra
     maps = one_way(maps, *test)
     if not variants:
         maps = maps[~maps.method.map(is_ablation).astype(bool)]
-    return as_chance(maps.drop_duplicates([*GROUP, "item", "method"]))
+    return as_chance(over_draws(maps.drop_duplicates([*GROUP, "item", "method"])))
 
 
 def as_chance(frame: pd.DataFrame) -> pd.DataFrame:
@@ -167,6 +175,31 @@ def as_chance(frame: pd.DataFrame) -> pd.DataFrame:
         name: frame[name].mask(silent, value) for name, value in worth.items() if name in frame
     }
     return frame.assign(**filled)
+
+
+def over_draws(frame: pd.DataFrame) -> pd.DataFrame:
+    """Random maps with their means over all draws, which one draw an item only estimates.
+
+    A map of noise is as likely as its inverse, which swaps deletion and insertion exactly and turns
+    ROC-AUC and correlation around: their means need no further draw. Every place has the same share
+    of the mass and is as often the maximum. Soft IoUs stay those of the draws that were stored.
+    `stored_gap` keeps the gap of every row as it was: what luck reaches is told by single draws.
+    """
+    drawn = (frame.method == "random") & frame.gap.notna()
+    worth = {"gap": 0.0, "gap_raw": 0.0, "gap_log": 0.0, "energy_ratio": 1.0, "auc": 0.5}
+    worth |= {"correlation": 0.0}
+    for kind in ("", "_raw", "_log"):
+        ends = [f"deletion{kind}", f"insertion{kind}"]
+        if set(ends) <= set(frame):
+            worth |= dict.fromkeys(ends, frame[ends].mean(axis=1))
+    if "evidence_area" in frame:
+        worth |= dict.fromkeys(("pointing", "rank_accuracy"), frame.evidence_area)
+    told = {  # a measure that an item does not have stays without
+        name: frame[name].mask(drawn & frame[name].notna(), value)
+        for name, value in worth.items()
+        if name in frame
+    }
+    return frame.assign(**told, stored_gap=frame.gap)
 
 
 def one_model(
@@ -262,7 +295,7 @@ def against(frame: pd.DataFrame, reference: str = REFERENCE, value: str = "gap")
     """The reference minus every other method, on the items that both have scores for.
 
     Sign-flip tests, corrected by Holm for the number of other methods. Columns: method, title,
-    difference, low, high, p, p_holm, n.
+    difference, low, high (NaN below 20 pairs), p, p_holm, n.
     """
     table = wide(scored(frame), value)
     names = [name for name in table.columns if name != reference]
@@ -271,7 +304,7 @@ def against(frame: pd.DataFrame, reference: str = REFERENCE, value: str = "gap")
     rows = []
     for name in names:
         both = table[[reference, name]].dropna()
-        found = vars(paired_test(both[reference], both[name]))
+        found = vars(paired_test(both[reference], both[name]).where_enough())
         rows.append({"method": name, "title": title(name)} | found)
     out = pd.DataFrame(rows).drop(columns="skipped")
     out.insert(out.columns.get_loc("p") + 1, "p_holm", holm(out.p))
@@ -327,6 +360,7 @@ def _against_best(good: pd.DataFrame, names: list[str], value: str) -> pd.DataFr
     """The first of `names` minus every other, as `against`, corrected over all pairs of them."""
     long = wide(good[good.method.isin(names)], value)[names].melt(ignore_index=False).reset_index()
     table = compare(long.dropna(), "value", by="method", item="item")
+    table[["low", "high"]] = table[["low", "high"]].mask(table.n < ENOUGH_TO_RESAMPLE)
     return table[table.a == names[0]].rename(columns={"b": "method"}).set_index("method")
 
 
@@ -385,7 +419,8 @@ def differences(frame: pd.DataFrame) -> pd.DataFrame:
     for name in variant_names() if PAPER_METHOD in table else ():
         both = table[[name, PAPER_METHOD]].dropna() if name in table else ()
         if name != PAPER_METHOD and len(both) >= LEAST:
-            rows.append({"method": name} | vars(paired_test(both[name], both[PAPER_METHOD])))
+            test = paired_test(both[name], both[PAPER_METHOD]).where_enough()
+            rows.append({"method": name} | vars(test))
     columns = ["method", "difference", "low", "high", "p", "n"]
     found = pd.DataFrame(rows, columns=columns)
     return found.assign(p_holm=holm(found.p), clear=lambda t: t.p_holm < LEVEL)
@@ -412,7 +447,7 @@ def likeness(frame: pd.DataFrame) -> pd.DataFrame:
         if len(both) >= LEAST:
             pairs = [rank_correlation(own[i], other[i], None) for i in both]
             rows.append({"method": name} | counted(pairs))
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns).astype({"low": float, "high": float})
 
 
 # --- dots for methods
@@ -621,12 +656,12 @@ def frames(tables: Tables, keep=one_each, benchmark: str = "sprites") -> pd.Data
     return keep(maps[(maps.benchmark == benchmark) & maps.method.isin((PAPER_METHOD, *CONTROLS))])
 
 
-def gap_table(maps: pd.DataFrame) -> pd.DataFrame:
-    """Insertion - deletion of the paper's method: model, family, size, seed, item, gap."""
+def gap_table(maps: pd.DataFrame, method: str = PAPER_METHOD) -> pd.DataFrame:
+    """Insertion - deletion of one method: model, family, size, seed, item, gap."""
     if maps.empty:
         return pd.DataFrame()
     rows = studied(one_way(maps))
-    rows = rows[(rows.method == PAPER_METHOD) & rows.gap.notna()]
+    rows = rows[(rows.method == method) & rows.gap.notna()]
     rows = rows.drop_duplicates(["model", "item"])[["model", "item", "category", "gap"]]
     rows = comparable(rows)
     about = [vars(member(name)) for name in rows.model]
@@ -720,5 +755,8 @@ def table4_tests(table: pd.DataFrame, group: str, factor: str) -> pd.DataFrame:
 
 
 def told(cell: dict | None) -> str | None:
-    """A share in per cent (`statistics.share`) for a table cell, "98 [93, 99]"; None for none."""
-    return cell and f"{Estimate.of_json(cell | {'value': cell['percent']}):.0f}"
+    """A share in per cent (`statistics.share`) for a table cell, "98 [93, 99]"; None for none.
+
+    Its ends are Wilson's, which hold for few too.
+    """
+    return cell and shown(cell | {"value": cell["percent"], "n": 0}, digits=0)

@@ -26,7 +26,7 @@ from ..metrics.statistics import finite
 from ..sweep.filter import kept_shares
 from ..sweep.stored import Tables, with_fill
 from ..sweep.tables import write
-from .compare import DROPS, as_chance, correlation, interval, meant_to_compare, shown
+from .compare import DROPS, as_chance, correlation, interval, meant_to_compare, over_draws, shown
 
 SCORES = ("deletion", "insertion", "gap")
 
@@ -99,7 +99,7 @@ def of_method(frame: pd.DataFrame, errors: int = 0) -> dict:
     Constant maps are among the scored ones, with the gap of chance (`as_chance`). An item is
     counted once, in `n` or in `skipped`.
     """
-    scored = as_chance(frame[frame.status.isin(["ok", "constant"])])
+    scored = as_chance(over_draws(frame[frame.status.isin(["ok", "constant"])]))
     skipped = frame.status[~frame.status.isin(["ok", "constant"])].value_counts().to_dict()
     return {
         "n": len(scored),

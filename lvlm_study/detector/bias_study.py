@@ -128,5 +128,7 @@ def bias_summary(frame: pd.DataFrame) -> dict:
 
 
 def _of(rows: pd.DataFrame) -> dict:
-    found = {name: vars(estimate(rows[name])) for name in ("said", "expected", "seen")}
+    found = {
+        name: vars(estimate(rows[name]).where_enough()) for name in ("said", "expected", "seen")
+    }
     return {"n": len(rows)} | found

@@ -50,9 +50,13 @@ def _gap_of(good: pd.DataFrame, control: str, items: pd.Series) -> np.ndarray:
 
 
 def luck(good: pd.DataFrame) -> float:
-    """What a random map reaches once in twenty items: the level of the flag `like_random`."""
-    random = good[good.method == "random"].gap
-    return random.quantile(QUANTILE) if len(random) else np.nan
+    """What a random map reaches once in twenty items: the level of the flag `like_random`.
+
+    By the gaps as they were stored, `stored_gap`, where `gap` is a mean over draws.
+    """
+    random = good[good.method == "random"]
+    gaps = random.get("stored_gap", random.gap)
+    return gaps.quantile(QUANTILE) if len(random) else np.nan
 
 
 def flag_scores(good: pd.DataFrame, fault: str = "below_half") -> pd.DataFrame:

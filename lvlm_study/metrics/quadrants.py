@@ -113,4 +113,5 @@ def apart(on: np.ndarray, right: np.ndarray, items, seed: int = 0) -> Estimate:
     a, b, c, d = cells[picks].sum(1).T
     with np.errstate(invalid="ignore", divide="ignore"):
         low, high = ends(a / b - c / d)
-    return Estimate(_mean(right[on]) - _mean(right[~on]), low, high, len(on))
+    found = Estimate(_mean(right[on]) - _mean(right[~on]), low, high, len(on))
+    return found.where_enough(int(count))

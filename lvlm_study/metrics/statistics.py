@@ -22,7 +22,8 @@ class Estimate:
     """A statistic, its bootstrap interval, how many values it rests on and how many were NaN.
 
     Its forms: `f"{e:.2f}"` for a page, "0.83 [0.78, 0.88]"; `json()` for a results file;
-    `columns("gap")` for a table. `100 * e` is the same in per cent, ends and all.
+    `columns("gap")` for a table; none has ends that rest on fewer than 20 units. `100 * e` is the
+    same in per cent, ends and all.
     """
 
     value: float
@@ -40,7 +41,8 @@ class Estimate:
             return str(self)
         if not np.isfinite(self.value):
             return "–"
-        ends = f" [{self.low:{spec}}, {self.high:{spec}}]" if np.isfinite(self.low) else ""
+        told = self.where_enough()
+        ends = f" [{told.low:{spec}}, {told.high:{spec}}]" if np.isfinite(told.low) else ""
         return f"{self.value:{spec}}{ends}".replace("-", "−")
 
     def __mul__(self, factor: float) -> "Estimate":
@@ -51,23 +53,25 @@ class Estimate:
 
     def json(self) -> dict[str, float | int | None]:
         """`{"value", "low", "high", "n"}`, null for what is not there."""
-        found = {name: finite(getattr(self, name)) for name in ("value", "low", "high")}
+        told = self.where_enough()
+        found = {name: finite(getattr(told, name)) for name in ("value", "low", "high")}
         return found | {"n": self.n}
 
     @classmethod
     def of_json(cls, found: dict) -> "Estimate":
-        """The estimate of a results file again; one without `n` has n = 0."""
+        """The estimate of a results file again; one without `n` has n = 0, which is not told."""
         ends = (found[name] for name in ("value", "low", "high"))
         return cls(*(np.nan if end is None else end for end in ends), found.get("n", 0))
 
     def where_enough(self, units: int | None = None) -> "Estimate":
-        """The same, without ends if it rests on fewer than 20 units (default: its n)."""
-        enough = (self.n if units is None else units) >= ENOUGH_TO_RESAMPLE
-        return self if enough else replace(self, low=np.nan, high=np.nan)
+        """The same, without ends if it rests on fewer than 20 units (default: its n, if told)."""
+        few = 0 < (self.n if units is None else units) < ENOUGH_TO_RESAMPLE
+        return replace(self, low=np.nan, high=np.nan) if few else self
 
     def columns(self, name: str) -> dict[str, float]:
         """`{name, name_low, name_high}`: three columns of a table."""
-        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+        told = self.where_enough()
+        return {name: told.value, f"{name}_low": told.low, f"{name}_high": told.high}
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,11 @@ class Paired:
     def estimate(self) -> Estimate:
         """The difference and its interval, for the forms of an estimate."""
         return Estimate(self.difference, self.low, self.high, self.n, self.skipped)
+
+    def where_enough(self) -> "Paired":
+        """The same, without ends if it rests on fewer than 20 pairs."""
+        told = self.estimate.where_enough()
+        return replace(self, low=told.low, high=told.high)
 
 
 def estimate(

@@ -86,7 +86,7 @@ def _paired(right: pd.DataFrame, name: str, other: str) -> dict:
     """Right answers of one member minus another's on the questions that both answered."""
     wide = right.pivot(index="item", columns="model", values="right")[[name, other]].dropna()
     mine, theirs = (wide[m].to_numpy(float) for m in (name, other))
-    found = paired_test(100 * mine, 100 * theirs)
+    found = paired_test(100 * mine, 100 * theirs).where_enough()
     return {
         "difference": found.difference,
         "low": found.low,

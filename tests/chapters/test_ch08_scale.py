@@ -66,6 +66,20 @@ def test_different_sizes_are_told_apart():
     assert close["s to l"]["verdict"] == "different, but by less than the margin"
 
 
+def test_another_method_is_told_by_size_too():
+    pair = tables(SMALL, LARGE)
+    other = pair.maps.assign(method=t.FREE, gap=pair.maps.gap + (pair.maps.model == LARGE[0]))
+    pair.maps = pd.concat([pair.maps, other])
+    tree = t.scale_summary(pair)
+    assert tree["families"]["llava-1.5"]["s to l"]["verdict"] == "equivalent"
+    one = tree["free"]["families"]["llava-1.5"]["s to l"]
+    assert one["verdict"] == "different" and one["difference"]["value"] == pytest.approx(
+        1, abs=0.01
+    )
+    assert tree["free"]["relations"]["other size"]["raw"]["value"] > 0.9
+    assert t.scale_summary(tables(SMALL, LARGE))["free"] == {"families": {}, "relations": {}}
+
+
 def test_noise_leaves_it_open():
     tree = t.scale_summary(tables(*((*model[:3], 1.0) for model in (SMALL, LARGE))))
     assert tree["families"]["llava-1.5"]["s to l"]["verdict"] == "cannot tell"

@@ -86,6 +86,12 @@ def test_planted_parts_are_found(tree):
         assert found[part] == pytest.approx(1, abs=0.05), method
         assert sum(found.values()) == pytest.approx(1)
         assert parts[method][part]["n"] == 10
+    kinds = tree["methods"][MODEL]["kinds"]  # what belongs to a model is its size's and training's
+    assert {kind: round(one["model"]["value"], 1) for kind, one in kinds.items()} == {
+        OTHER_SIZE: 1.0,
+        OTHER_SEED: 1.0,
+    }
+    assert tree["methods"][QUESTION]["kinds"][OTHER_SIZE]["rest"]["value"] < 0.1
     together = tree["together"]
     assert together["method"]["value"] == pytest.approx(0.25, abs=0.05)  # one of four is shared
     assert together["known"]["value"] == pytest.approx(0, abs=0.05)

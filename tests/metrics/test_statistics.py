@@ -32,16 +32,27 @@ def test_estimates_by_hand():
 
 
 def test_forms_of_an_estimate():
-    found = Estimate(0.125, -0.06, 0.5, 9, 1)
+    found = Estimate(0.125, -0.06, 0.5, 20, 1)
     assert f"{found:.2f}" == "0.12 [−0.06, 0.50]" and f"{-100 * found:.0f}" == "−12 [−50, 6]"
     assert f"{Estimate(0.5, np.nan, np.nan, 1):.1f}" == "0.5"
     assert f"{Estimate(np.nan, np.nan, np.nan, 0):.1f}" == "–"
-    assert found.json() == {"value": 0.125, "low": -0.06, "high": 0.5, "n": 9}
-    assert Estimate.of_json(found.json()) == Estimate(0.125, -0.06, 0.5, 9)
+    assert found.json() == {"value": 0.125, "low": -0.06, "high": 0.5, "n": 20}
+    assert Estimate.of_json(found.json()) == Estimate(0.125, -0.06, 0.5, 20)
     assert Estimate(np.nan, np.nan, np.nan, 0).json()["low"] is None
     assert np.isnan(Estimate.of_json({"value": 1.0, "low": None, "high": None}).high)
     assert found.columns("gap") == {"gap": 0.125, "gap_low": -0.06, "gap_high": 0.5}
     assert paired_test([2.0, 3, 4], [1.0, 1, 1]).estimate.value == 2
+
+
+def test_no_form_has_the_ends_of_too_few():
+    """A percentile bootstrap of 19 items covers too little; of how many, 0, nothing is known."""
+    few = Estimate(0.125, -0.06, 0.5, 19)
+    assert f"{few:.2f}" == "0.12" and few.low == -0.06
+    assert few.json() == {"value": 0.125, "low": None, "high": None, "n": 19}
+    assert np.isnan(few.columns("gap")["gap_high"])
+    assert f"{Estimate.of_json({'value': 1, 'low': 0, 'high': 2}):.0f}" == "1 [0, 2]"
+    test = paired_test(np.arange(19.0), np.zeros(19)).where_enough()
+    assert np.isnan(test.low) and test.difference == 9
 
 
 def test_whole_groups_are_drawn_again():
