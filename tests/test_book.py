@@ -1,7 +1,6 @@
 """The book: numbers come from files or the build fails, links lead somewhere, pages fit."""
 
 import html.parser
-import importlib.util
 import json
 import re
 import shutil
@@ -13,8 +12,9 @@ from urllib.parse import unquote, urlsplit
 import book_config
 import pytest
 import yaml
+from extensions import extension
+from refusals import refuses
 
-from lvlm_study.errors import StudyError
 from lvlm_study.sweep import results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,14 +86,12 @@ def test_a_key_names_one_value(data, key, value):
     ],
 )
 def test_a_key_without_a_value_says_why(data, key, says):
-    with pytest.raises(StudyError, match=re.escape(says)):
-        results.read(key, data)
+    refuses(re.escape(says), results.read, key, data)
 
 
 def test_our_results_never_hide_behind_the_papers(data):
     shutil.copy(data / "results/paper/q1.json", data / "results/paper/table9.json")
-    with pytest.raises(StudyError, match="could be"):
-        results.read("paper/table9[B].del", data)
+    refuses("could be", results.read, "paper/table9[B].del", data)
 
 
 def test_a_value_comes_with_its_origin(data):
@@ -123,7 +121,7 @@ LITERAL = re.compile(r"^(`{3,}).*?^\1$|``.*?``", re.M | re.S)
 
 
 def test_every_number_that_a_page_names_exists():
-    split = role_module().split
+    split = extension("results").split
     for page in PAGES:
         for text in ROLE.findall(LITERAL.sub("", page.read_text(encoding="utf-8"))):
             key, form = split(text)
@@ -133,16 +131,8 @@ def test_every_number_that_a_page_names_exists():
 # --- the role, in a page
 
 
-def role_module():
-    pytest.importorskip("sphinx", reason="sphinx belongs to the book's environment")
-    spec = importlib.util.spec_from_file_location("study_role", ROOT / "book/_ext/results.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_a_colon_in_brackets_belongs_to_the_key():
-    split = role_module().split
+    split = extension("results").split
     assert split("q1[a:b].x:.3f") == ("q1[a:b].x", ".3f")
     assert split("q1.x") == ("q1.x", "")
 
@@ -182,7 +172,7 @@ def test_the_role_prints_the_number_with_its_origin(data, tmp_path):
     ],
 )
 def test_a_negative_number_has_a_minus_sign(text, shown):
-    assert role_module().signed(text) == shown
+    assert extension("results").signed(text) == shown
 
 
 @pytest.mark.parametrize("text", ["q1.deletion:.3q", "q1.nothing"])

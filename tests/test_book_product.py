@@ -2,7 +2,7 @@
 
 import base64
 import contextlib
-import importlib.util
+import importlib
 import json
 import re
 import subprocess
@@ -14,6 +14,7 @@ import explorer as explorer_tool
 import numpy as np
 import pytest
 import yaml
+from extensions import extension
 from PIL import Image
 
 from lvlm_study import benchmarks, heatmaps
@@ -27,15 +28,6 @@ RESULTS = ROOT / "data" / "results" / "mini"
 BIB = (ROOT / "book" / "references.bib").read_text(encoding="utf-8")
 
 OURS = {"photos", "paper_sets"}  # benchmarks of this repository besides the sprites
-
-
-def extension(name: str):
-    pytest.importorskip("sphinx", reason="sphinx belongs to the book's environment")
-    path = ROOT / "book" / "_ext" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"study_ext_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 # --- references, glossary

@@ -55,14 +55,6 @@ def left_behind(folder: Path) -> list[str]:
 
 
 # --- the package ---------------------------------------------------------------------------
-def test_importing_the_package_imports_nothing_heavy():
-    code = (
-        "import sys, lvlm_study; print([m for m in ('torch', 'transformers') if m in sys.modules])"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
-
-
 def test_public_names():
     for name in lvlm_study.__all__:
         assert callable(getattr(lvlm_study, name)), name

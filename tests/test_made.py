@@ -1,6 +1,5 @@
 """The line below each figure: which function drew it, and links that lead somewhere."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -8,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from docutils import nodes
+from extensions import extension
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURE = re.compile(r"^:  figure: \{name: ([\w-]+)", re.M)
@@ -16,10 +16,7 @@ CELL = re.compile(r"```\{code-cell\}[^\n]*\n(.*?)```", re.S)
 
 @pytest.fixture(scope="module")
 def made():
-    spec = importlib.util.spec_from_file_location("made_ext", ROOT / "book" / "_ext" / "made.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return extension("made")
 
 
 def app(repository=None, builder="html"):

@@ -6,13 +6,12 @@ and earns nothing. Unlike MMVP, the edit is known to the pixel.
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import cycle, islice
 
 import numpy as np
 
-from .questions import CATEGORIES, Question, again
+from .questions import Question, again
 from .scenes import COLORS, GAP, PLACES, SIDE, Scene, atlas, is_free, names
-from .testset import KINDS, answers_of, find, record
+from .testset import answers_of, find, in_turn, record
 
 SEED = 11
 PER_CATEGORY = 24
@@ -87,15 +86,13 @@ EDITS: dict[str, Edit] = {
 def build(seed: int = SEED, per_category: int = PER_CATEGORY) -> Iterator[dict]:
     """The records of all pairs, two lines each; which of the two comes first is drawn by lot."""
     rng = np.random.Generator(np.random.PCG64(seed))
-    for category in CATEGORIES:
-        wanted = {kind: cycle(_first_answers(kind)) for kind in KINDS[category]}
-        for k, kind in enumerate(islice(cycle(KINDS[category]), per_category)):
-            pair = _pair(rng, kind, wanted[kind])
-            order = pair if rng.integers(2) else pair[::-1]
-            for letter, (scene, question) in zip("ab", order, strict=True):
-                name = f"{category}-{k:02d}"
-                edit = {"pair": name, "edit": EDITS[kind].__name__}
-                yield record(f"{name}{letter}", scene, question) | edit
+    for category, k, kind, answers in in_turn(per_category, _first_answers):
+        pair = _pair(rng, kind, answers)
+        order = pair if rng.integers(2) else pair[::-1]
+        name = f"{category}-{k:02d}"
+        edit = {"pair": name, "edit": EDITS[kind].__name__}
+        for letter, (scene, question) in zip("ab", order, strict=True):
+            yield record(f"{name}{letter}", scene, question) | edit
 
 
 def _first_answers(kind: str) -> tuple[str, ...]:

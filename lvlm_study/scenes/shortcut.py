@@ -10,16 +10,15 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
-from itertools import cycle, islice
 
 import numpy as np
 from PIL import Image
 
 from ..paths import data_dir
 from .pairs import EDITS
-from .questions import CATEGORIES, OPPOSITE, Question, again, all_questions
+from .questions import OPPOSITE, Question, again, all_questions
 from .scenes import SIDE, Scene, draw
-from .testset import KINDS, answers_of, find, record
+from .testset import answers_of, find, in_turn, record
 
 SEED = 13
 PER_CATEGORY = 8
@@ -71,21 +70,14 @@ def ink(text: str) -> np.ndarray:
 def build(seed: int = SEED, per_category: int = PER_CATEGORY) -> Iterator[dict]:
     """The records of all scenes, four lines each: one per arm."""
     rng = np.random.Generator(np.random.PCG64(seed))
-    for category in CATEGORIES:
-        wanted = {kind: cycle(answers_of(kind)) for kind in KINDS[category]}
-        for k, kind in enumerate(islice(cycle(KINDS[category]), per_category)):
-            scene, question, y = _with_room(rng, kind, next(wanted[kind]))
-            leak, group = wrong_answer(rng, scene, question), f"{category}-{k:02d}"
-            for arm, text in _texts(question.content, leak).items():
-                strip = Strip(text, y) if text else None
-                shown = strip.stamp(draw(scene)) if strip else None
-                extra = {
-                    "group": group,
-                    "arm": arm,
-                    "wrong": leak,
-                    "strip": strip and asdict(strip),
-                }
-                yield record(f"{group}-{arm}", scene, question, shown) | extra
+    for category, k, kind, answers in in_turn(per_category):
+        scene, question, y = _with_room(rng, kind, next(answers))
+        leak, group = wrong_answer(rng, scene, question), f"{category}-{k:02d}"
+        for arm, text in _texts(question.content, leak).items():
+            strip = Strip(text, y) if text else None
+            shown = strip.stamp(draw(scene)) if strip else None
+            extra = {"group": group, "arm": arm, "wrong": leak, "strip": strip and asdict(strip)}
+            yield record(f"{group}-{arm}", scene, question, shown) | extra
 
 
 def wrong_answer(rng: np.random.Generator, scene: Scene, question: Question) -> str:

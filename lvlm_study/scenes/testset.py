@@ -7,7 +7,7 @@ for a method, such as a layer, is chosen on scenes of a third seed.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -52,11 +52,19 @@ def answers_of(kind: str) -> tuple[str, ...]:
 def build(seed: int = SEED, per_category: int = PER_CATEGORY) -> Iterator[dict]:
     """The records of a test set, category by category."""
     rng = np.random.Generator(np.random.PCG64(seed))
+    for category, k, kind, answers in in_turn(per_category):
+        scene, question = find(rng, kind, next(answers))
+        yield record(f"{category}-{k:03d}", scene, question)
+
+
+def in_turn(
+    per_category: int, answers: Callable[[str], tuple[str, ...]] = answers_of
+) -> Iterator[tuple[str, int, str, Iterator[str]]]:
+    """(category, number in it, kind, answers yet to ask for): kinds and answers take turns."""
     for category in CATEGORIES:
-        wanted = {kind: cycle(answers_of(kind)) for kind in KINDS[category]}
+        wanted = {kind: cycle(answers(kind)) for kind in KINDS[category]}
         for k, kind in enumerate(islice(cycle(KINDS[category]), per_category)):
-            scene, question = find(rng, kind, next(wanted[kind]))
-            yield record(f"{category}-{k:03d}", scene, question)
+            yield category, k, kind, wanted[kind]
 
 
 def record(name: str, scene: Scene, question: Question, picture: np.ndarray | None = None) -> dict:
