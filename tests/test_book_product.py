@@ -246,6 +246,32 @@ def test_without_git_a_chapter_has_no_date(tmp_path, monkeypatch):
     assert versions.last_change(tmp_path / "a.md") == ""
 
 
+def test_a_page_loads_no_icon_formula_or_index_that_it_does_not_show(tmp_path):
+    lighter = extension("lighter")
+    script = '{"sun":[512,512,[],"f185","M3"],moon:[384,512,[127769],"f186",["M1","M2"]]}'
+    assert lighter.fewer(script, {"sun"}) == '{"sun":[512,512,[],"f185","M3"],}'
+    math = types.SimpleNamespace(filename="_static/mathjax/tex-chtml.js")
+    assert lighter.needs(math, '<span class="math">') and not lighter.needs(math, "<p>")
+    assert lighter.needs(types.SimpleNamespace(filename="_static/copybutton.js"), "<p>")
+    load = '<script src="../searchindex.js"></script>'
+    for name in ("page", "search"):
+        (tmp_path / f"{name}.html").write_text(f"<i class=fa-sun></i>{load}")
+    for part, text in (
+        (lighter.SCRIPTS / "fontawesome.js", script),
+        (lighter.SHEET, '.fa-x:before{content:"y"}'),
+    ):
+        (tmp_path / part).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / part).write_text(text)
+    (tmp_path / lighter.SCRIPTS / "pydata-sphinx-theme.js").write_text("")
+    lighter.trim(
+        types.SimpleNamespace(outdir=tmp_path, builder=types.SimpleNamespace(name="html")), None
+    )
+    assert (tmp_path / "page.html").read_text() == "<i class=fa-sun></i>"
+    assert load in (tmp_path / "search.html").read_text()
+    assert "moon" not in (tmp_path / lighter.SCRIPTS / "fontawesome.js").read_text()
+    assert (tmp_path / lighter.SHEET).read_text() == ""
+
+
 def test_live_code_and_wrong_roles_are_left_out():
     tidy = extension("tidy")
     inline = types.SimpleNamespace(filename=None, attributes={"body": "const THEBE_JS_URL"})

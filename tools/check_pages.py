@@ -6,7 +6,7 @@ Each page at the width of a desktop and of a phone, in the light and in the dark
 the console, no picture missing, no formula left as it was typed, nothing wider than the page, and
 no serious or critical finding of axe-core, nor a heading out of order. axe-core (MPL 2.0) comes
 with the package axe-playwright-python and is no part of this repository. Also: the page itself
-stays below 2 MB.
+stays below 2 MB, and the first page with all that it loads below 1 MB.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from axe_playwright_python.sync_playwright import Axe
 ROOT = Path(__file__).resolve().parents[1]
 VIEWS = {"desktop": (1440, 900, "light"), "phone": (390, 844, "light"), "dark": (1440, 900, "dark")}
 LARGEST = 2 * 2**20  # bytes of a page before pictures are opened
+FIRST, LIGHT = "book/index.html", 10**6  # bytes that the first page may load, not compressed
 
 SETTLED = """(async () => {
   for (const image of document.images) image.loading = "eager";
@@ -38,7 +39,9 @@ LOOK = """(() => {
   const missing = [...document.images].filter(
     i => i.getAttribute("src") && i.complete && i.naturalWidth === 0).map(i => i.src);
   const math = [".math", "mjx-container"].map(a => document.querySelectorAll(a).length);
-  return {wide, missing, raw: math[0] - math[1]};
+  const kinds = ["navigation", "resource"].flatMap(kind => performance.getEntriesByType(kind));
+  const loaded = kinds.reduce((sum, each) => sum + each.transferSize, 0);
+  return {wide, missing, raw: math[0] - math[1], loaded};
 })()"""
 
 # A colour that is on its way to another one is no fault of the page.
@@ -83,6 +86,8 @@ def complaints(tab, url: str) -> list[str]:
         found.append(f"{seen['raw']} formulas are not typeset")
     if seen["wide"] > 0:
         found.append(f"{seen['wide']} pixels wider than the page")
+    if url.endswith(FIRST) and seen["loaded"] > LIGHT:
+        found.append(f"loads {seen['loaded']} bytes, more than {LIGHT}")
     return found + barriers(tab)
 
 

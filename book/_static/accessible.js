@@ -14,9 +14,17 @@
     }
   };
 
+  // Every part of a page belongs to a landmark; the name of the book above its contents did not.
+  const land = () => {
+    const name = document.querySelector(".sidebar-primary-item:has(> .navbar-brand)");
+    name?.setAttribute("role", "navigation");
+    name?.setAttribute("aria-label", "First page");
+  };
+
   // What scrolls sideways must be reachable without a mouse; what does not needs no extra stop.
   const reach = () => {
-    for (const box of document.querySelectorAll("article table.table, article pre, article figure, .math.block")) {
+    const boxes = "article table.table, article pre, article figure, .math.block";
+    for (const box of document.querySelectorAll(boxes)) {
       if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
       else box.removeAttribute("tabindex");
     }
@@ -24,6 +32,7 @@
 
   const start = () => {
     rename();
+    land();
     reach();
     addEventListener("resize", reach);
   };

@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.colors import to_rgb
 
 from ..benchmarks import load_benchmark
 from ..errors import StudyError
@@ -174,8 +175,10 @@ def _name_lines(ax, methods: dict, measure: str, shades: dict) -> None:
     found = {n: value for n, value in found.items() if value is not None}
     low, high = ax.get_ylim()
     for name, height in zip(found, spaced(list(found.values()), (high - low) / 19), strict=True):
-        look = {"color": shades.get(name, "0.4"), "fontsize": "small", "va": "center"}
-        ax.text(4.12, height, SHORT.get(name, title(name)), **look)
+        ink = [0.6 * part for part in to_rgb(shades.get(name, "0.4"))]  # pale on white is unread
+        look = {"color": ink, "fontsize": "small", "va": "center", "zorder": 5}
+        clear = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        ax.text(4.15, height, SHORT.get(name, title(name)), bbox=clear, **look)
 
 
 def spaced(heights: list[float], least: float) -> np.ndarray:

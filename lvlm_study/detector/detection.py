@@ -95,7 +95,8 @@ def box_picture(image, found, threshold: float = 0.5, ax=None):
         ax.add_patch(box)
         cosine = float(found.classes[i, label[i]])
         text = f"{found.queries[label[i]]} {cosine:+.2f}"
-        ax.text(x0, y0 - 3, text, fontsize=6, color=(wide, 0.1, high))
+        behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+        ax.text(x0, y0 - 8, text, fontsize=8, color=(wide, 0.1, high), bbox=behind)
     return ax
 
 
