@@ -15,7 +15,7 @@ import pandas as pd
 from ..figures import CMAP, ROW, WIDTH, chance_line, dots, grid, heat, picture, when_run
 from ..heatmaps.names import CONTROLS, NOBODY, REFERENCE, listed, title
 from ..metrics.ranks import complete, rank_agreement
-from ..metrics.statistics import Estimate, estimate
+from ..metrics.statistics import Estimate, estimate, finite
 from ..sweep.sanity import read_rows
 from ..sweep.stored import enlarged
 from .compare import (
@@ -295,9 +295,13 @@ def averaged(part: pd.DataFrame) -> dict:
 
 
 def of_method(frame: pd.DataFrame) -> dict:
-    """A method's mean gap, and how many items it has nothing to say about."""
-    silent = int((frame.status == "no_crucial_tokens").sum())
-    return {"gap": counted(scored(frame).gap), "skipped": {"no_crucial_tokens": silent}}
+    """A method's mean gap, how many items it has nothing to say about, and how many exceed 1 (%).
+
+    A normalised score exceeds 1 where a part of the picture makes the answer likelier than all.
+    """
+    silent, gap = int((frame.status == "no_crucial_tokens").sum()), scored(frame).gap
+    told = {"gap": counted(gap), "above_one": finite(100 * (gap > 1).mean())}
+    return told | {"skipped": {"no_crucial_tokens": silent}}
 
 
 def of_tests(maps: pd.DataFrame, model: str, benchmark: str) -> dict:
