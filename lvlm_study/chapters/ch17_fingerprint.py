@@ -75,21 +75,15 @@ def measured(
     """
     good = scored(rows).reset_index(drop=True)
     keys = ["model", "benchmark", "item", "method"]
-    for column, found in (
-        ("density", with_effects(good, effects)[[*keys, "density"]]),
-        ("shapley", _by_shapley(good, subsets)[keys + ["shapley"]]),
-    ):
-        good = good.merge(found.drop_duplicates(keys), on=keys, how="left").astype({column: float})
+    against = held_against(good, scene_rows(subsets)).drop(columns="shapley", errors="ignore")
+    against = against.rename(columns={"by_density": "shapley"})
+    for column, found in (("density", with_effects(good, effects)), ("shapley", against)):
+        some = found.reindex(columns=[*keys, column]).drop_duplicates(keys)
+        good = good.merge(some, on=keys, how="left").astype({column: float})
     place = (good.evidence_area > 0) & (good.evidence_area <= LOCAL)
     good[["auc", "energy_ratio"]] = good[["auc", "energy_ratio"]].where(place)
     pictures = {name: item.extra.get("picture", name) for name, item in items.items()}
     return good.assign(picture=good.item.map(pictures), like=likeness(good, items))
-
-
-def _by_shapley(good: pd.DataFrame, subsets: pd.DataFrame) -> pd.DataFrame:
-    scenes = scene_rows(subsets) if len(subsets) else subsets
-    found = held_against(good, scenes)
-    return found.drop(columns="shapley", errors="ignore").rename(columns={"by_density": "shapley"})
 
 
 def likeness(rows: pd.DataFrame, items: dict) -> np.ndarray:
