@@ -28,7 +28,7 @@ import pandas as pd
 from ..benchmarks import load_benchmark
 from ..figures import WIDTH, dots, when_run
 from ..heatmaps.names import CONTROLS, PAPER_METHOD, title
-from ..heatmaps.variants import ABLATIONS
+from ..heatmaps.variants import ABLATIONS, parse
 from ..metrics.components import standardised
 from ..metrics.statistics import estimate
 from ..sweep.runner import shuffled
@@ -150,7 +150,9 @@ def of_levels(busy: Tables) -> dict:
     found = {}
     for level, part in rows[rows.level != "large"].groupby("level"):
         items = {item.id: item for item in load_benchmark(part.benchmark.iloc[0])}
-        part = part.assign(like=likeness(part.reset_index(drop=True), items))
+        part = part[part.groupby("item").method.transform("nunique") == part.method.nunique()]
+        part = part.reset_index(drop=True)
+        part = part.assign(like=likeness(part, items))
         found[str(level)] = {
             str(method): over_pictures(own, "like") for method, own in part.groupby("method")
         } | {EVIDENCE: over_pictures(evidence_likeness(part.item.unique(), items), "like")}
@@ -163,21 +165,26 @@ def over_pictures(rows: pd.DataFrame, column: str) -> dict:
 
 
 def of_settings(tables: Tables) -> dict:
-    """{setting of iGOS: insertion − deletion and likeness}, on the items that all of them have."""
+    """{setting of iGOS, or other method: score and likeness}, on the items that all have."""
     model, benchmark, _ = WORLDS["flat"]
-    names = {name for every in ABLATIONS.values() for name in every if name.startswith("igos[")}
+    names = {name for every in ABLATIONS.values() for name in every if parse(name)[0] == "igos"}
+    names |= set(NAMED)
     rows = one_world(tables, model, benchmark)
-    rows = rows[rows.method.isin(names) & rows.status.eq("ok")]
-    most = rows.method.value_counts().max()
-    rows = rows[rows.groupby("method").item.transform("size") >= 0.95 * most]
-    count = rows.method.nunique()
-    rows = rows[rows.groupby("item").method.transform("nunique") == count].reset_index(drop=True)
+    rows = on_same_items(rows[rows.method.isin(names) & rows.heatmap.notna()])
     items = {item.id: item for item in load_benchmark(benchmark)}
     rows = rows.assign(like=likeness(rows, items), picture=rows.item)
     return {
         str(method): {name: over_pictures(part, name) for name in ("gap", "like")}
         for method, part in rows.groupby("method")
     }
+
+
+def on_same_items(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of items that all methods have; those with far fewer items are left out."""
+    counts = rows.method.value_counts()
+    rows = rows[rows.method.isin(counts.index[counts >= 0.9 * counts.max()])]
+    every = rows.groupby("item").method.transform("nunique") == rows.method.nunique()
+    return rows[every].reset_index(drop=True)
 
 
 def one_world(tables: Tables, model: str, benchmark: str) -> pd.DataFrame:
@@ -261,30 +268,35 @@ def _levels(ax, levels: dict) -> None:
     ax.set_ylabel("rank correlation with |image − blur|", fontsize="small")
 
 
-NAMED = {  # settings that the right panel names: offset in points, and how
-    FAST: "fast",
-    PAPER_METHOD: "the paper's",
-    "igos[lr=1,preset=paper]": "step size 1",
-    "igos[lr=30,preset=paper]": "step size 30",
-    "igos[baseline=mean,preset=paper]": "fill: mean",
-    "igos[baseline=noise,preset=paper]": "fill: noise",
-    "igos[mask_size=8,preset=paper]": "8 × 8 mask",
-    "igos[mask_size=16,preset=paper]": "16 × 16 mask",
-    "igos[l2=10,gamma=0.2,preset=paper]": "λ₂ 10, γ 0.2",
+NAMED = {  # what the right panel names: (name, whether it stands left of its dot, points up)
+    FAST: ("fast", True, 5),
+    PAPER_METHOD: ("the paper's", True, 2),
+    "igos[lr=1,preset=paper]": ("step size 1", True, -3),
+    "igos[lr=30,preset=paper]": ("step size 30", False, -9),
+    "igos[baseline=mean,preset=paper]": ("fill: mean", True, 2),
+    "igos[baseline=noise,preset=paper]": ("fill: noise", True, -3),
+    "igos[mask_size=8,preset=paper]": ("8 × 8 mask", True, -3),
+    "igos[mask_size=16,preset=paper]": ("16 × 16 mask", False, -10),
+    "igos[l2=10,gamma=0.2,preset=paper]": ("λ₂ 10, γ 0.2", True, 2),
+    "eagle[regions=32]": ("EAGLE", False, 2),
+    "rise": ("RISE", True, 2),
+    "occlusion": ("occlusion", True, 2),
 }
 
 
 def _settings(ax, settings: dict) -> None:
-    """A dot a setting of iGOS: likeness to the difference picture, and insertion − deletion."""
+    """A dot a setting of iGOS or other method: likeness to the difference picture, and score."""
     for name, found in settings.items():
         x, y = (found[k]["value"] for k in ("like", "gap"))
-        ax.plot(x, y, "o", color="#0072b2" if name in NAMED else "0.6", ms=5)
-        if name in NAMED:
-            ax.annotate(
-                NAMED[name], (x, y), xytext=(-5, 3), textcoords="offset points", ha="right",
-                fontsize="x-small",
-            )  # fmt: skip
-    ax.set(xlim=(-0.1, 1), ylim=(0.3, 1.0))
+        other, told = parse(name)[0] != "igos", name in NAMED
+        colour = "#d55e00" if other else "#0072b2" if told else "0.6"
+        ax.plot(x, y, "D" if other else "o", color=colour, ms=5)
+        if told:
+            said, left, up = NAMED[name]
+            place = {"xytext": (-6 if left else 6, up), "ha": "right" if left else "left"}
+            look = {"textcoords": "offset points", "fontsize": "x-small", "color": colour}
+            ax.annotate(said, (x, y), **place, **look)
+    ax.set(xlim=(-0.25, 1.15), ylim=(0.35, 1.0))
     ax.set_xlabel("rank correlation with |image − blur|", fontsize="small")
     ax.set_ylabel("insertion − deletion", fontsize="small")
 
