@@ -162,6 +162,7 @@ SUMMARIES: dict[str, Callable[[Tables], dict]] = {
     "shortcut": elsewhere("ch15_shortcut"),
     "busy": elsewhere("ch16_busy_ground"),
     "whose": elsewhere("ch17_whose_map"),
+    "fingerprint": elsewhere("ch17_fingerprint"),
     "controlled": elsewhere("ch14_zoo"),
     "tokens": elsewhere("ch01_reliance"),
 }

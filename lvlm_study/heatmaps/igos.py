@@ -11,6 +11,7 @@ paper's own setting is the preset "paper".
 
 import math
 from contextlib import contextmanager
+from dataclasses import replace
 from numbers import Integral
 
 import torch
@@ -20,6 +21,7 @@ from ..answers import Target
 from ..errors import StudyError, unknown
 from ..models import memory
 from ..pixels import masks
+from ..pixels.baselines import baselines
 
 PRESETS = {
     None: {"steps": 10, "average": True},
@@ -49,6 +51,8 @@ def igos(
     batch: int = 20,
     compat: str | None = None,
     preset: str | None = None,
+    fills: str | None = None,
+    even: float | None = None,
 ) -> Tensor:
     """Saliency (h, w) in [0, 1], high = important, by minimising Eq. 8 over one mask.
 
@@ -66,19 +70,25 @@ def igos(
     edge weights and smoothing means (see `masks`). Where the picture is as large as the model's
     view, masks agree with its loop to 1e-3 under the same noise; elsewhere our mask is blended
     before the picture is resized, theirs after.
+    Two options ask how much of the map is |image - baseline| (`difference`). `fills="mean+noise"`
+    averages f over these baselines and the target's own, so that no place is as its fill in all of
+    them; each costs as many passes as one. `even=0.1` divides the score's gradient in every cell
+    by how far picture and fill lie apart there (see `evened`).
     Returns NaN, which `explain` reports as "diverged", when the score is not finite.
     """
     steps, average = with_preset(preset, steps, average, compat)
     grid = check_options(mask_size, iterations, steps)
-    _check_choices(l2_unit, reduce)
-    edges = edges_of(target, compat)
+    _check_choices(l2_unit, reduce, even)
+    edges, targets = edges_of(target, compat), filled(target, fills, seed)
     scale = 1 / int(target.crucial.sum()) if reduce == "mean" else 1.0
     mask = torch.ones(1, 1, *grid, device=target.image.device)
     point = torch.zeros_like(mask)
     masks_sum, points_sum = torch.zeros_like(mask), torch.zeros_like(mask)
     for t in range(iterations):
         draw = (seed * iterations + t) * 2 * steps  # a stream of its own for every image
-        gradient = scale * score_gradient(target, mask, steps, noise, draw, batch, bool(compat))
+        how = (steps, noise, draw, batch, bool(compat))
+        found = [evened(score_gradient(one, mask, *how), one, even) for one in targets]
+        gradient = scale * sum(found) / len(found)
         decayed = l2 * math.exp(-gamma * t)
         gradient += regulariser_gradient(mask, target, edges, l1, decayed, tv, l2_unit, compat)
         if not torch.isfinite(gradient).all():
@@ -137,6 +147,29 @@ def score_gradient(
     inner = (deletion + insertion) * (target.image - target.baseline)
     keep = inner.sum(1, keepdim=True)  # (1, 1, H, W)
     return masks.render_adjoint(keep, tuple(mask.shape[-2:]), aligned)
+
+
+def filled(target: Target, fills: str | None, seed: int) -> list[Target]:
+    """The target, and the same with every other baseline of "mean+noise"."""
+    names = fills.split("+") if fills else []
+    for name in names:
+        if name not in baselines():
+            raise unknown("fill of igos", name, baselines())
+    return [target, *(replace(target, baseline=target.fill(name, seed)) for name in names)]
+
+
+def evened(gradient: Tensor, target: Target, floor: float | None) -> Tensor:
+    """A gradient (1, 1, h, w) as if picture and fill lay equally far apart in every cell.
+
+    It is (df/dx)(image - baseline), summed over a cell: 0 where the two agree, whatever the model.
+    Each cell is divided by its share of |image - baseline|, 1 on average; `floor` is added to the
+    share, so that cells with next to nothing to change are not all noise. None leaves it as it is.
+    """
+    if floor is None:
+        return gradient
+    gap = (target.image - target.baseline).abs().mean(1, keepdim=True)  # (1, 1, H, W)
+    share = masks.render_adjoint(gap, tuple(gradient.shape[-2:]))
+    return gradient / (share / share.mean() + floor) if share.any() else gradient
 
 
 def path_gradients(
@@ -229,6 +262,8 @@ def check_options(mask_size, iterations: int, steps: int) -> tuple[int, int]:
     return tuple(grid)
 
 
-def _check_choices(l2_unit: str, reduce: str) -> None:
+def _check_choices(l2_unit: str, reduce: str, even: float | None) -> None:
+    if even is not None and not even > 0:
+        raise StudyError(f"even is a floor above 0, such as 0.1, not {even!r}.")
     if l2_unit not in ("sum", "mean") or reduce not in ("sum", "mean"):
         raise StudyError(f"l2_unit and reduce are 'sum' or 'mean', not {l2_unit!r}, {reduce!r}.")

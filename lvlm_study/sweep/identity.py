@@ -62,7 +62,10 @@ def of_old(settings: dict) -> bool:
 
 
 def differences(before: dict, now: dict, path: str = "") -> list[str]:
-    """What differs between two settings: "seed", "masks 1000, now 3000"."""
+    """What differs between two settings: "seed", "masks 1000, now 3000".
+
+    An option at None is one not used, so that a method may get another and keep its rows.
+    """
     found = []
     for key in sorted({*before, *now}):
         old, new = before.get(key), now.get(key)

@@ -657,7 +657,7 @@ def valid_rows(shard: Shard, chunk, sweep: Sweep, say) -> dict[str, list[dict]]:
     now = shard.about["settings"]
     if old:  # nobody knows what these options were; the rest must agree
         now = {key: value for key, value in now.items() if key not in identity.RECORDED}
-    if settings != now:
+    if identity.differences(settings, now):
         if not sweep.fresh:
             raise _other_settings(shard, settings, now)
         return {}

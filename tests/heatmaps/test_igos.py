@@ -1,17 +1,20 @@
 """iGOS: recovers planted evidence, equals the retained graph, decays, and costs what it says."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from refusals import refuses
 
 from lvlm_study.answers import make_target
 from lvlm_study.heatmaps import METHODS, explain
 from lvlm_study.heatmaps import igos as module
-from lvlm_study.heatmaps.igos import igos, nesterov, score_gradient
+from lvlm_study.heatmaps.igos import evened, igos, nesterov, score_gradient
 from lvlm_study.models.planted import PlantedBound, planted, planted_scene
+from lvlm_study.pixels import masks
 
 SCENE = planted_scene((64, 96))
 SEEING = ["object", "watermark", "conjunctive", "disjunctive", "multi_crop"]
@@ -236,3 +239,37 @@ def test_mean_reduction_divides_the_step_by_the_tokens():
     summed = igos(target, lr=0.02, **same)
     averaged = igos(target, lr=0.02 * 5, reduce="mean", **same)
     assert torch.allclose(summed, averaged, atol=1e-5)
+
+
+def test_an_even_gradient_does_not_know_how_far_the_fill_is():
+    """A model whose every pixel counts alike: only the distance from the fill is left, or not."""
+    target = target_of()
+    way = target.image - target.baseline
+    same = torch.ones_like(way) * way.sign()  # df/dx
+    found = masks.render_adjoint((same * way).sum(1, keepdim=True), (8, 8))
+    assert torch.equal(evened(found, target, None), found)
+    even = evened(found, target, 1e-6)
+    assert found.std() / found.mean() > 0.5 and even.std() / even.mean() < 1e-3
+    halfway = evened(found, target, 1.0)
+    assert even.std() / even.mean() < halfway.std() / halfway.mean() < found.std() / found.mean()
+    nothing = replace(target, baseline=target.image)
+    assert torch.equal(evened(found, nothing, 0.1), found)
+
+
+def test_several_fills_are_one_mean():
+    target, few = target_of(), {"noise": 0.0, "iterations": 1, "mask_size": 8, "steps": 2}
+    one = igos(target, **few)
+    assert torch.allclose(igos(target, fills="blur", **few), one, atol=1e-6)
+    parts = [replace(target, baseline=target.fill(name, 0)) for name in ("mean", "black")]
+    gradients = [score_gradient(t, torch.ones(1, 1, 8, 8), 2, 0.0, 0, 9) for t in (target, *parts)]
+    plain = {"l1": 0.0, "l2": 0.0, "tv": 0.0, "lr": 0.2}
+    expected = (0.2 * sum(gradients) / 3).clamp(0, 1)[0, 0]
+    found = igos(target, fills="mean+black", **plain, **few)
+    assert torch.allclose(found, expected, atol=2e-3) and expected.max() > 0.05
+    made = explain(planted("object"), SCENE, "?", fills="mean+black", **few)
+    assert made.cost.forward == 3 * 2 * 2
+
+
+def test_what_fills_and_even_cannot_be():
+    refuses("unknown fill of igos 'meen'", igos, target_of(), fills="meen")
+    refuses("even is a floor above 0", igos, target_of(), even=0.0)

@@ -99,6 +99,18 @@ def test_options_are_what_they_resolve_to():
     assert other == plain | {"target": plain["target"] | chosen}
 
 
+def test_a_new_option_that_is_not_used_is_no_other_setting():
+    """Rows of igos from before it had `fills` and `even`, as they lie in the results."""
+    folder = data_dir() / "results" / "mini" / "busy" / "maps" / "mini--llava-1.5-clutter4"
+    stored = next((folder / "sprites_clutter-4" / "igos@preset=fast").glob("*.parquet"))
+    before = shards.read_shard(stored)[1]["settings"]["options"]
+    now = identity.method_options("igos[preset=fast]")
+    assert "even" in set(now) - set(before) and identity.differences(before, now) == []
+    other = identity.method_options("igos[preset=fast,even=0.5]")
+    assert identity.differences(before, other) == ["even"]
+    assert identity.differences(other, before) == ["even"]
+
+
 # --- items ---------------------------------------------------------------------------------
 def test_a_changed_picture_is_named_and_alone_made_again(study):
     study(toy())
