@@ -23,6 +23,7 @@ def print_pdf(page: Path, out: Path) -> None:
     copy = page.with_name("print.html")
     copy.write_text(mend(page.read_text(encoding="utf-8")), encoding="utf-8")
     with browser.page() as tab:
+        tab.set_default_timeout(300_000)  # a whole book, perhaps on a busy machine
         tab.goto(copy.resolve().as_uri())
         tab.evaluate(f"async () => {{ await {TYPESET} }}")
         tab.pdf(path=out, prefer_css_page_size=True)
