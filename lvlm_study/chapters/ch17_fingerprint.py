@@ -17,8 +17,8 @@ Variants were chosen on `EXPLORED` items a world. Written down before any other 
 
 Chosen by this: three fills (`CHOSEN`). Only five items a world had been explored.
 
-    fingerprint.levels[4].igos.value
-    fingerprint.worlds.flat.held.change[igos[preset=fast,even=0.1]].like.value
+    fingerprint.levels[4][igos[preset=fast]].value
+    fingerprint.worlds.flat.held.change[igos[steps=2,preset=fast,fills=mean+noise]].like.value
 """
 
 import matplotlib.pyplot as plt
