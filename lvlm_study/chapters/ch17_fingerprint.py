@@ -15,8 +15,8 @@ Variants were chosen on `EXPLORED` items a world. Written down before any other 
   lies below 0, and in ROC-AUC and in rank correlation with exact effects above 0.
 - It is shipped as a preset if it does all this in both worlds, and is a negative finding otherwise.
 
-Chosen by this: three fills (`CHOSEN`). Only five items a world had been explored. Found: it does not
-keep faithfulness on flat ground, and finds the evidence no better. It is not shipped.
+Chosen by this: three fills (`CHOSEN`). Only five items a world had been explored. Found: it does
+not keep faithfulness on flat ground, and finds the evidence no better. It is not shipped.
 
     fingerprint.levels[4][igos[preset=fast]].value
     fingerprint.worlds.flat.held.change[igos[steps=2,preset=fast,fills=mean+noise]].like.value
