@@ -15,7 +15,7 @@ from lvlm_study.sweep.runner import shuffled
 
 BENCHMARK = "sprites"
 EVEN = "igos[preset=fast,even=0.1]"
-ITEMS = shuffled(load_benchmark(BENCHMARK), page.EXPLORED + 10)
+ITEMS = shuffled(load_benchmark(BENCHMARK), page.EXPLORED + 20)
 
 
 @cache
@@ -60,13 +60,13 @@ def test_likeness_and_what_a_variant_changes(world):
     assert likes[EVEN] == pytest.approx(-1, abs=0.01) and likes["random"] is None
     found = world["held"]["change"]
     assert list(found) == [EVEN]
-    assert list(found[EVEN]["gap"].values()) == pytest.approx([-0.05] * 3 + [10])
+    assert list(found[EVEN]["gap"].values()) == pytest.approx([-0.05] * 3 + [20])
     assert found[EVEN]["like"]["high"] < -1.9 and found[EVEN]["density"]["n"] == 0
 
 
 def test_no_item_is_chosen_on_and_held_out(world):
     assert world["explored"]["methods"][FAST]["gap"]["n"] == page.EXPLORED
-    assert world["held"]["methods"][FAST]["gap"]["n"] == 10
+    assert world["held"]["methods"][FAST]["gap"]["n"] == 20
     busy = shuffled(load_benchmark("sprites_clutter-4"), 64)
     seen = {item.extra["picture"] for item in busy if item.id in page.explored("sprites_clutter-4")}
     assert len(page.explored("sprites_clutter-4")) == page.EXPLORED and len(seen) >= 10
