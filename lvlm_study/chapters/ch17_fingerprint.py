@@ -30,15 +30,19 @@ from ..benchmarks import load_benchmark
 from ..figures import WIDTH, dots, when_run
 from ..heatmaps.names import CONTROLS, PAPER_METHOD, title
 from ..heatmaps.variants import ABLATIONS, parse
+from ..metrics.coalitions import shapley_values
 from ..metrics.components import standardised
+from ..metrics.counterfactual import LEAST_OBJECTS, LEAST_SPREAD, ranked_as
 from ..metrics.statistics import estimate
 from ..sweep.runner import shuffled
 from ..sweep.stored import BUSY, Tables, grids
-from .ch04_truth import with_effects
-from .ch16_busy_ground import FAST, by_level
-from .ch17_whose_map import held_against, scene_rows, subset_table
+from ..sweep.tables import read_table
 from .compare import LOCAL, control_map, rows_of, scored, shown
 
+FAST = "igos[preset=fast]"
+MEMBER = "mini/llava-1.5-s"  # of level 0; those of the other levels are named after it
+LEVELS = {"0": (MEMBER, "sprites_clutter-0")}
+LEVELS |= {k: (f"{MEMBER}-clutter{k}", f"sprites_clutter-{k}") for k in "1234"}
 WORLDS = {  # name -> (member, benchmark, its folder of results)
     "flat": ("mini/llava-1.5", "sprites", ""),
     "busy": ("mini/llava-1.5-clutter4", "sprites_clutter-4", BUSY),
@@ -79,16 +83,39 @@ def measured(
     to be told apart, and random maps, which a sweep does not keep.
     """
     good = scored(rows).reset_index(drop=True)
-    keys = ["model", "benchmark", "item", "method"]
-    against = held_against(good, scene_rows(subsets)).drop(columns="shapley", errors="ignore")
-    against = against.rename(columns={"by_density": "shapley"})
-    for column, found in (("density", with_effects(good, effects)), ("shapley", against)):
-        some = found.reindex(columns=[*keys, column]).drop_duplicates(keys)
-        good = good.merge(some, on=keys, how="left").astype({column: float})
+    ok = effects[effects.status == "ok"]
+    drawn = zip(subsets.item, subsets.score.map(shapley_of), subsets.area, strict=True)
+    good["density"] = agreement(good, zip(ok.item, ok.effect, ok.area, strict=True))
+    good["shapley"] = agreement(good, drawn)
     place = (good.evidence_area > 0) & (good.evidence_area <= LOCAL)
     good[["auc", "energy_ratio"]] = good[["auc", "energy_ratio"]].where(place)
     pictures = {name: item.extra.get("picture", name) for name, item in items.items()}
     return good.assign(picture=good.item.map(pictures), like=likeness(good, items))
+
+
+def shapley_of(score) -> np.ndarray:
+    """The exact Shapley values of a scene's objects, from its score under all subsets."""
+    return shapley_values(np.asarray(score, float))
+
+
+def agreement(rows: pd.DataFrame, truths) -> list[float]:
+    """Rank correlation of every map's mass per area of an object with what it is worth.
+
+    `truths` are (item, values of its objects, their areas). NaN where there is no truth, or one
+    that tells no object from another; 0 for a map that does not.
+    """
+    known = {name: (np.asarray(v, float), np.asarray(a, float)) for name, v, a in truths}
+    known = {k: o for k, o in known.items() if len(o[0]) >= LEAST_OBJECTS}
+    known = {k: o for k, o in known.items() if np.ptp(o[0]) >= LEAST_SPREAD}
+    return [
+        np.nan if name not in known else 0.0 if mass is None else _ranked(mass, *known[name])
+        for name, mass in zip(rows.item, rows.mass, strict=True)
+    ]
+
+
+def _ranked(mass, values: np.ndarray, area: np.ndarray) -> float:
+    density = np.asarray(mass, float) / np.maximum(area, 1e-12)
+    return float(np.nan_to_num(ranked_as(density, values)))
 
 
 def likeness(rows: pd.DataFrame, items: dict) -> np.ndarray:
@@ -134,28 +161,27 @@ def explored(benchmark: str) -> set[str]:
 def summary(tables: Tables) -> dict:
     """`fingerprint.json`: likeness by level of clutter, settings of iGOS, and variants."""
     busy = Tables(tables.results / BUSY, tables.profile, tables.seed)
-    levels, worlds = of_levels(busy), {}
-    for name, (model, benchmark, folder) in WORLDS.items():
-        where = busy if folder else tables
-        worlds[name] = of_world(where, model, benchmark, subset_table(where.results))
-    if not levels or not all(worlds.values()):
+    where = {name: busy if folder else tables for name, (*_, folder) in WORLDS.items()}
+    if any(one_world(where[name], *WORLDS[name][:2]).empty for name in WORLDS):
         return {}
-    settings = of_settings(tables)
+    levels, settings = of_levels(busy), of_settings(tables)
+    worlds = {name: of_world(where[name], *WORLDS[name][:2]) for name in WORLDS}
     origin = tables.origin(rows_of(tables.maps, variants=True))
     return {"provenance": origin, "levels": levels, "settings": settings, "worlds": worlds}
 
 
 def of_levels(busy: Tables) -> dict:
     """{level: {method, or the evidence: likeness to the difference picture}}."""
-    rows = scored(rows_of(busy.maps, variants=True))
-    rows = by_level(rows[rows.method.isin([FAST, *OTHERS])])
     found = {}
-    for level, part in rows[rows.level != "large"].groupby("level"):
-        items = {item.id: item for item in load_benchmark(part.benchmark.iloc[0])}
+    for level, (model, benchmark) in LEVELS.items():
+        items = {item.id: item for item in load_benchmark(benchmark)}
+        part = one_world(busy, model, benchmark)
+        part = part[part.method.isin([FAST, *OTHERS])]
         part = part[part.groupby("item").method.transform("nunique") == part.method.nunique()]
         part = part.reset_index(drop=True)
-        part = part.assign(like=likeness(part, items))
-        found[str(level)] = {
+        pictures = part.item.map(lambda name: items[name].extra["picture"])  # noqa: B023
+        part = part.assign(like=likeness(part, items), picture=pictures)
+        found[level] = {
             str(method): over_pictures(own, "like") for method, own in part.groupby("method")
         } | {EVIDENCE: over_pictures(evidence_likeness(part.item.unique(), items), "like")}
     return found
@@ -195,17 +221,31 @@ def one_world(tables: Tables, model: str, benchmark: str) -> pd.DataFrame:
     return rows[(rows.model == model) & (rows.benchmark == benchmark)].reset_index(drop=True)
 
 
-def of_world(tables: Tables, model: str, benchmark: str, subsets: pd.DataFrame) -> dict:
+def of_world(tables: Tables, model: str, benchmark: str) -> dict:
     """What variants score on the items that they were chosen on (`explored`), and on the `held`."""
     names = [FAST, *VARIANTS, *OTHERS, *CONTROLS]
     rows = one_world(tables, model, benchmark)
     rows = rows[rows.method.isin(names)].reset_index(drop=True)
     items = {item.id: item for item in load_benchmark(benchmark)}
-    rows = measured(rows, items, tables.effects, subsets)
+    rows = measured(rows, items, *exact(tables, model, benchmark))
     chosen_on = explored(benchmark)
     first = rows.item.isin(chosen_on)
     seen = {items[name].extra.get("picture", name) for name in chosen_on}
     return {"explored": of_stage(rows[first]), "held": of_stage(rows[~rows.picture.isin(seen)])}
+
+
+def exact(tables: Tables, model: str, benchmark: str) -> list[pd.DataFrame]:
+    """The tables of effects and of subsets, of one member and benchmark."""
+    found = []
+    columns = ["model", "benchmark", "item", "status", "area", "effect", "score"]
+    for frame, value in (
+        (tables.effects, "effect"),
+        (read_table(tables.results, "subsets"), "score"),
+    ):
+        frame = frame.reindex(columns=columns)
+        mine = (frame.model == model) & (frame.benchmark == benchmark) & frame[value].notna()
+        found.append(frame[mine])
+    return found
 
 
 def of_stage(rows: pd.DataFrame) -> dict:
@@ -274,11 +314,11 @@ NAMED = {  # what the right panel names: (name, whether it stands left of its do
     FAST: ("fast", True, 5),
     PAPER_METHOD: ("the paper's", True, 2),
     "igos[lr=1,preset=paper]": ("step size 1", True, -3),
-    "igos[lr=30,preset=paper]": ("step size 30", False, -9),
+    "igos[lr=30,preset=paper]": ("step size 30", False, -3),
     "igos[baseline=mean,preset=paper]": ("fill: mean", True, 2),
     "igos[baseline=noise,preset=paper]": ("fill: noise", True, -3),
     "igos[mask_size=8,preset=paper]": ("8 × 8 mask", True, -3),
-    "igos[mask_size=16,preset=paper]": ("16 × 16 mask", False, -10),
+    "igos[mask_size=16,preset=paper]": ("16 × 16 mask", True, -10),
     "igos[l2=10,gamma=0.2,preset=paper]": ("λ₂ 10, γ 0.2", True, 2),
     "eagle[regions=32]": ("EAGLE", False, 2),
     "rise": ("RISE", True, 2),

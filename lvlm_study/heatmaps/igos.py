@@ -70,10 +70,8 @@ def igos(
     edge weights and smoothing means (see `masks`). Where the picture is as large as the model's
     view, masks agree with its loop to 1e-3 under the same noise; elsewhere our mask is blended
     before the picture is resized, theirs after.
-    Two options ask how much of the map is |image - baseline| (`difference`). `fills="mean+noise"`
-    averages f over these baselines and the target's own, so that no place is as its fill in all of
-    them; each costs as many passes as one. `even=0.1` divides the score's gradient in every cell
-    by how far picture and fill lie apart there (see `evened`).
+    `fills="mean+noise"` averages f over these baselines too, each at the passes of one; `even=0.1`
+    divides the score's gradient by the distance of picture and fill (see `evened`).
     Returns NaN, which `explain` reports as "diverged", when the score is not finite.
     """
     steps, average = with_preset(preset, steps, average, compat)
@@ -87,8 +85,7 @@ def igos(
     for t in range(iterations):
         draw = (seed * iterations + t) * 2 * steps  # a stream of its own for every image
         how = (steps, noise, draw, batch, bool(compat))
-        found = [evened(score_gradient(one, mask, *how), one, even) for one in targets]
-        gradient = scale * sum(found) / len(found)
+        gradient = scale * mean_gradient(targets, mask, even, *how)
         decayed = l2 * math.exp(-gamma * t)
         gradient += regulariser_gradient(mask, target, edges, l1, decayed, tv, l2_unit, compat)
         if not torch.isfinite(gradient).all():
@@ -147,6 +144,12 @@ def score_gradient(
     inner = (deletion + insertion) * (target.image - target.baseline)
     keep = inner.sum(1, keepdim=True)  # (1, 1, H, W)
     return masks.render_adjoint(keep, tuple(mask.shape[-2:]), aligned)
+
+
+def mean_gradient(targets: list[Target], mask: Tensor, even: float | None, *how) -> Tensor:
+    """`score_gradient` by each of the baselines, evened, and their mean."""
+    found = [evened(score_gradient(one, mask, *how), one, even) for one in targets]
+    return sum(found) / len(found)
 
 
 def filled(target: Target, fills: str | None, seed: int) -> list[Target]:

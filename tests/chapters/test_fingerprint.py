@@ -1,6 +1,7 @@
 """Where the difference picture in a map comes from: planted maps on real pictures."""
 
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 
 from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.chapters import ch17_fingerprint as page
-from lvlm_study.chapters.ch16_busy_ground import FAST
+from lvlm_study.chapters.ch17_fingerprint import FAST
 from lvlm_study.chapters.compare import control_map
 from lvlm_study.sweep.runner import shuffled
 
 BENCHMARK = "sprites"
+EFFECTS = pd.DataFrame()
 EVEN = "igos[preset=fast,even=0.1]"
 ITEMS = shuffled(load_benchmark(BENCHMARK), page.EXPLORED + 20)
 
@@ -48,9 +50,8 @@ def world() -> dict:
             row(place, "difference", None, 0.8),
             row(place, "random", None, 0.0),
         ]
-    nothing = pd.DataFrame()
-    tables = SimpleNamespace(maps=pd.DataFrame(rows), effects=nothing)
-    return page.of_world(tables, "m", BENCHMARK, nothing)
+    tables = SimpleNamespace(maps=pd.DataFrame(rows), effects=EFFECTS, results=Path("nowhere"))
+    return page.of_world(tables, "m", BENCHMARK)
 
 
 def test_likeness_and_what_a_variant_changes(world):
@@ -74,8 +75,8 @@ def test_no_item_is_chosen_on_and_held_out(world):
 
 def test_too_few_items_are_no_stage(world):
     frame = pd.DataFrame([row(0, FAST, difference(0), 0.9), row(0, EVEN, None, 0.9)])
-    tables = SimpleNamespace(maps=frame, effects=pd.DataFrame())
-    found = page.of_world(tables, "m", BENCHMARK, pd.DataFrame())
+    tables = SimpleNamespace(maps=frame, effects=EFFECTS, results=Path("nowhere"))
+    found = page.of_world(tables, "m", BENCHMARK)
     assert found["explored"]["change"] == {} and list(found["explored"]["methods"]) == [FAST]
     assert found["held"] == {"methods": {}, "change": {}}
 
@@ -96,3 +97,14 @@ def test_table_and_figure(world):
     figure = page.level_figure(tree)
     said = [text.get_text() for ax in figure.axes for text in ax.texts]
     assert "evidence" in said and "step size 1" in said
+
+
+def test_objects_are_ranked_by_mass_per_area():
+    rows = pd.DataFrame(
+        {"item": ["a", "a", "b", "c"], "mass": [[3, 4, 1], [1, 1, 4], [1, 2, 3], None]}
+    )
+    one, same = ([5, 3, 1], [1, 2, 1]), ([1, 1, 1], [1, 1, 1])
+    truths = [("a", *one), ("b", *same), ("c", *one)]
+    found = page.agreement(rows, truths)
+    assert found[:2] == pytest.approx([1, -0.5]) and np.isnan(found[2]) and found[3] == 0
+    assert page.shapley_of([0, 1, 2, 3]) == pytest.approx([1, 2])

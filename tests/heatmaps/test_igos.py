@@ -271,5 +271,5 @@ def test_several_fills_are_one_mean():
 
 
 def test_what_fills_and_even_cannot_be():
-    refuses("unknown fill of igos 'meen'", igos, target_of(), fills="meen")
+    refuses("no fill of igos named 'meen'; did you mean mean", igos, target_of(), fills="meen")
     refuses("even is a floor above 0", igos, target_of(), even=0.0)
