@@ -60,7 +60,7 @@ def igos(
     log-probability of the crucial tokens. `steps` (10) integration points for each of the two
     scores and `iterations` Nesterov steps of size `lr` make 2 x steps x iterations forward-backward
     passes (100), `batch` at a time: memory follows the batch, not the steps. `noise` is the
-    standard deviation of Gaussian noise on what enters the model, drawn from `seed`. `average` (True) takes
+    standard deviation of Gaussian noise on the model's input, of `seed`. `average` (True) takes
     the mean of the masks of all iterations, False the last one.
     `preset="paper"` is the paper's method, `steps=10, average=False`; `preset="fast"` means
     `steps=4, average=True` (40 passes). What is given beside a preset stands. `reduce="mean"`
