@@ -69,10 +69,8 @@ def igos(
     `compat="paper_code"` computes what the released code does: the last mask, aligned corners, its
     edge weights and smoothing means (see `masks`). Where the picture is as large as the model's
     view, masks agree with its loop to 1e-3 under the same noise; elsewhere our mask is blended
-    before the picture is resized, theirs after.
-    `fills="mean+noise"` averages f over these baselines too, each at the passes of one; `even=0.1`
-    divides the score's gradient by the distance of picture and fill (see `evened`).
-    Returns NaN, which `explain` reports as "diverged", when the score is not finite.
+    before the picture is resized, theirs after. `fills="mean+noise"` averages f over these too;
+    `even`: see `evened`. Returns NaN ("diverged" in `explain`) when the score is not finite.
     """
     steps, average = with_preset(preset, steps, average, compat)
     grid = check_options(mask_size, iterations, steps)
@@ -80,12 +78,10 @@ def igos(
     edges, targets = edges_of(target, compat), filled(target, fills, seed)
     scale = 1 / int(target.crucial.sum()) if reduce == "mean" else 1.0
     mask = torch.ones(1, 1, *grid, device=target.image.device)
-    point = torch.zeros_like(mask)
-    masks_sum, points_sum = torch.zeros_like(mask), torch.zeros_like(mask)
+    point, masks_sum, points_sum = (torch.zeros_like(mask) for _ in range(3))
     for t in range(iterations):
         draw = (seed * iterations + t) * 2 * steps  # a stream of its own for every image
-        how = (steps, noise, draw, batch, bool(compat))
-        gradient = scale * mean_gradient(targets, mask, even, *how)
+        gradient = scale * mean_gradient(targets, mask, even, steps, noise, draw, batch, compat)
         decayed = l2 * math.exp(-gamma * t)
         gradient += regulariser_gradient(mask, target, edges, l1, decayed, tv, l2_unit, compat)
         if not torch.isfinite(gradient).all():
@@ -146,7 +142,7 @@ def score_gradient(
     return masks.render_adjoint(keep, tuple(mask.shape[-2:]), aligned)
 
 
-def mean_gradient(targets: list[Target], mask: Tensor, even: float | None, *how) -> Tensor:
+def mean_gradient(targets: list[Target], mask: Tensor, even, *how) -> Tensor:
     """`score_gradient` by each of the baselines, evened, and their mean."""
     found = [evened(score_gradient(one, mask, *how), one, even) for one in targets]
     return sum(found) / len(found)
