@@ -59,17 +59,18 @@ def igos(
     min_M f(keep M) - f(keep 1 - M) + l1 |1-M| + l2 exp(-gamma t) |1-M|^2 + tv BTV(M), f the summed
     log-probability of the crucial tokens. `steps` (10) integration points for each of the two
     scores and `iterations` Nesterov steps of size `lr` make 2 x steps x iterations forward-backward
-    passes (100), `batch` at a time: memory follows the batch, not the steps. `noise` is the
-    standard deviation of Gaussian noise on the model's input, of `seed`. `average` (True) takes
-    the mean of the masks of all iterations, False the last one.
-    `preset="paper"` is the paper's method, `steps=10, average=False`; `preset="fast"` means
-    `steps=4, average=True` (40 passes). What is given beside a preset stands. `reduce="mean"`
-    divides f by the number of crucial tokens; `l2_unit="mean"` averages the L2 term over cells.
+    passes (100), run `batch` at a time: memory follows the batch, not the number of steps. `noise`
+    is the standard deviation of Gaussian noise on what enters the model, drawn from `seed`.
+    `average` (True) takes the mean of the masks of all iterations, so that the order of the cells
+    rests on every gradient; False takes the last one. `preset="paper"` is the paper's method,
+    `steps=10, average=False`; `preset="fast"` means `steps=4, average=True` (40 passes). What is
+    given beside a preset stands. `reduce="mean"` divides f by the number of crucial tokens, so
+    that the step does not grow with the answer; `l2_unit="mean"` averages the L2 term over cells.
     `compat="paper_code"` computes what the released code does: the last mask, aligned corners, its
-    edge weights and smoothing means (see `masks`), to 1e-3 under the same noise where the picture
-    has the model's size; else our mask is blended before the picture is resized, theirs after.
-    `fills="mean+noise"` averages f over these baselines too; for `even` see `evened`.
-    Returns NaN, which `explain` reports as "diverged", when the score is not finite.
+    edge weights and smoothing means (see `masks`). Where the picture is as large as the model's
+    view, masks agree with its loop to 1e-3 under the same noise; elsewhere our mask is blended
+    before the picture is resized, theirs after. `fills="mean+noise"` averages f over these too;
+    `even`: see `evened`. Returns NaN ("diverged" in `explain`) when the score is not finite.
     """
     steps, average = with_preset(preset, steps, average, compat)
     grid = check_options(mask_size, iterations, steps)
@@ -80,8 +81,7 @@ def igos(
     point, masks_sum, points_sum = (torch.zeros_like(mask) for _ in range(3))
     for t in range(iterations):
         draw = (seed * iterations + t) * 2 * steps  # a stream of its own for every image
-        how = (even, steps, noise, draw, batch, bool(compat))
-        gradient = scale * mean_gradient(targets, mask, *how)
+        gradient = scale * mean_gradient(targets, mask, even, steps, noise, draw, batch, compat)
         decayed = l2 * math.exp(-gamma * t)
         gradient += regulariser_gradient(mask, target, edges, l1, decayed, tv, l2_unit, compat)
         if not torch.isfinite(gradient).all():
@@ -142,7 +142,7 @@ def score_gradient(
     return masks.render_adjoint(keep, tuple(mask.shape[-2:]), aligned)
 
 
-def mean_gradient(targets: list[Target], mask: Tensor, even: float | None, *how) -> Tensor:
+def mean_gradient(targets: list[Target], mask: Tensor, even, *how) -> Tensor:
     """`score_gradient` by each of the baselines, evened, and their mean."""
     found = [evened(score_gradient(one, mask, *how), one, even) for one in targets]
     return sum(found) / len(found)
