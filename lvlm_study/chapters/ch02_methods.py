@@ -26,6 +26,7 @@ from .compare import (
     OWN,
     SPECIAL,
     TEST,
+    a_race,
     against,
     best_of,
     by_model,
@@ -254,7 +255,8 @@ def summary(tables) -> dict:
 def overall(models: dict) -> dict:
     """What holds over the models: clear leads, and what iGOS adds to a map without a model."""
     parts = [part for sets in models.values() for part in sets.values()]
-    first = [part for part in parts if part["winner"].get("n", 0) >= LEAST]
+    races = [part for part in parts if a_race(part["methods"])]
+    first = [part for part in races or parts if part["winner"].get("n", 0) >= LEAST]
     added = [p["margin"][REFERENCE]["value"] for p in first if REFERENCE in p["margin"]]
     return {
         "models": len(first),

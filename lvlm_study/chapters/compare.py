@@ -8,7 +8,7 @@ models can be asked for more).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import combinations
 
 import numpy as np
@@ -235,13 +235,19 @@ def by_model(frame: pd.DataFrame, tell: Callable) -> dict:
 
 
 def with_rivals(frame: pd.DataFrame) -> list[tuple]:
-    """`groups` of `LEAST` items on which a method ran beside iGOS and the controls.
+    """`groups` of `LEAST` items on which methods ran beside iGOS and the controls.
 
-    Two settings of iGOS are no rivals. Where none has rivals, all of them.
+    Two settings of iGOS are no rivals, and one method alone makes no race: it was run for another
+    question. Where none has rivals, all of them.
     """
     parts = list(groups(frame, LEAST))
-    rivals = [p for p in parts if set(p[1].method) - {REFERENCE, PAPER_METHOD, *CONTROLS}]
+    rivals = [part for part in parts if a_race(part[1].method)]
     return rivals or parts
+
+
+def a_race(methods: Iterable[str]) -> bool:
+    """Whether at least two methods ran beside iGOS and the controls."""
+    return len(set(methods) - {REFERENCE, PAPER_METHOD, *CONTROLS}) > 1
 
 
 def most_items_first(parts: list[tuple]) -> list[tuple]:
