@@ -110,8 +110,9 @@ def test_scores_by_hand():
 
 
 def test_models_without_rivals_are_left_out_of_the_long_tables():
-    many, few = frames.maps({m: 2 * v for m, v in GAPS.items()}, model="mini/z"), frames.maps(GAPS)
-    alone = frames.maps({"igos": EIGHT, "random": [0.0] * 8}, model="mini/c")
+    race = GAPS | {"tam": EIGHT}
+    many, few = frames.maps({m: 2 * v for m, v in race.items()}, model="mini/z"), frames.maps(race)
+    alone = frames.maps(GAPS, model="mini/c")  # one method beside iGOS: run for another question
     frame = compare.rows_of(pd.concat([few, alone, many]))
     found = compare.with_rivals(frame)
     assert [keys[0] for keys, _ in found] == ["mini/a", "mini/z"]
@@ -122,7 +123,8 @@ def test_models_without_rivals_are_left_out_of_the_long_tables():
 
 def test_two_settings_of_igos_are_no_rivals():
     two = {"igos": EIGHT, "igos[preset=paper]": EIGHT, "random": [0.0] * 8}
-    frame = compare.rows_of(pd.concat([frames.maps(GAPS), frames.maps(two, model="mini/c")]))
+    race = frames.maps(GAPS | {"tam": EIGHT})
+    frame = compare.rows_of(pd.concat([race, frames.maps(two, model="mini/c")]))
     assert set(frame[frame.model == "mini/c"].method) == set(two)
     assert [keys[0] for keys, _ in compare.with_rivals(frame)] == ["mini/a"]
 
