@@ -83,6 +83,12 @@ def notebook_tool():
 
 
 @pytest.fixture
+def few_have_ends(monkeypatch):
+    """Small tables have intervals; that few units have none is tested with the statistics."""
+    monkeypatch.setattr("lvlm_study.metrics.statistics.ENOUGH_TO_RESAMPLE", 2)
+
+
+@pytest.fixture
 def tab():
     """A page of the system's chromium; the test is skipped where there is none."""
     pytest.importorskip("playwright", reason="playwright belongs to the book's environment")

@@ -15,10 +15,7 @@ GAPS = {"igos": 0.8, FAST: 0.7, "occlusion": 0.6, "sobel": 0.2, "difference": 0.
 AUCS = {"igos": 0.7, FAST: 0.9, "occlusion": 0.8, "sobel": 0.6, "difference": 0.5, "random": 0.5}
 
 
-@pytest.fixture(autouse=True)
-def small_tables_have_intervals(monkeypatch):
-    """That few units have no interval is tested with the statistics."""
-    monkeypatch.setattr("lvlm_study.metrics.statistics.ENOUGH_TO_RESAMPLE", 2)
+pytestmark = pytest.mark.usefixtures("few_have_ends")
 
 
 def right(item) -> bool:

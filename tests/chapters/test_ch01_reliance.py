@@ -91,6 +91,7 @@ def test_reliance_table_puts_ours_before_the_papers(frame):
     assert table["data"].tolist() == ["sprites", "CV-Bench", "MMStar", "MMVP"]
 
 
+@pytest.mark.usefixtures("few_have_ends")
 def test_the_words_of_two_answers(tmp_path):
     rows = []
     for item in load_benchmark("sprites"):

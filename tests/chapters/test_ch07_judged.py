@@ -61,6 +61,7 @@ def test_choices_about_maps_of_other_results_are_left_out():
     assert ch07_correctness.eyes_summary(BOTH, STORED.assign(answer="Other.")) == {}
 
 
+@pytest.mark.usefixtures("few_have_ends")
 def test_shares_by_method_count_pictures_with_a_region():
     table = ch07_correctness.by_method(ch07_correctness.met(BOTH, STORED)).set_index("method")
     assert table.pictures.to_dict() == {PAPER_METHOD: 2, "sobel": 1}
@@ -70,6 +71,7 @@ def test_shares_by_method_count_pictures_with_a_region():
     assert table.loc[PAPER_METHOD].low <= 0.5 <= table.loc[PAPER_METHOD].high
 
 
+@pytest.mark.usefixtures("few_have_ends")
 def test_the_difference_of_two_methods_and_its_interval():
     found = ch07_correctness.judged_apart(ch07_correctness.met(BOTH, STORED), PAPER_METHOD, "sobel")
     assert found.value == 0.0 and found.low <= 0 <= found.high

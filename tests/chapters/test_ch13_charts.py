@@ -1,6 +1,7 @@
 """Tables and figures of the chapter on detection: what they say, from trees written by hand."""
 
 import pandas as pd
+import pytest
 
 from lvlm_study.chapters import ch13_detection as charts
 from lvlm_study.detector.bias_study import SIZES
@@ -14,6 +15,7 @@ def shown(value, spread=0.1, **more):
 NOTHING = {"value": None, "low": None, "high": None, "n": 0}
 
 
+@pytest.mark.usefixtures("few_have_ends")
 def test_kinds_stand_beside_the_seeds_scores():
     row = {"precision": shown(0.9), "recall": shown(0.5), "answers": shown(0.8)}
     tree = {"kinds": {"deep": row | {"error": 0.0071, "steps": 9}, "unmodified": row}}
@@ -41,6 +43,7 @@ MAPS = {
 }
 
 
+@pytest.mark.usefixtures("few_have_ends")
 def test_methods_by_their_evidence():
     table = charts.methods_table(MAPS)
     assert table.method.tolist() == ["Gradient alignment", "Centre blob", "iGOS"]
@@ -74,6 +77,7 @@ def bias_tree():
     return {"cat-rabbit": {"biased": place(5.0), "clean": place(0.0)}}
 
 
+@pytest.mark.usefixtures("few_have_ends")
 def test_shifts_of_both_twins():
     ax = charts.bias_figure(bias_tree()).axes[0]
     assert ax.get_legend_handles_labels()[1] == ["biased twin", "clean twin", "planted"]

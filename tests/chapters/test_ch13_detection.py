@@ -30,12 +30,14 @@ def test_shares_are_pooled_and_their_interval_draws_captions():
     assert np.isnan(joint_study.share_estimate([0, 0], [0, 0]).value)
 
 
+@pytest.mark.usefixtures("few_have_ends")
 def test_plain_numbers():
     tree = {"a": Estimate(1.0, np.nan, 2.0, 3), 0.5: [np.int64(4), np.float64(np.inf)], "b": "x"}
     want = {"value": 1.0, "low": None, "high": 2.0, "n": 3}
     assert joint_study.plain(tree) == {"a": want, "0.5": [4, None], "b": "x"}
 
 
+@pytest.mark.usefixtures("few_have_ends")
 def test_what_w_keeps(tmp_path, monkeypatch):
     row = {"precision": 0.75, "recall": 0.5, "answers": 0.9, "n_answers": 20}
     row |= {"captions": [[2, 3, 2], [2, 3, 1]], "error": 0.1}

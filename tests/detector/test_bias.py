@@ -104,6 +104,7 @@ def test_number_odds_are_those_of_whole_answers(joint):
     assert found.shape == (2, 10) and found.std() > 1e-3
 
 
+@pytest.mark.usefixtures("few_have_ends")
 def test_shifts_have_the_sign_of_the_plant(monkeypatch, joint):
     """A reader that says 8 when it is shown a cat, drawn or stepped to, and else 3."""
     numbers = {"cat": 8.0, "rabbit": 3.0}

@@ -14,6 +14,7 @@ def test_ranks_of_rows():
     assert found[:2] == pytest.approx([1, -1]) and np.isnan(found[2])
 
 
+@pytest.mark.usefixtures("few_have_ends")
 def test_agreement_of_ranks():
     one = pd.DataFrame(
         {"a": [3.0, 4, 5], "b": [2.0, 2, 2], "c": [1.0, 0, 1], "d": [np.nan, 9, np.nan]}

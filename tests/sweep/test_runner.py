@@ -452,6 +452,7 @@ def reliance_rows():
     return pd.DataFrame(rows | dict(commit="abc", made="2026-01-02T03:04:05+00:00"))
 
 
+@pytest.mark.usefixtures("few_have_ends")
 def test_reliance_summary_by_hand():
     found = summaries.reliance_summary(reliance_rows())["m.1"]["toy"]
     whole = found["all"]
