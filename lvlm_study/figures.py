@@ -336,5 +336,8 @@ def heat(ax, table, label: str, form: str = ".2f") -> None:
         table.astype(float), annot=True, fmt=form, cmap="cividis", ax=ax, cbar_kws={"label": label},
         annot_kws={"fontsize": "small"},
     )  # fmt: skip
+    middle = sum(ax.collections[0].get_clim()) / 2
+    for text in ax.texts:  # seaborn writes white on the greys of the middle, which nobody can read
+        text.set_color("black" if float(text.get_text()) >= middle else "white")
     ax.set(xlabel="", ylabel="")
     ax.tick_params(axis="y", rotation=0)

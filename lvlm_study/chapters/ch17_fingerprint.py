@@ -338,7 +338,7 @@ def _settings(ax, settings: dict) -> None:
             place = {"xytext": (-6 if left else 6, up), "ha": "right" if left else "left"}
             look = {"textcoords": "offset points", "fontsize": "x-small", "color": colour}
             ax.annotate(said, (x, y), **place, **look)
-    ax.set(xlim=(-0.25, 1.15), ylim=(0.35, 1.0))
+    ax.set(xlim=(-0.4, 1.15), ylim=(0.35, 1.0))
     ax.set_xlabel("rank correlation with |image − blur|", fontsize="small")
     ax.set_ylabel("insertion − deletion", fontsize="small")
 
