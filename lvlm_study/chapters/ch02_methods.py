@@ -148,13 +148,33 @@ def margin_report(maps: pd.DataFrame) -> str:
     Variants have a line too.
     """
     parts = [(keys, beside_null(part)) for keys, part in groups(rows_of(maps, variants=True))]
-    lines = [_margin_line(*keys, row) for keys, table in parts for row in table.itertuples()]
+    lines = [
+        _margin_line(", ".join(keys), row.method, title(NULL), row)
+        for keys, table in parts
+        for row in table.itertuples()
+    ]
     return "\n".join([MARGINS, *lines]) if lines else ""
 
 
-def _margin_line(model: str, benchmark: str, row) -> str:
+def control_report(maps: pd.DataFrame, method: str) -> str:
+    """One method minus each control, for a terminal: a line each, the best control first.
+
+    p corrected for the number of controls. A random map's score is 0 on average (chance), so it
+    need not have been run.
+    """
+    lines = []
+    for (model, _), part in groups(rows_of(maps, variants=True)):
+        own = part[part.method == method]
+        rest = part[part.method.isin(CONTROLS) & (part.method != "random")]
+        table = against(pd.concat([own, rest, own.assign(method="random", gap=0.0)]), method)
+        rows = table.sort_values("difference").itertuples()
+        lines += [_margin_line(model, method, row.title, row) for row in rows]
+    return "\n".join(lines)
+
+
+def _margin_line(where: str, one: str, other: str, row) -> str:
     """ "... grad_cam − Difference picture: −0.90 [−1.10, −0.70], p = 0.0001, n = 92"."""
-    head = f"{model}, {benchmark}: {row.method} − {title(NULL)}"
+    head = f"{where}: {one} − {other}"
     told = f"{Estimate(row.difference, row.low, row.high, row.n):.2f}"
     if row.n < ENOUGH_TO_RESAMPLE:
         return f"{head}: {told}, n = {row.n}: too few for an interval"

@@ -282,6 +282,10 @@ def test_margins_on_a_terminal_by_hand():
     ]
     told = method_tables.margin_report(frames.maps(gaps, status=silent)).splitlines()
     assert told[3].endswith("gae − Difference picture: −0.51, n = 19: too few for an interval")
+    assert method_tables.control_report(frames.maps(gaps), "gae").splitlines() == [
+        "mini/a: gae − Difference picture: −0.50 [−0.50, −0.50], p = 0.0002, n = 20",
+        "mini/a: gae − Random map: 0.25 [0.25, 0.25], p = 0.0002, n = 20",
+    ]
     assert method_tables.margin_report(parts[-1]) == "", "not where the control has not run"
 
 
