@@ -407,9 +407,25 @@ def run(options) -> int:
         sweep = replace(sweep, only=_kept(sweep.results, sweep))
     failed = compute(sweep, *how)
     print(report(write_summaries(sweep.results, options.profile, options.seed)))
+    print(_margins(sweep), end="")
     if failed:
         print(f"\n{failed} items failed; see 'message' in the tables, or add --retry-failed.")
     return 1 if failed else 0
+
+
+def _margins(sweep) -> str:
+    """What the methods of this run add to the difference picture, if the folder has that."""
+    from .chapters.ch02_methods import NULL, margin_report
+    from .sweep.runner import plain_name
+    from .sweep.tables import read_table
+
+    maps = read_table(sweep.results, "maps")
+    if maps.empty:
+        return ""
+    mine = maps.model.isin(map(plain_name, sweep.models))
+    mine &= maps.benchmark.isin(map(plain_name, sweep.benchmarks))
+    told = margin_report(maps[mine & maps.method.isin([*sweep.methods, NULL])])
+    return told and f"\n{told}\n"
 
 
 def _sweep(options):

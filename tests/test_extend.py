@@ -23,7 +23,7 @@ EXAMPLES = {
 
 def section(title: str) -> str:
     """The text of one part of the page, up to the next title of its rank."""
-    return re.split(r"^## A ", PAGE.split(f"\n## {title}\n")[1], flags=re.M)[0]
+    return re.split(r"^## (?:A |Judge )", PAGE.split(f"\n## {title}")[1], flags=re.M)[0]
 
 
 def blocks(title: str, kind: str, fence: str = "```") -> list[str]:
@@ -45,6 +45,27 @@ def test_the_worked_example_runs(title, tmp_path, monkeypatch):
     finally:
         registry.pop(name, None)
     assert "".join(blocks(title, "python")).count("assert ") >= 3
+
+
+@pytest.mark.parametrize(
+    "items", [pytest.param(2, id="few"), pytest.param(40, id="as written", marks=pytest.mark.slow)]
+)
+def test_a_method_is_judged(items, tmp_path, monkeypatch, capsys):
+    """Too few items: the difference alone; enough: its interval and p, and exact effects."""
+    monkeypatch.chdir(tmp_path)
+    (judge,) = re.findall(r"^```python\n(.*?)^```$", section("Judge it"), flags=re.M | re.S)
+    assert '"hidden_cells", 40,' in judge
+    try:
+        for code in (blocks("A heatmap method", "python")[0], judge):
+            exec(compile(code.replace(" 40,", f" {items},"), "extend.md", "exec"), {})
+    finally:
+        METHODS.pop("hidden_cells", None)
+    told = capsys.readouterr().out
+    lines = [line for line in told.splitlines() if "hidden_cells −" in line]
+    assert len(lines) == 4 and any("Difference picture" in line for line in lines)
+    ending = r"too few for an interval" if items < 20 else r"\[.*\], p = \S+, n = \d\d"
+    assert all(re.search(f"{ending}$", line) for line in lines), told
+    assert "spearman" in told
 
 
 def test_the_example_chapter_builds(tmp_path, notebook_tool):

@@ -15,7 +15,7 @@ import pandas as pd
 from ..figures import CMAP, ROW, WIDTH, chance_line, dots, grid, heat, picture, when_run
 from ..heatmaps.names import CONTROLS, NOBODY, REFERENCE, listed, title
 from ..metrics.ranks import complete, rank_agreement
-from ..metrics.statistics import Estimate, estimate, finite
+from ..metrics.statistics import ENOUGH_TO_RESAMPLE, Estimate, estimate, finite
 from ..sweep.sanity import read_rows
 from ..sweep.stored import enlarged
 from .compare import (
@@ -33,6 +33,7 @@ from .compare import (
     by_reading_order,
     control_map,
     counted,
+    groups,
     method_scores,
     most_items_first,
     named,
@@ -50,6 +51,10 @@ from .compare import (
 NULL = "difference"  # the control that every method is held against
 MANY = 60  # items that a model needs for a panel of its own
 SHEET = ("igos", "rise", NULL)  # maps of `contact_sheet`
+MARGINS = (
+    "Insertion − deletion beside that of a map without a model (square cells, blur; same items;\n"
+    "95 % intervals, uncorrected; p by sign flips, corrected for the number of methods by Holm):"
+)
 
 
 # --- tables
@@ -127,9 +132,53 @@ def margins(part: pd.DataFrame) -> pd.DataFrame:
 
     Columns as in `compare.against`, and `clear`.
     """
-    table = against(same_items(part), NULL)
+    return beside_null(same_items(part))
+
+
+def beside_null(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same, each method on all items that it shares with the difference picture."""
+    table = against(rows, NULL)
     ends = {"low": -table.high, "high": -table.low}
     return table.assign(difference=-table.difference, **ends, clear=table.p_holm < LEVEL)
+
+
+def margin_report(maps: pd.DataFrame) -> str:
+    """`beside_null` for a terminal, a line a model and method; "" where the control has not run.
+
+    Variants have a line too.
+    """
+    parts = [(keys, beside_null(part)) for keys, part in groups(rows_of(maps, variants=True))]
+    lines = [
+        _margin_line(", ".join(keys), row.method, title(NULL), row)
+        for keys, table in parts
+        for row in table.itertuples()
+    ]
+    return "\n".join([MARGINS, *lines]) if lines else ""
+
+
+def control_report(maps: pd.DataFrame, method: str) -> str:
+    """One method minus each control, for a terminal: a line each, the best control first.
+
+    p corrected for the number of controls. A random map's score is 0 on average (chance), so it
+    need not have been run.
+    """
+    lines = []
+    for (model, _), part in groups(rows_of(maps, variants=True)):
+        own = part[part.method == method]
+        rest = part[part.method.isin(CONTROLS) & (part.method != "random")]
+        table = against(pd.concat([own, rest, own.assign(method="random", gap=0.0)]), method)
+        rows = table.sort_values("difference").itertuples()
+        lines += [_margin_line(model, method, row.title, row) for row in rows]
+    return "\n".join(lines)
+
+
+def _margin_line(where: str, one: str, other: str, row) -> str:
+    """ "... grad_cam − Difference picture: −0.90 [−1.10, −0.70], p = 0.0001, n = 92"."""
+    head = f"{where}: {one} − {other}"
+    told = f"{Estimate(row.difference, row.low, row.high, row.n):.2f}"
+    if row.n < ENOUGH_TO_RESAMPLE:
+        return f"{head}: {told}, n = {row.n}: too few for an interval"
+    return f"{head}: {told}, p = {row.p_holm:.2g}, n = {row.n}"
 
 
 def apart(part: pd.DataFrame, sign: int) -> list[str]:

@@ -29,6 +29,12 @@ from ..sweep.tables import write
 from .compare import DROPS, as_chance, correlation, interval, meant_to_compare, over_draws, shown
 
 SCORES = ("deletion", "insertion", "gap")
+HEADS = {"gap": "insertion − deletion"}  # of the columns that a terminal shows
+NOTE = (
+    "Scores are normalised: 0 on the fill, 1 on the picture. Under a fill that leaves the answer\n"
+    "nearly all of its probability, as +mean often does, they lie far outside [0, 1]: the tables\n"
+    "also have them in raw probability (gap_raw)."
+)
 
 
 def reliance_summary(frame: pd.DataFrame) -> dict:
@@ -188,7 +194,9 @@ def report(trees: dict[str, dict]) -> str:
     if "reliance" in trees:
         parts.append(_table(_reliance_lines(trees["reliance"]["models"])))
     if "faithfulness" in trees:
-        parts.append(_table(_method_lines(trees["faithfulness"]["models"])))
+        lines = _method_lines(trees["faithfulness"]["models"])
+        parts.append(_table(lines))
+        parts += [NOTE] if any("+" in line["scored"] for line in lines) else []
     return "\n\n".join(parts) or "Nothing has been computed yet."
 
 
@@ -213,7 +221,7 @@ def _method_lines(models: dict) -> list[dict]:
     return [
         {"model": model, "benchmark": benchmark, "method": method, "scored": how, "n": row["n"]}
         | {"skipped": sum(row["skipped"].values())}
-        | {name: shown(row[name], 3) for name in SCORES}
+        | {HEADS.get(name, name): shown(row[name], 3) for name in SCORES}
         | {"seconds": row["seconds"]}
         for model, benchmarks in models.items()
         for benchmark, methods in benchmarks.items()

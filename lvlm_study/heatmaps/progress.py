@@ -1,17 +1,21 @@
-"""How far a long piece of work is: passes or items done and time left, on a terminal's stderr.
+"""How far a long piece of work is: passes or items done and time left, on stderr.
 
-Nothing is written where stderr is no terminal, as in log files, notebooks and tests. A bar only
-counts: it changes neither results nor their order, and an interrupt goes through it.
+A terminal sees a bar, a log file or a pipe a line every `EVERY` seconds, notebooks and tests, which
+put a stderr of their own in place, nothing. A bar only counts: it changes neither results nor their
+order, and an interrupt goes through it.
 """
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from inspect import signature
+from io import StringIO
 
 from tqdm import tqdm
 
+EVERY = 20.0  # seconds between the lines of a log file
 PASSES: dict[str, Callable[[dict], int]] = {  # a map's forward passes by its options, where known
     "igos": lambda o: 2 * o["iterations"] * (o["steps"] or 10),
     "igos++": lambda o: 4 * o["iterations"] * (o["steps"] or 10),
@@ -30,19 +34,39 @@ def shown() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
-def bar(total: int | None = None, unit: str = "item", what: str = "", leave: bool = False) -> tqdm:
+def logged() -> bool:
+    """Whether stderr is the process's own, and goes to a file or a pipe."""
+    return sys.stderr is not None and sys.stderr is sys.__stderr__ and not shown()
+
+
+@contextmanager
+def bar(total: int | None = None, unit: str = "item", what: str = "", leave: bool = False):
     """A bar that counts to `total`; without one, what is done and the time it took."""
-    return tqdm(
-        total=total,
-        unit=unit,
-        desc=what or None,
-        leave=leave,
-        smoothing=0.05,
-        mininterval=0.2,
-        **_size(),
-        file=sys.stderr,
-        disable=not shown(),
-    )
+    how = {"total": total, "unit": unit, "desc": what or None, "smoothing": 0.05}
+    if shown():
+        with tqdm(**how, leave=leave, mininterval=0.2, **_size(), file=sys.stderr) as counted:
+            yield counted
+        return
+    unseen = {"file": StringIO(), "mininterval": EVERY, "ncols": 0}
+    with tqdm(**how, **unseen, disable=not logged()) as counted, _lines(counted):
+        yield counted
+
+
+@contextmanager
+def _lines(counted: tqdm):
+    """Say how far `counted` is every `EVERY` seconds, also when one item takes longer."""
+    done = threading.Event()
+
+    def tell() -> None:
+        while not done.wait(EVERY):
+            print(counted, file=sys.stderr, flush=True)
+
+    if not counted.disable:
+        threading.Thread(target=tell, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 def _size() -> dict[str, int]:
@@ -72,7 +96,7 @@ def say(text: str) -> None:
 @contextmanager
 def passes(model, what: str, total: int | None = None):
     """Count the forward passes of a model (an adapter) while the block runs, a picture each."""
-    if not shown():
+    if not (shown() or logged()):
         yield
         return
     with bar(total, " passes", what) as counted, watched(model, counted.update):

@@ -420,7 +420,7 @@ def chunk_sizes(sweep: Sweep) -> dict[tuple[str, int], int]:
 
 
 def progress(total: int):
-    """A bar with the time left, on a terminal alone."""
+    """A bar with the time left."""
     return bar(total, leave=True)
 
 

@@ -270,6 +270,27 @@ def test_the_ends_of_a_margin_by_hand():
     assert table.iloc[0, 1].startswith("0.30 [0.2")
 
 
+def test_margins_on_a_terminal_by_hand():
+    """A constant difference: both ends are its value, p is the least of 10,000 signings."""
+    gaps = {"difference": [0.75] * 20, "gae": [0.25] * 20, "igos[l2=1]": [1.0] * 6}
+    few = frames.maps({"difference": [0.5] * 2, "tam": [0.25] * 2}, model="mini/b")
+    other = frames.maps({"gae": [9.0] * 20, "difference": [0.0] * 20}, fill="mean")
+    silent = {("gae", 0): "no_crucial_tokens", ("gae", 1): "constant"}
+    parts = [frames.maps(gaps), few, other, frames.maps({"gae": EIGHT}, model="mini/c")]
+    assert method_tables.margin_report(pd.concat(parts)).splitlines()[2:] == [
+        "mini/a, sprites: igos[l2=1] − Difference picture: 0.25, n = 6: too few for an interval",
+        "mini/a, sprites: gae − Difference picture: −0.50 [−0.50, −0.50], p = 0.0002, n = 20",
+        "mini/b, sprites: tam − Difference picture: −0.25, n = 2: too few for an interval",
+    ]
+    told = method_tables.margin_report(frames.maps(gaps, status=silent)).splitlines()
+    assert told[3].endswith("gae − Difference picture: −0.51, n = 19: too few for an interval")
+    assert method_tables.control_report(frames.maps(gaps), "gae").splitlines() == [
+        "mini/a: gae − Difference picture: −0.50 [−0.50, −0.50], p = 0.0002, n = 20",
+        "mini/a: gae − Random map: 0.25 [0.25, 0.25], p = 0.0002, n = 20",
+    ]
+    assert method_tables.margin_report(parts[-1]) == "", "not where the control has not run"
+
+
 def test_what_the_mean_of_all_masks_adds_to_the_last_one():
     """Shared items only: 0.1 on four of eight and 0.3 on the others; iGOS++ has one setting."""
     gaps = {"igos": [0.6, 0.8] * 4, "igos[preset=paper]": [0.5] * 8, "igos++": [0.9] * 8}

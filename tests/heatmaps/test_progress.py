@@ -1,4 +1,4 @@
-"""Long work says how far it is on a terminal, and writes nothing where nobody looks."""
+"""Long work says how far it is: a bar on a terminal, now and then a line in a log file."""
 
 import os
 import pty
@@ -68,9 +68,28 @@ def test_a_terminal_sees_passes_and_time_left(scene, tmp_path):
     assert "deletion and insertion:" in seen and "control maps:" in seen
     words = command(scene, tmp_path / "b")
     run = subprocess.run(words, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    assert run.returncode == 0 and run.stderr == b"", "a pipe sees nothing"
+    assert run.returncode == 0 and run.stderr == b"", "a pipe sees nothing of short work"
     maps = [np.load(tmp_path / name / "saliency.npz")["saliency"] for name in "ab"]
     assert np.array_equal(*maps), "counting changes nothing"
+
+
+def test_a_pipe_sees_a_line_now_and_then():
+    """Also while one item takes longer than the time between two lines, and none after the end."""
+    code = (
+        "import time\n"
+        "from lvlm_study.heatmaps import progress\n"
+        "progress.EVERY = 0.2\n"
+        "with progress.bar(3, what='mini/a') as counted:\n"
+        "    counted.update()\n"
+        "    time.sleep(1)\n"
+        "progress.EVERY = 0.01\n"
+        "time.sleep(0.3)\n"
+    )
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, env=env, text=True)
+    lines = run.stderr.splitlines()
+    assert 2 <= len(lines) <= 5 and run.stdout == ""
+    assert all(re.fullmatch(r"mini/a: +33% 1/3 \[00:0\d<.*\]", line) for line in lines), lines
 
 
 def test_an_interrupt_goes_through_a_bar(scene, tmp_path):
@@ -126,10 +145,12 @@ def test_each_hands_on_everything(capsys, terminal):
     assert "things" in capsys.readouterr().err
 
 
-def test_silent_without_a_terminal(capsys):
+def test_silent_in_notebooks_and_tests(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "EVERY", 0.01)
     assert list(progress.each(range(3), "things")) == [0, 1, 2]
     with progress.bar(3, "thing") as counted:
         counted.update()
+        time.sleep(0.1)
     with progress.passes(planted("object"), "work"):
         pass
     assert capsys.readouterr().err == ""
