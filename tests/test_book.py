@@ -281,6 +281,12 @@ def test_no_page_loads_anything_from_outside(book):
 
 
 @pytest.mark.slow
+def test_no_page_links_to_the_repository_of_jupyter_book(book):
+    for page in book.rglob("*.html"):
+        assert "executablebooks/jupyter-book" not in page.read_text(encoding="utf-8"), page
+
+
+@pytest.mark.slow
 def test_no_link_inside_the_book_is_dead(book):
     dead = []
     for page in pages(book):
