@@ -40,6 +40,8 @@ def data(tmp_path):
     (folder / "results" / "mini" / "q1.json").write_text(json.dumps(values))
     values = {"deletion": 0.5, "provenance": PROVENANCE | {"profile": "paper", "model": ["a", "b"]}}
     (folder / "results" / "paper" / "q1.json").write_text(json.dumps(values))
+    values["provenance"] = PROVENANCE | {"model": list("abcd")}
+    (folder / "results" / "mini" / "shared.json").write_text(json.dumps(values))
     (folder / "results" / "mini" / "bare.json").write_text('{"x": 1}')
     table = "lvlm,method,del\nA-1.5,Ours,0.40\nA-1.5,IIA,0.366\nB,Ours,-3\n"
     (folder / "paper" / "table9.csv").write_text(table)
@@ -107,6 +109,7 @@ def test_a_value_comes_with_its_origin(data):
     assert results.read("q1.gap.low", data).origin.startswith("mini profile")
     assert results.read("q1.lead.p", data).origin.startswith("mini profile")
     assert "a, b" in results.read("paper/q1.deletion", data).origin
+    assert "mini profile, 4 models, n = 7" in results.read("shared.deletion", data).origin
     assert "the paper's own figure" in results.read("paper/table9[B].del", data).origin
 
 
@@ -278,6 +281,12 @@ def test_no_page_loads_anything_from_outside(book):
     assert len(pages(book)) == len(PAGES)
     outside = [(p.name, url) for p in pages(book) for url in Links(p).loads if urlsplit(url).netloc]
     assert outside == []
+
+
+@pytest.mark.slow
+def test_no_page_links_to_the_repository_of_jupyter_book(book):
+    for page in book.rglob("*.html"):
+        assert "executablebooks/jupyter-book" not in page.read_text(encoding="utf-8"), page
 
 
 @pytest.mark.slow

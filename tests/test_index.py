@@ -1,7 +1,13 @@
 """What the first page says still follows from the results that it is read from."""
 
+import re
+from pathlib import Path
+
+import pytest
+
 from lvlm_study.sweep.results import read
 
+BOOK = Path(__file__).resolve().parents[1] / "book"
 LLAVA = "[mini/llava-1.5].sprites"
 
 
@@ -40,3 +46,25 @@ def test_maps_give_the_shortcut_away_and_edges_do_not():
     assert value(f"{model}.methods.sobel.low") < 0.5 < value(f"{model}.methods.sobel.high")
     plain = "shortcut.models[mini/llava-1.5]"
     assert value(f"{plain}.arms.wrong.follows.percent") < 10  # who cannot read is not misled
+
+
+@pytest.mark.parametrize("name", ["right", "wrong", "busy"])
+def test_each_word_has_a_map_or_says_that_it_has_none(name):
+    text = (BOOK / "_static" / f"hero-{name}.html").read_text(encoding="utf-8")
+    mute = [place for place, kind in enumerate(words(text)) if kind == "faint"]
+    said = re.search(r'<p class="note" aria-live="polite">(.*?)</p>', text)[1]
+    assert [int(place) for place in re.findall(r'<span class="m(\d)">This', said)] == mute
+    drawn = {int(place) for place in re.findall(r'<img class="map m(\d)', text)}
+    assert drawn == set(range(len(words(text)))) - set(mute) and drawn
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r'<label [^>]*?(?:class="(\w+)")?>', text)
+
+
+def test_the_score_of_the_difference_picture_is_that_of_its_chapter():
+    for page in ("book/index.md", "notebooks/02_methods.md"):
+        text = (BOOK.parent / page).read_text(encoding="utf-8")
+        assert f"methods.models{LLAVA}.winner.same.difference.value:.2f" in text
+    assert value("busy.levels[4].methods.difference.gap.low") < 0  # no better than chance
+    assert value("busy.levels[4].methods.difference.gap.high") > 0

@@ -11,6 +11,8 @@ from extensions import extension
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURE = re.compile(r"^:  figure: \{name: ([\w-]+)", re.M)
+# What Jupyter Book fills in where no repository is configured.
+JUPYTER_BOOK = "https://github.com/executablebooks/jupyter-book"
 CELL = re.compile(r"```\{code-cell\}[^\n]*\n(.*?)```", re.S)
 
 
@@ -20,7 +22,8 @@ def made():
 
 
 def app(repository=None, builder="html"):
-    options = {"repository_url": repository} if repository else {}
+    options = {"repository_url": repository or JUPYTER_BOOK, "repository_branch": "main"}
+    options["use_repository_button"] = repository is not None
     builder = SimpleNamespace(name=builder, get_relative_uri=lambda a, b: "../index.html")
     config = SimpleNamespace(html_theme_options=options)
     return SimpleNamespace(config=config, builder=builder, made_page="notebooks/x")

@@ -44,9 +44,9 @@ def maker(cell: str, known: dict[str, str]) -> tuple[str, str] | None:
 
 def link(app, path: str, text: nodes.Node) -> nodes.Node:
     """`text`, as a link to a file of the repository where the reader can have one."""
-    where = app.config.html_theme_options.get("repository_url")
-    if where:
-        branch = app.config.html_theme_options.get("repository_branch", "main")
+    options = app.config.html_theme_options
+    if options.get("use_repository_button"):  # else Jupyter Book puts in its own repository
+        where, branch = options["repository_url"], options.get("repository_branch", "main")
         uri = f"{where}/blob/{branch}/{path}"
     elif app.builder.name == "html" and (ROOT / path).is_file():
         name = path.replace("/", "-") + (".txt" if path.endswith(".py") else "")

@@ -3,7 +3,7 @@
 - The script for live code ("thebe") is written twice on each page, an error in the console, and
   this book has no live code: it is left out.
 - A list of references is a list, so its entries must be list items for screen readers; and a
-  folded cell is called by its visible words.
+  folded cell is called by its visible words. What a chapter folds whole is a table.
 
 What the theme writes outside of the page's own text is repaired in `_static/accessible.js`.
 """
@@ -11,6 +11,8 @@ What the theme writes outside of the page's own text is repaired in `_static/acc
 REPAIRS = (
     ('role="doc-biblioentry"', 'role="listitem"'),
     ('<summary aria-label="Toggle hidden content">', "<summary>"),
+    ("Show code cell content", "Show the table"),
+    ("Hide code cell content", "Hide the table"),
 )
 
 

@@ -25,14 +25,42 @@
   const reach = () => {
     const boxes = "article table.table, article pre, article figure, .math.block";
     for (const box of document.querySelectorAll(boxes)) {
-      if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
+      const scrolls = box.scrollWidth > box.clientWidth + 1;
+      box.classList.toggle("scrolls", scrolls);
+      if (scrolls) box.tabIndex = 0;
       else box.removeAttribute("tabindex");
     }
+  };
+
+  // Where a number comes from: by mouse, finger or keyboard, in one small box.
+  const explain = () => {
+    const box = document.createElement("div");
+    Object.assign(box, { id: "result-origin", role: "tooltip", hidden: true });
+    document.body.append(box);
+    const hide = () => (box.hidden = true);
+    for (const number of document.querySelectorAll("abbr.result[title]")) {
+      const origin = number.title;
+      const show = () => {
+        box.textContent = origin;
+        box.hidden = false;
+        const { left, bottom } = number.getBoundingClientRect();
+        const room = document.documentElement.clientWidth - box.offsetWidth - 8;
+        box.style.left = `${scrollX + Math.max(8, Math.min(left, room))}px`;
+        box.style.top = `${scrollY + bottom + 4}px`;
+      };
+      number.removeAttribute("title"); // else the browser shows it a second time
+      number.tabIndex = 0;
+      number.setAttribute("aria-description", origin);
+      for (const event of ["mouseenter", "focus", "click"]) number.addEventListener(event, show);
+      for (const event of ["mouseleave", "blur"]) number.addEventListener(event, hide);
+    }
+    addEventListener("keydown", (event) => event.key === "Escape" && hide());
   };
 
   const start = () => {
     rename();
     land();
+    explain();
     reach();
     addEventListener("resize", reach);
   };

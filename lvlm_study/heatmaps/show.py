@@ -32,6 +32,7 @@ SILENT = {
     "diverged": "The method returned numbers that are not finite: there is no map.",
     "constant": "The map has the same value everywhere and says nothing.",
 }
+NO_MAP = "This word needs no picture: it has no map."
 STYLE = """
 .lvlm-show{margin:0 0 1em;max-width:448px;font:16px/1.5 system-ui,sans-serif;color:inherit}
 .lvlm-row{display:flex;flex-wrap:wrap;gap:1.5em}.lvlm-row .lvlm-show{flex:1 1 18em}
@@ -47,6 +48,8 @@ STYLE = """
 .lvlm-show label.faint{border-bottom-color:transparent;opacity:.75}
 .lvlm-show input:checked+label{background:#440154;color:#fff;border-radius:.2em}
 .lvlm-show input:focus-visible+label{outline:3px solid #b5179e;outline-offset:2px}
+.lvlm-show .note{font-size:.9em;min-height:1.5em;margin:.3em 0 0}
+.lvlm-show .note span{display:none}
 .lvlm-show figcaption{font-size:.85em;font-weight:400;text-align:left;color:inherit}
 .lvlm-show .bar{display:inline-block;width:6em;height:.7em;vertical-align:middle;margin:0 .4em}
 """
@@ -115,16 +118,19 @@ def _name(maps: np.ndarray) -> str:
 
 
 def _rules(name: str, count: int) -> str:
-    """Which map is seen: the chosen word's, or that of the word under the mouse."""
+    """Which map, or which note on its absence, is seen: the chosen word's or the pointed one's."""
     chosen = (f"#{name}:has(#{name}-{n}:checked) .m{n}" for n in range(count))
     under = (f"#{name}:has([for={name}-{n}]:hover) .m{n}" for n in range(count))
-    hidden = f"#{name}:has(label:hover) .map{{opacity:0}}"
-    return f"{','.join(chosen)}{{opacity:1}}{hidden}{','.join(under)}{{opacity:1!important}}"
+    hidden = f"#{name}:has(label:hover) .map{{opacity:0!important}}"
+    hidden += f"#{name}:has(label:hover) .note span{{display:none!important}}"
+    seen, surely = "{opacity:1;display:block}", "{opacity:1!important;display:block!important}"
+    return f"{','.join(chosen)}{seen}{hidden}{','.join(under)}{surely}"
 
 
 def _map(part: Explanation, place: int, scale, only: bool) -> str:
     """The map as a transparent picture; nothing where it has nothing to show."""
-    if scale is None or own_scale(part.saliency) is None:
+    silent = not only and part.status in SILENT
+    if silent or scale is None or own_scale(part.saliency) is None:
         return ""
     small = _reduced(Image.fromarray(part.saliency, mode="F"), MAP_SIDE)
     rgba = (colour(np.asarray(small), *scale) * 255).round().astype(np.uint8)
@@ -143,13 +149,28 @@ def _words(parts: tuple[Explanation, ...], name: str) -> str:
         found += [_text(text[at:start]), word]
         at = end
     found.append(_text(text[at:]))
-    asked = f"{_text(parts[0].question)} Choose a word of the answer:"
-    return f"<fieldset><legend>{asked}</legend>{''.join(found)}</fieldset>"
+    asked = f"{_text(parts[0].question)} Choose a word; those underlined have a map:"
+    return f"<fieldset><legend>{asked}</legend>{''.join(found)}</fieldset>{_note(parts)}"
+
+
+def _note(parts: tuple[Explanation, ...]) -> str:
+    """What is said, and read aloud, when a word without a map is chosen."""
+    said = "".join(
+        f'<span class="m{place}">{_silence(part)}</span>'
+        for place, part in enumerate(parts)
+        if part.status in SILENT
+    )
+    return f'<p class="note" aria-live="polite">{said}</p>'
+
+
+def _silence(part: Explanation) -> str:
+    """Why a word of several has no map; "" where it has one."""
+    return NO_MAP if part.status == "no_gap" else SILENT.get(part.status, "")
 
 
 def _word(part: Explanation, word: str, name: str, checked: bool) -> str:
     ratio = float(part.reliance.llr[part.reliance.crucial].sum())
-    said = SILENT.get(part.status, "")
+    said = _silence(part)
     hover = _text(f"log-likelihood ratio {ratio:.2f} nats. {said}".strip())
     kind = ' class="faint"' if said else ""
     mark = " checked" if checked else ""

@@ -208,6 +208,7 @@ def _interval(tree, parts: list[str]) -> str:
 
 def _origin(provenance: dict, file: Path) -> str:
     model = provenance["model"]
-    model = model if isinstance(model, str) else ", ".join(model)
+    if not isinstance(model, str):
+        model = ", ".join(model) if len(model) <= 3 else f"{len(model)} models"
     profile, n, seed = provenance["profile"], provenance["n"], provenance["seed"]
     return f"{profile} profile, {model}, n = {n}, seed {seed}, {file.name}"

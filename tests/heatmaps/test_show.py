@@ -48,6 +48,17 @@ def test_every_word_can_be_chosen_and_the_most_visual_one_is(words):
     assert "What &lt;is&gt; it?" in text
 
 
+def test_a_word_without_a_map_says_so_aloud(words):
+    text = str(ls.show(words))
+    said = re.search(r'<p class="note" aria-live="polite">(.*?)</p>', text)[1]
+    told = "This word needs no picture: it has no map."
+    assert re.findall(r'<span class="(m\d)">([^<]*)</span>', said) == [
+        (f"m{place}", told) for place in range(3)
+    ]
+    assert len(pictures(text)) == 2 and 'class="map m3' in text  # nothing to see below the sentence
+    assert "those underlined have a map" in text
+
+
 def test_a_notebook_shows_an_explanation_by_itself(words):
     text = words[3]._repr_html_()
     assert "The shape is <strong>red</strong>." in text and "Occlusion" in text
