@@ -65,11 +65,20 @@ def ask(file: str | None, question: str, model: str, limit: int, sitting: Sittin
     if not file:
         raise StudyError("Choose a picture first.")
     check_question(question)
+    rgb = picture_of(file)
     new, asked = Sitting(file, question, model), opened(model)
     with stoppable(asked, sitting.stop, tell, "answer", int(limit)):
-        new.answer = asked.answer(load_image(file), question, int(limit))
+        new.answer = asked.answer(rgb, question, int(limit))
     new.words = word_masks(new.answer)
     return new
+
+
+def picture_of(file: str):
+    """The uploaded picture (H, W, 3); an error names the file, not where the server keeps it."""
+    try:
+        return load_image(file)
+    except StudyError as error:
+        raise StudyError(str(error).replace(f"{Path(file).parent}{os.sep}", "")) from None
 
 
 def choices(sitting: Sitting) -> list[tuple[str, int]]:
@@ -98,7 +107,7 @@ def _made(sitting: Sitting, word: int, method: str, tell):
     about = {"answer": sitting.answer, "tokens": tokens, **options}
     total = expected(name, METHODS[name], options)
     with stoppable(model, sitting.stop, tell, title(method), total):
-        ex = explain(model, load_image(sitting.file), sitting.question, method=name, **about)
+        ex = explain(model, picture_of(sitting.file), sitting.question, method=name, **about)
     with stoppable(model, sitting.stop, tell, "scores", 2 * STEPS):
         own = deletion_insertion(model, ex, steps=STEPS)
         others = controls(model, ex, **CONTROL) if own.status == "ok" else {}
@@ -146,7 +155,7 @@ def files(sitting: Sitting, explanation, scores: dict) -> list[str]:
     with staged(folder) as stage:
         about = describe(explanation, model, Path(sitting.file), scores, call)
         about["image"] = Path(sitting.file).name  # where an upload lies is the server's own matter
-        write_files(stage, load_image(sitting.file), explanation, about)
+        write_files(stage, picture_of(sitting.file), explanation, about)
     return [str(folder / name) for name in FILES]
 
 
@@ -162,7 +171,7 @@ def page(models: list[str], first: str):
         sitting = gr.State(Sitting())
         with gr.Row():
             with gr.Column():
-                picture = gr.Image(type="filepath", label="Picture", height=360)
+                picture = _untouched(gr.Image(type="filepath", label="Picture", height=360))
                 question = gr.Textbox(label="Question", placeholder="What is in the picture?")
                 model = gr.Dropdown(models, value=first, label="Model")
                 method = gr.Dropdown([(title(n), n) for n in names], value=FIRST, label="Method")
@@ -190,6 +199,16 @@ def page(models: list[str], first: str):
             change(_shown(gr, _looking), [sitting, word, method], outputs)
         stop.click(lambda now: now.stop.set(), [sitting], None, queue=False)
     return blocks
+
+
+def _untouched(picture):
+    """The component hands on the file as it was uploaded.
+
+    Gradio's own step turns it, drops its transparency, writes it anew, and fails on what is no
+    picture; `load_image` does all that as the command does, and the record names the file's bytes.
+    """
+    picture.preprocess = lambda sent: sent and sent.path
+    return picture
 
 
 def _asking(gr, tell, *inputs):

@@ -83,6 +83,31 @@ def test_what_is_missing_is_told(scene, file, question, said):
     refuses(said, app.ask, file, question, "planted", 8, app.Sitting())
 
 
+def test_an_upload_reaches_the_model_as_the_file_it_is(tmp_path):
+    """Gradio would lay a clear picture on black, and write it and a turned photograph anew."""
+    gradio = pytest.importorskip("gradio", reason="the app's tests need the extra app")
+    clear, turned, text = (tmp_path / name for name in ("clear.png", "turned.jpg", "text.png"))
+    Image.new("RGBA", (4, 6), (0, 0, 0, 0)).save(clear)
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (8, 4)).save(turned, exif=exif)
+    text.write_text("no picture", encoding="utf-8")
+    component = app._untouched(gradio.Image(type="filepath"))
+    for file in (clear, turned, text):
+        sent = gradio.data_classes.ImageData(path=str(file), orig_name=file.name)
+        assert component.preprocess(sent) == str(file)
+    assert component.preprocess(None) is None
+    assert (app.picture_of(str(clear)) == 255).all()
+    assert app.picture_of(str(turned)).shape == (8, 4, 3)
+
+
+def test_what_is_no_picture_is_told_by_its_name_alone(tmp_path):
+    (tmp_path / "notes.png").write_text("no picture", encoding="utf-8")
+    file = str(tmp_path / "notes.png")
+    told = refuses("notes.png", app.ask, file, "What?", "planted", 8, app.Sitting())
+    assert told == "The file notes.png is not an image in a known format; save it as PNG or JPEG."
+
+
 @pytest.mark.slow
 def test_the_page_serves_nobody_elses_files(scene):
     """A real server on this machine: no file outside its own, no upload over the limit."""
