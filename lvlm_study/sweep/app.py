@@ -26,6 +26,7 @@ from ..metrics.faithfulness import controls, deletion_insertion
 from ..models import Answer, list_models, opened
 from ..pixels.arguments import check_question
 from ..pixels.images import load_image
+from .address import check_address, check_size
 from .explain_files import FILES, describe, score_summary, staged, write_files
 
 FIRST = "igos[preset=fast]"  # 40 passes, and no worse than the others
@@ -241,8 +242,12 @@ def _shown(gr, act):
 def serve(model: str, host: str = "127.0.0.1", port: int = 7860, limit: str = "20mb", block=True):
     """Open the page; returns the running Gradio app when `block` is False.
 
-    `host` "0.0.0.0" lets other machines in. `limit` is the largest upload.
+    `host` "0.0.0.0" lets other machines in. `limit` is the largest upload. Raises StudyError,
+    before a model is loaded, for what cannot be served.
     """
+    _gradio()
+    check_address(host, port)
+    check_size(limit)
     known = list_models()
     models = known if model in known else [model, *known]
     opened(model)  # a wrong name is told here, not in the browser
