@@ -1,5 +1,7 @@
 """The app: what one visitor asks stays with that visitor, can be stopped, and leaks no file."""
 
+import hashlib
+import json
 import socket
 import threading
 from pathlib import Path
@@ -32,7 +34,18 @@ def asked(scene) -> app.Sitting:
 
 def test_the_words_of_an_answer_can_be_chosen(scene):
     names = [name for name, _ in app.choices(asked(scene))]
-    assert names[1:] == ["The", "shape", "is", "red"]
+    assert names == ["all words that depend on the picture •", "The", "shape", "is", "red •"]
+
+
+def test_an_answer_that_no_picture_changes_says_so(scene, monkeypatch):
+    blind = planted("blind")
+    monkeypatch.setattr(app, "opened", lambda name: blind)
+    sitting = asked(scene)
+    names = [name for name, _ in app.choices(sitting)]
+    assert names[0] == "no word depends on the picture" and "•" not in "".join(names)
+    for word, said in ((app.VISUAL, "No word of this answer"), (3, "hardly changes this word")):
+        scores = app.look(sitting, word, "occlusion")[1]
+        assert not app.table(scores) and said in app.unscored(scores)
 
 
 def test_a_map_is_made_once(scene):
@@ -70,10 +83,22 @@ def test_one_visitor_does_not_stop_or_see_another(scene):
 def test_the_files_are_those_of_the_command(scene):
     sitting = asked(scene)
     ex, scores = app.look(sitting, app.VISUAL, "occlusion")
-    paths = app.files(sitting, ex, scores)
+    assert app.unscored(scores) == ""
+    paths = app.files(sitting, app.VISUAL, ex, scores)
     assert [Path(p).name for p in paths] == ["overlay.png", "saliency.npz", "explanation.json"]
     assert np.array_equal(np.load(paths[1])["saliency"], ex.saliency)
-    assert str(Path(scene).parent) not in Path(paths[2]).read_text(encoding="utf-8")
+    text = Path(paths[2]).read_text(encoding="utf-8")
+    assert str(Path(scene).parent) not in text
+    record, bytes_ = json.loads(text), Path(scene).read_bytes()
+    assert record["image_sha256"] == hashlib.sha256(bytes_).hexdigest()
+    assert record["max_new_tokens"] == 8
+    assert record["choice"] == {"tokens": "llr", "word": None}
+    again = json.loads(Path(app.files(sitting, 3, ex, scores)[2]).read_text(encoding="utf-8"))
+    assert again["choice"] == {"tokens": [3], "word": "red"}
+
+
+def test_a_mini_model_is_said_to_know_drawn_scenes_only():
+    assert "drawn scenes only" in app.note("mini/llava") and app.note("llava-1.5-7b") == ""
 
 
 @pytest.mark.parametrize(
