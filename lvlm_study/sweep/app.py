@@ -173,7 +173,7 @@ def table(scores: dict) -> list[list]:
 def unscored(scores: dict) -> str:
     """Why there are no scores; empty where there are."""
     why = SILENT.get(scores["status"])
-    return f"{why} So it is not scored." if why else ""
+    return f"{why} There are no scores." if why else ""
 
 
 def note(model: str) -> str:
@@ -214,8 +214,10 @@ def page(models: list[str], first: str):
                 with gr.Row():
                     go, stop = gr.Button("Ask", variant="primary"), gr.Button("Stop")
             with gr.Column():
-                said = gr.Markdown(READY, min_height=60)
-                word = gr.Radio([], label=f"Answer: choose a word;{MARK} depends", visible=False)
+                said = gr.Markdown(READY, min_height=80)
+                word = gr.Radio(
+                    [], label="Answer: choose a word (• depends on the picture)", visible=False
+                )
                 seen = gr.HTML()
                 scores = gr.Dataframe(
                     headers=["map", "deletion", "insertion", "insertion − deletion"],
@@ -223,7 +225,7 @@ def page(models: list[str], first: str):
                     interactive=False,
                     visible=False,
                 )
-                found = gr.File(label="Overlay, raw map, record", file_count="multiple")
+                found = gr.File(label="Overlay, raw map, record", interactive=False)
         shown = [said, seen, scores, found]
         everything, cleared = [sitting, word, *shown], lambda text: _blank(gr, text)
         asked = gr.on(
@@ -272,7 +274,8 @@ def _looking(gr, tell, sitting: Sitting, word, method):
 
 def _blank(gr, text: str, sitting: Sitting | None = None) -> tuple:
     """The page without an answer, and what it says instead."""
-    return sitting or Sitting(), gr.Radio([], visible=False), *_nothing(gr, text)
+    radio = gr.Radio(choices=[], value=None, visible=False)  # an old choice would be sent again
+    return sitting or Sitting(), radio, *_nothing(gr, text)
 
 
 def _nothing(gr, text: str) -> tuple:

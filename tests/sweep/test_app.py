@@ -133,6 +133,22 @@ def test_what_is_no_picture_is_told_by_its_name_alone(tmp_path):
     assert told == "The file notes.png is not an image in a known format; save it as PNG or JPEG."
 
 
+def test_the_page_says_that_it_works_and_an_error_clears_it(scene, tmp_path):
+    """The steps that a visitor sees, of an answer and of a file that is no picture."""
+    gradio = pytest.importorskip("gradio", reason="the app's tests need the extra app")
+    handler = app._told(gradio, app._asking, lambda text: app._blank(gradio, text))
+    (tmp_path / "notes.png").write_text("no picture", encoding="utf-8")
+    asking = ("What is it?", "planted", 8, app.Sitting())
+    working, answered = handler(scene, *asking)
+    _, refused = handler(str(tmp_path / "notes.png"), *asking)
+    assert working[2] == answered[2] == app.WORKING and len(answered[1].choices) == 5
+    assert "**The file notes.png is not an image" in refused[2]
+    for sitting, word, _, seen, scores, found in (working, refused):
+        assert sitting.answer is None and not seen and not found
+        assert not word.choices and not word.visible and not scores.visible
+        assert word.constructor_args["value"] is None  # else the browser keeps the old choice
+
+
 @pytest.mark.slow
 def test_the_page_serves_nobody_elses_files(scene):
     """A real server on this machine: no file outside its own, no upload over the limit."""
