@@ -14,22 +14,26 @@ from tempfile import TemporaryDirectory
 
 from torch import Tensor
 
-from ..answers import token_spans
+from ..answers import token_spans, visual_reliance
 from ..errors import StudyError
 from ..heatmaps import METHODS, explain
 from ..heatmaps.names import title
 from ..heatmaps.progress import expected, watched
 from ..heatmaps.sentences import word_masks
-from ..heatmaps.show import show
+from ..heatmaps.show import SILENT, show
 from ..heatmaps.variants import parse
 from ..metrics.faithfulness import controls, deletion_insertion
 from ..models import Answer, list_models, opened
 from ..pixels.arguments import check_question
 from ..pixels.images import load_image
+from .address import check_address, check_size
 from .explain_files import FILES, describe, score_summary, staged, write_files
+from .explain_text import MINI_NOTE
 
 FIRST = "igos[preset=fast]"  # 40 passes, and no worse than the others
 VISUAL = -1  # the choice of all words that depend on the picture
+MARK = " •"  # behind a word that does
+READY, WORKING = "Choose a picture, ask, and the answer appears here.", "Working …"
 STEPS, CONTROL = 20, {"draws": 2, "steps": 8}  # of the curves: somebody waits
 HEAD = """# Where does the model look?
 Give a picture, ask, and choose a word of the answer: the map shows which places of the picture it
@@ -44,13 +48,15 @@ class Stopped(Exception):
 class Sitting:
     """What one visitor asked, and the maps made of it so far.
 
-    `words` holds the tokens (A,) bool of every word of the answer, `made` explanation and scores
+    `limit` is the longest answer in tokens, `words` holds the tokens (A,) bool of every word of
+    the answer, `crucial` those that depend on the picture (A,) bool, `made` explanation and scores
     by (word, method); the files in `folder` go with the visitor.
     """
 
-    def __init__(self, file: str = "", question: str = "", model: str = ""):
-        self.file, self.question, self.model = file, question, model
+    def __init__(self, file: str = "", question: str = "", model: str = "", limit: int = 0):
+        self.file, self.question, self.model, self.limit = file, question, model, limit
         self.answer: Answer | None = None
+        self.crucial: Tensor | None = None
         self.words: list[Tensor] = []
         self.made: dict[tuple[int, str], tuple] = {}
         self.stop = threading.Event()
@@ -65,21 +71,39 @@ def ask(file: str | None, question: str, model: str, limit: int, sitting: Sittin
     if not file:
         raise StudyError("Choose a picture first.")
     check_question(question)
-    new, asked = Sitting(file, question, model), opened(model)
+    rgb = picture_of(file)
+    new, asked = Sitting(file, question, model, int(limit)), opened(model)
     with stoppable(asked, sitting.stop, tell, "answer", int(limit)):
-        new.answer = asked.answer(load_image(file), question, int(limit))
+        new.answer = asked.answer(rgb, question, int(limit))
+        new.crucial = visual_reliance(asked, rgb, question, new.answer).crucial
     new.words = word_masks(new.answer)
     return new
 
 
+def picture_of(file: str):
+    """The uploaded picture (H, W, 3); an error names the file, not where the server keeps it."""
+    try:
+        return load_image(file)
+    except StudyError as error:
+        raise StudyError(str(error).replace(f"{Path(file).parent}{os.sep}", "")) from None
+
+
 def choices(sitting: Sitting) -> list[tuple[str, int]]:
     """What can be chosen of an answer: all that depends on the picture, or one word."""
-    text, spans = sitting.answer.text, token_spans(sitting.answer)
-    found = [("all words that depend on the picture", VISUAL)]
+    some = bool(sitting.crucial.any())
+    every = f"all words that depend on the picture{MARK}"
+    found = [(every if some else "no word depends on the picture", VISUAL)]
     for number, mask in enumerate(sitting.words):
-        own = [span for span, hot in zip(spans, mask.tolist(), strict=True) if hot]
-        found.append((text[own[0][0] : own[-1][1]], number))
+        depends = bool((mask & sitting.crucial).any())
+        found.append((_text_of(sitting.answer, mask) + MARK * depends, number))
     return found
+
+
+def _text_of(answer: Answer, mask: Tensor) -> str:
+    """The part of an answer from the first to the last of the tokens in `mask` (A,) bool."""
+    spans = token_spans(answer)
+    own = [span for span, hot in zip(spans, mask.tolist(), strict=True) if hot]
+    return answer.text[own[0][0] : own[-1][1]]
 
 
 def look(sitting: Sitting, word: int | None, method: str, tell=None):
@@ -94,15 +118,22 @@ def look(sitting: Sitting, word: int | None, method: str, tell=None):
 
 def _made(sitting: Sitting, word: int, method: str, tell):
     model, (name, options) = opened(sitting.model), parse(method)
-    tokens = "llr" if word == VISUAL else sitting.words[word].nonzero()[:, 0].tolist()
-    about = {"answer": sitting.answer, "tokens": tokens, **options}
+    about = {"answer": sitting.answer, "tokens": _choice(sitting, word)["tokens"], **options}
     total = expected(name, METHODS[name], options)
     with stoppable(model, sitting.stop, tell, title(method), total):
-        ex = explain(model, load_image(sitting.file), sitting.question, method=name, **about)
+        ex = explain(model, picture_of(sitting.file), sitting.question, method=name, **about)
     with stoppable(model, sitting.stop, tell, "scores", 2 * STEPS):
         own = deletion_insertion(model, ex, steps=STEPS)
         others = controls(model, ex, **CONTROL) if own.status == "ok" else {}
     return ex, score_summary(own, others)
+
+
+def _choice(sitting: Sitting, word: int) -> dict:
+    """What a map explains, as the record tells it: the rule or the tokens' numbers, the word."""
+    if word == VISUAL:
+        return {"tokens": "llr", "word": None}
+    mask = sitting.words[word]
+    return {"tokens": mask.nonzero()[:, 0].tolist(), "word": _text_of(sitting.answer, mask)}
 
 
 @contextmanager
@@ -139,14 +170,26 @@ def table(scores: dict) -> list[list]:
     ]
 
 
-def files(sitting: Sitting, explanation, scores: dict) -> list[str]:
+def unscored(scores: dict) -> str:
+    """Why there are no scores; empty where there are."""
+    why = SILENT.get(scores["status"])
+    return f"{why} There are no scores." if why else ""
+
+
+def note(model: str) -> str:
+    """What to know of a model before it is asked; empty where there is nothing."""
+    return MINI_NOTE if model.startswith("mini/") else ""
+
+
+def files(sitting: Sitting, word: int | None, explanation, scores: dict) -> list[str]:
     """The picture, the raw map and the record, as `lvlm-study explain --out` writes them."""
     model, folder = opened(sitting.model), Path(sitting.folder.name)
-    call = {"command": "lvlm-study app", "baseline": "blur"}
+    call = {"command": "lvlm-study app", "baseline": "blur", "max_new_tokens": sitting.limit}
+    call["choice"] = _choice(sitting, VISUAL if word is None else word)
     with staged(folder) as stage:
         about = describe(explanation, model, Path(sitting.file), scores, call)
         about["image"] = Path(sitting.file).name  # where an upload lies is the server's own matter
-        write_files(stage, load_image(sitting.file), explanation, about)
+        write_files(stage, picture_of(sitting.file), explanation, about)
     return [str(folder / name) for name in FILES]
 
 
@@ -162,59 +205,95 @@ def page(models: list[str], first: str):
         sitting = gr.State(Sitting())
         with gr.Row():
             with gr.Column():
-                picture = gr.Image(type="filepath", label="Picture", height=360)
+                picture = _untouched(gr.Image(type="filepath", label="Picture", height=360))
                 question = gr.Textbox(label="Question", placeholder="What is in the picture?")
                 model = gr.Dropdown(models, value=first, label="Model")
+                about = gr.Markdown(note(first))
                 method = gr.Dropdown([(title(n), n) for n in names], value=FIRST, label="Method")
                 limit = gr.Slider(1, 256, 64, step=1, label="Longest answer, tokens")
                 with gr.Row():
                     go, stop = gr.Button("Ask", variant="primary"), gr.Button("Stop")
             with gr.Column():
-                word = gr.Radio([], label="Answer: choose a word", visible=False)
+                said = gr.Markdown(READY, min_height=80)
+                word = gr.Radio(
+                    [], label="Answer: choose a word (• depends on the picture)", visible=False
+                )
                 seen = gr.HTML()
                 scores = gr.Dataframe(
                     headers=["map", "deletion", "insertion", "insertion − deletion"],
                     label="Scores beside maps that never saw the model",
                     interactive=False,
+                    visible=False,
                 )
-                found = gr.File(label="Overlay, raw map, record", file_count="multiple")
-        outputs = [seen, scores, found]
+                found = gr.File(label="Overlay, raw map, record", interactive=False)
+        shown = [said, seen, scores, found]
+        everything, cleared = [sitting, word, *shown], lambda text: _blank(gr, text)
         asked = gr.on(
             [go.click, question.submit],
-            _shown(gr, _asking),
+            _told(gr, _asking, cleared),
             [picture, question, model, limit, sitting],
-            [sitting, word],
+            everything,
         )
-        asked.success(_shown(gr, _looking), [sitting, word, method], outputs)
+        looking = _told(gr, _looking, lambda text: _nothing(gr, text))
+        asked.success(looking, [sitting, word, method], shown)
         for change in (word.input, method.input):
-            change(_shown(gr, _looking), [sitting, word, method], outputs)
+            change(looking, [sitting, word, method], shown)
+        picture.change(lambda now: now.stop.set() or cleared(READY), [sitting], everything)
+        model.change(note, [model], [about], queue=False)
         stop.click(lambda now: now.stop.set(), [sitting], None, queue=False)
     return blocks
 
 
+def _untouched(picture):
+    """The component hands on the file as it was uploaded.
+
+    Gradio's own step turns it, drops its transparency, writes it anew, and fails on what is no
+    picture; `load_image` does all that as the command does, and the record names the file's bytes.
+    """
+    picture.preprocess = lambda sent: sent and sent.path
+    return picture
+
+
 def _asking(gr, tell, *inputs):
+    """First that it works, then the answer's words."""
+    yield _blank(gr, WORKING, inputs[-1])
     new = ask(*inputs, tell)
-    return new, gr.Radio(choices=choices(new), value=VISUAL, visible=True)
+    radio = gr.Radio(choices=choices(new), value=VISUAL, visible=True)
+    yield new, radio, *_nothing(gr, WORKING)
 
 
 def _looking(gr, tell, sitting: Sitting, word, method):
+    """The map of the chosen word; nothing changes where there is no answer."""
     if sitting.answer is None:
-        return "", [], []
+        yield (gr.skip(),) * 4
+        return
     ex, scores = look(sitting, word, method, tell)
-    return str(show(ex)), table(scores), files(sitting, ex, scores)
+    rows, given = table(scores), files(sitting, word, ex, scores)
+    yield unscored(scores), str(show(ex)), gr.Dataframe(rows, visible=bool(rows)), given
 
 
-def _shown(gr, act):
-    """`act` as a handler: its progress is drawn, its errors are shown as one sentence."""
+def _blank(gr, text: str, sitting: Sitting | None = None) -> tuple:
+    """The page without an answer, and what it says instead."""
+    radio = gr.Radio(choices=[], value=None, visible=False)  # an old choice would be sent again
+    return sitting or Sitting(), radio, *_nothing(gr, text)
+
+
+def _nothing(gr, text: str) -> tuple:
+    """The page without a map, and what it says instead."""
+    return text, "", gr.Dataframe([], visible=False), None
+
+
+def _told(gr, act, without):
+    """`act` as a handler: its progress is drawn; an error is one sentence, and old results go."""
 
     def handler(*inputs, progress=gr.Progress()):  # noqa: B008 (how Gradio finds it)
         """What Gradio calls with the inputs of the page."""
         try:
-            return act(gr, progress, *inputs)
+            yield from act(gr, progress, *inputs)
         except StudyError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+            yield without(f"**{error}**")
         except Stopped:
-            raise gr.Error("Stopped.", print_exception=False) from None
+            yield without("Stopped.")
 
     return handler
 
@@ -222,8 +301,12 @@ def _shown(gr, act):
 def serve(model: str, host: str = "127.0.0.1", port: int = 7860, limit: str = "20mb", block=True):
     """Open the page; returns the running Gradio app when `block` is False.
 
-    `host` "0.0.0.0" lets other machines in. `limit` is the largest upload.
+    `host` "0.0.0.0" lets other machines in. `limit` is the largest upload. Raises StudyError,
+    before a model is loaded, for what cannot be served.
     """
+    _gradio()
+    check_address(host, port)
+    check_size(limit)
     known = list_models()
     models = known if model in known else [model, *known]
     opened(model)  # a wrong name is told here, not in the browser

@@ -1,5 +1,7 @@
 """The app: what one visitor asks stays with that visitor, can be stopped, and leaks no file."""
 
+import hashlib
+import json
 import socket
 import threading
 from pathlib import Path
@@ -32,7 +34,18 @@ def asked(scene) -> app.Sitting:
 
 def test_the_words_of_an_answer_can_be_chosen(scene):
     names = [name for name, _ in app.choices(asked(scene))]
-    assert names[1:] == ["The", "shape", "is", "red"]
+    assert names == ["all words that depend on the picture •", "The", "shape", "is", "red •"]
+
+
+def test_an_answer_that_no_picture_changes_says_so(scene, monkeypatch):
+    blind = planted("blind")
+    monkeypatch.setattr(app, "opened", lambda name: blind)
+    sitting = asked(scene)
+    names = [name for name, _ in app.choices(sitting)]
+    assert names[0] == "no word depends on the picture" and "•" not in "".join(names)
+    for word, said in ((app.VISUAL, "No word of this answer"), (3, "hardly changes this word")):
+        scores = app.look(sitting, word, "occlusion")[1]
+        assert not app.table(scores) and said in app.unscored(scores)
 
 
 def test_a_map_is_made_once(scene):
@@ -70,10 +83,22 @@ def test_one_visitor_does_not_stop_or_see_another(scene):
 def test_the_files_are_those_of_the_command(scene):
     sitting = asked(scene)
     ex, scores = app.look(sitting, app.VISUAL, "occlusion")
-    paths = app.files(sitting, ex, scores)
+    assert app.unscored(scores) == ""
+    paths = app.files(sitting, app.VISUAL, ex, scores)
     assert [Path(p).name for p in paths] == ["overlay.png", "saliency.npz", "explanation.json"]
     assert np.array_equal(np.load(paths[1])["saliency"], ex.saliency)
-    assert str(Path(scene).parent) not in Path(paths[2]).read_text(encoding="utf-8")
+    text = Path(paths[2]).read_text(encoding="utf-8")
+    assert str(Path(scene).parent) not in text
+    record, bytes_ = json.loads(text), Path(scene).read_bytes()
+    assert record["image_sha256"] == hashlib.sha256(bytes_).hexdigest()
+    assert record["max_new_tokens"] == 8
+    assert record["choice"] == {"tokens": "llr", "word": None}
+    again = json.loads(Path(app.files(sitting, 3, ex, scores)[2]).read_text(encoding="utf-8"))
+    assert again["choice"] == {"tokens": [3], "word": "red"}
+
+
+def test_a_mini_model_is_said_to_know_drawn_scenes_only():
+    assert "drawn scenes only" in app.note("mini/llava") and app.note("llava-1.5-7b") == ""
 
 
 @pytest.mark.parametrize(
@@ -81,6 +106,47 @@ def test_the_files_are_those_of_the_command(scene):
 )
 def test_what_is_missing_is_told(scene, file, question, said):
     refuses(said, app.ask, file, question, "planted", 8, app.Sitting())
+
+
+def test_an_upload_reaches_the_model_as_the_file_it_is(tmp_path):
+    """Gradio would lay a clear picture on black, and write it and a turned photograph anew."""
+    gradio = pytest.importorskip("gradio", reason="the app's tests need the extra app")
+    clear, turned, text = (tmp_path / name for name in ("clear.png", "turned.jpg", "text.png"))
+    Image.new("RGBA", (4, 6), (0, 0, 0, 0)).save(clear)
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (8, 4)).save(turned, exif=exif)
+    text.write_text("no picture", encoding="utf-8")
+    component = app._untouched(gradio.Image(type="filepath"))
+    for file in (clear, turned, text):
+        sent = gradio.data_classes.ImageData(path=str(file), orig_name=file.name)
+        assert component.preprocess(sent) == str(file)
+    assert component.preprocess(None) is None
+    assert (app.picture_of(str(clear)) == 255).all()
+    assert app.picture_of(str(turned)).shape == (8, 4, 3)
+
+
+def test_what_is_no_picture_is_told_by_its_name_alone(tmp_path):
+    (tmp_path / "notes.png").write_text("no picture", encoding="utf-8")
+    file = str(tmp_path / "notes.png")
+    told = refuses("notes.png", app.ask, file, "What?", "planted", 8, app.Sitting())
+    assert told == "The file notes.png is not an image in a known format; save it as PNG or JPEG."
+
+
+def test_the_page_says_that_it_works_and_an_error_clears_it(scene, tmp_path):
+    """The steps that a visitor sees, of an answer and of a file that is no picture."""
+    gradio = pytest.importorskip("gradio", reason="the app's tests need the extra app")
+    handler = app._told(gradio, app._asking, lambda text: app._blank(gradio, text))
+    (tmp_path / "notes.png").write_text("no picture", encoding="utf-8")
+    asking = ("What is it?", "planted", 8, app.Sitting())
+    working, answered = handler(scene, *asking)
+    _, refused = handler(str(tmp_path / "notes.png"), *asking)
+    assert working[2] == answered[2] == app.WORKING and len(answered[1].choices) == 5
+    assert "**The file notes.png is not an image" in refused[2]
+    for sitting, word, _, seen, scores, found in (working, refused):
+        assert sitting.answer is None and not seen and not found
+        assert not word.choices and not word.visible and not scores.visible
+        assert word.constructor_args["value"] is None  # else the browser keeps the old choice
 
 
 @pytest.mark.slow
