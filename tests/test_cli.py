@@ -104,6 +104,25 @@ def test_an_answer_without_crucial_tokens_is_told(monkeypatch, scene, tmp_path, 
     assert not np.load(tmp_path / "out" / "saliency.npz")["saliency"].any()
 
 
+@pytest.mark.parametrize(
+    ("size", "baseline", "side"),
+    [((8, 3000), "blur", 501), ((2100, 8), "blur", 101), ((8, 2000), "blur", 0)]
+    + [((8, 3000), "black", 0)],
+)
+def test_a_blur_that_is_weak_by_size_alone_is_told(
+    size, baseline, side, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(models, "load_model", lambda name, **options: planted("blind"))
+    Image.new("RGB", size[::-1]).save(tmp_path / "large.png")
+    assert explain(tmp_path / "large.png", "--baseline", baseline, "--out", tmp_path / "out") == 0
+    told = capsys.readouterr().out
+    note = f"Note      the blur is the paper's, {side} px here and 501 px at most, and weak"
+    assert (note in told) == ("see the note" in told) == bool(side)
+    assert ("--baseline mean" in told) == bool(side)
+    found = json.loads((tmp_path / "out" / "explanation.json").read_text())
+    assert len(found["notes"]) == bool(side)
+
+
 def test_a_closed_terminal_loses_no_files(reader, scene, tmp_path, monkeypatch):
     """`>&- 2>&-`, and services: Python has no stdout then."""
     monkeypatch.setattr(sys, "stdout", None)

@@ -174,6 +174,7 @@ def _caption(parts: tuple[Explanation, ...], scale) -> str:
     part = parts[0]
     who = f"{_text(part.model)}, {_text(title(part.method))}"
     cut = " The answer was cut at its limit of tokens." if part.answer.truncated else ""
+    cut += "".join(f" Note: {_text(note)}." for note in part.notes)
     if len(parts) == 1 and part.status in SILENT:
         return f"{who}. {SILENT[part.status]}{cut}"
     if scale is None:

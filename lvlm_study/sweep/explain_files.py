@@ -129,6 +129,7 @@ def describe(explanation, model, image: Path, scores: dict, call: dict) -> dict:
         "seed": explanation.seed,
         "exact": explanation.target.exact,
         "status": explanation.status,
+        "notes": list(explanation.notes),
         "scores": scores,
         "cost": vars(explanation.cost),
         "versions": provenance.versions(),

@@ -11,7 +11,7 @@ MINI_NOTE = (
 STATUS = {
     "ok": "ok: the marked words depend on the image, and the map shows where.",
     "no_crucial_tokens": "no crucial tokens: no word of the answer becomes {ratio:.1f} times less "
-    "likely on the {baseline} image, so there is nothing to map.",
+    "likely on the {baseline} image{weak}, so there is nothing to map.",
     "no_gap": "no gap: the answer is nearly as likely on the {baseline} image, so the map has "
     "little to explain and cannot be scored.",
     "diverged": "diverged: the method returned numbers that are not finite; the map is empty.",
@@ -25,7 +25,8 @@ LARGE = "The image is very large and was worked on reduced by a whole factor."
 def report(ex, scores: dict, baseline: str, given: bool = False, colours: bool = False) -> str:
     """The text of an explanation and its `score_summary`; `given`: the answer was not its own."""
     rel = ex.reliance
-    words = {"ratio": math.exp(min(rel.threshold, LARGEST)), "baseline": baseline}
+    weak = " (see the note: it is a weak blur)" if ex.notes else ""
+    words = {"weak": weak, "ratio": math.exp(min(rel.threshold, LARGEST)), "baseline": baseline}
     lines = [
         *([MINI_NOTE, ""] if ex.model.startswith("mini/") else []),
         f"Question  {ex.question}",
@@ -35,6 +36,7 @@ def report(ex, scores: dict, baseline: str, given: bool = False, colours: bool =
         *_token_lines(ex.answer, rel),
         f"          without the image the answer is {_loss(rel.total_drop)} likely",
         f"Status    {STATUS[ex.status].format(**words)}",
+        *(f"Note      {note}." for note in ex.notes),
         *_score_lines(scores),
         _cost_line(ex.cost),
         *([LARGE] if not ex.target.exact else []),

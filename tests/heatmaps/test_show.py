@@ -73,6 +73,12 @@ def test_a_map_that_says_nothing_is_not_drawn_as_one(words, change, said):
     assert said in str(ls.show(silent)) and len(pictures(ls.show(silent))) == 1
 
 
+def test_a_weak_blur_is_told_below_the_picture():
+    wide = np.zeros((8, 2400, 3), np.uint8)
+    ex = ls.explain(planted("object"), wide, "?", "center", tokens="all")
+    assert "501 px at most, and weak on a picture of 2400 x 8" in str(ls.show(ex))
+
+
 @pytest.mark.parametrize("wrong", [(), (None,), ("red",), ([],), ([1],)])
 def test_anything_else_is_told(wrong):
     refuses("show (needs|takes)", ls.show, *wrong)
