@@ -299,7 +299,7 @@ def _explain(options, rgb, stage: Path | None) -> str:
         call = {"command": shlex.join(map(str, options.command)), "baseline": options.baseline}
         call |= {"max_new_tokens": length, "choice": choice, "answer_given": given}
         write_files(stage, rgb, ex, describe(ex, model, options.image, scores, call))
-    return report(ex, scores, options.baseline, given, colours=sys.stdout.isatty())
+    return report(ex, scores, given, colours=sys.stdout.isatty())
 
 
 def _answer(options, model, rgb, length: int):

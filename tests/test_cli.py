@@ -104,6 +104,40 @@ def test_an_answer_without_crucial_tokens_is_told(monkeypatch, scene, tmp_path, 
     assert not np.load(tmp_path / "out" / "saliency.npz")["saliency"].any()
 
 
+CHOSEN = {
+    "llr": "ok: the marked words depend on the image",
+    "all": "ok: the map is of the whole answer, whether or not it needs the image (mean prob",
+    "keywords": "ok: the map is of the text of the answer's keywords, whether",
+}
+
+
+@pytest.mark.parametrize("tokens", CHOSEN)
+def test_a_status_says_what_was_chosen(tokens, reader, scene, capsys):
+    assert explain(scene, "--method", "center", "--tokens", tokens) == 0
+    told = capsys.readouterr().out
+    assert CHOSEN[tokens] in told and ("depend on" in told) == (tokens == "llr")
+
+
+def test_no_gap_is_said_of_the_chosen_word_alone(reader, scene, capsys):
+    """The answer as a whole needs the picture; this word of it is as likely without."""
+    assert explain(scene, "--method", "center", "--word", "shape") == 0
+    told = capsys.readouterr().out
+    assert "no gap: the mean probability of the word that was asked for changes by less" in told
+    assert "than 0.05 (1.000, on the black image 1.000)" in told and "nearly as likely" not in told
+    assert explain(scene, "--method", "center[baseline=mean,tokens=all]") == 0
+    assert "on the mean image" in capsys.readouterr().out  # the name's own option holds
+
+
+def test_an_answer_without_keywords_is_no_answer_without_need_of_its_picture(
+    reader, scene, tmp_path, capsys
+):
+    options = ("--tokens", "keywords", "--answer", "is", "--out", tmp_path / "out")
+    assert explain(scene, *options) == 0
+    told = capsys.readouterr().out
+    assert "the answer has no keyword, so there is nothing to map" in told
+    assert "less likely on the black image, so" not in told
+
+
 @pytest.mark.parametrize(
     ("size", "baseline", "side"),
     [((8, 3000), "blur", 501), ((2100, 8), "blur", 101), ((8, 2000), "blur", 0)]

@@ -222,6 +222,8 @@ def _silence(explanation) -> str:
         "no_crucial_tokens": "no map: no word of the answer\ndepends on the image",
         "diverged": "no map: the method returned\nnumbers that are not finite",
     }
+    if explanation.target.choice.tokens == "keywords":
+        told["no_crucial_tokens"] = "no map: the answer has no keyword"
     value = float(explanation.saliency.flat[0])
     same = "zero" if value == 0 else f"the same ({value:.3g})"
     return told.get(explanation.status, f"the map is {same} everywhere\nand says nothing")
