@@ -113,6 +113,8 @@ CHOSEN = {
 
 @pytest.mark.parametrize("tokens", CHOSEN)
 def test_a_status_says_what_was_chosen(tokens, reader, scene, capsys):
+    if tokens == "keywords":
+        pytest.importorskip("yake", reason="the package yake is optional")
     assert explain(scene, "--method", "center", "--tokens", tokens) == 0
     told = capsys.readouterr().out
     assert CHOSEN[tokens] in told and ("depend on" in told) == (tokens == "llr")
@@ -131,6 +133,7 @@ def test_no_gap_is_said_of_the_chosen_word_alone(reader, scene, capsys):
 def test_an_answer_without_keywords_is_no_answer_without_need_of_its_picture(
     reader, scene, tmp_path, capsys
 ):
+    pytest.importorskip("yake", reason="the package yake is optional")
     options = ("--tokens", "keywords", "--answer", "is", "--out", tmp_path / "out")
     assert explain(scene, *options) == 0
     told = capsys.readouterr().out

@@ -90,6 +90,14 @@ class Explanation:
         return self.target.answer
 
     @property
+    def contrast(self) -> str:
+        """What a contrast asks, "why 'red' and not 'blue'?"; "" without one."""
+        if self.target.contrast is None or self.target.choice.contrast is None:
+            return ""
+        word = " ".join(self.reliance.words)
+        return f"why {word!r} and not {self.target.choice.contrast!r}?"
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What weakens this map and is nobody's choice: a blur too small for a large picture."""
         weak = self.target.choice.baseline == "blur" and weak_blur(tuple(self.target.bound.size))

@@ -183,6 +183,7 @@ def _caption(parts: tuple[Explanation, ...], scale) -> str:
     """Model, method, where the colours end, and why there may be no map."""
     part = parts[0]
     who = f"{_text(part.model)}, {_text(title(part.method))}"
+    who += f", {_text(part.contrast)}" if len(parts) == 1 and part.contrast else ""
     cut = " The answer was cut at its limit of tokens." if part.answer.truncated else ""
     cut += "".join(f" Note: {_text(note)}." for note in part.notes)
     if len(parts) == 1 and (said := _silence(part)):

@@ -285,7 +285,8 @@ def _wrapped(text: str, width: int = 95) -> str:
 
 def _map_title(explanation) -> str:
     state = "" if explanation.status == "ok" else f", {explanation.status.replace('_', ' ')}"
-    return f"{explanation.method}, {_drawn(explanation.model, 'model')}{state}"
+    title = f"{explanation.method}, {_drawn(explanation.model, 'model')}{state}"
+    return f"{title}\n{_drawn(explanation.contrast, 'contrast')}".strip().replace("$", r"\$")
 
 
 def _score_line(explanation, scores: dict) -> str:

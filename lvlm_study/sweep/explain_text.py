@@ -41,6 +41,7 @@ def report(ex, scores: dict, given: bool = False, colours: bool = False) -> str:
         f"Question  {ex.question}",
         f"Answer    {marked(ex.answer, rel.crucial, *(COLOURS if colours else BRACKETS))}",
         *(["          given with --answer, not the model's own"] if given else []),
+        *([f"Contrast  {ex.contrast} (scores are of the word alone)"] if ex.contrast else []),
         *_cut_line(ex.answer),
         *_token_lines(ex.answer, rel),
         f"          without the image the answer is {_loss(rel.total_drop)} likely",
