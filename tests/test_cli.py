@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -333,6 +334,24 @@ def test_an_item_and_a_variant_can_be_named(reader, tmp_path, capsys):
     assert "item of sprites" in refused(capsys, "explain", "sprites/attribute-0400", QUESTION)
 
 
+def test_a_suggested_item_is_one_that_can_be_named(reader, tmp_path, capsys):
+    """Also where the ids of the tables do not name their benchmark, and where two have one name."""
+    for wrong in ("photos/astronaut-sui", "sprites_clutter/000-attribut"):
+        told = refused(capsys, "explain", wrong, QUESTION)
+        (near,) = re.findall(r"did you mean (\S+?)(?: or .*)?\?", told)
+        assert cli._picture(near, {}).ndim == 3
+    item = benchmarks.load_benchmark("photos")[0]
+    assert explain(f"photos/{item.id}", "--method", "center", "--out", tmp_path / "out") == 0
+    found = json.loads((tmp_path / "out" / "explanation.json").read_text())
+    assert found["image_size"] == list(item.rgb.shape[:2])
+
+
+def test_the_folder_that_an_item_asks_for_can_be_given(tmp_path, capsys):
+    assert "give its folder, --data osie=FOLDER" in refused(capsys, "explain", "osie/1", QUESTION)
+    told = refused(capsys, "explain", "osie/1", QUESTION, "--data", f"osie={tmp_path}")
+    assert str(tmp_path) in told and "cannot be downloaded" not in told
+
+
 def test_unknown_names_come_with_near_ones(scene, capsys):
     call = ["explain", scene, QUESTION]
     assert "did you mean igos" in refused(capsys, *call, "--method", "igoss")
@@ -454,6 +473,18 @@ def test_earlier_results_are_replaced_and_other_files_kept(reader, scene, tmp_pa
         assert json.loads((out / "explanation.json").read_text())["method"] == method
     assert (out / "mine.txt").read_text() == "keep"
     assert len(list(out.iterdir())) == 4
+
+
+@pytest.mark.parametrize("name", explain_files.FILES)
+@pytest.mark.parametrize("content", ["mine", "{}", "5"])
+def test_files_of_somebody_else_are_not_replaced(name, content, scene, tmp_path, capsys):
+    """Told before a model is loaded."""
+    file = tmp_path / "out" / name
+    file.parent.mkdir()
+    file.write_text(content)
+    told = refused(capsys, "explain", scene, QUESTION, "--out", tmp_path / "out")
+    assert f"holds {name} that lvlm-study did not write" in told
+    assert file.read_text() == content and not left_behind(tmp_path)
 
 
 def test_an_interrupt_ends_with_130(scene, tmp_path, monkeypatch, capsys):

@@ -62,7 +62,26 @@ def _nearest_folder(folder: Path) -> Path:
     for name in FILES:
         if path == folder and (folder / name).is_dir():
             raise StudyError(f"{folder / name} is a folder and in the way; give another --out.")
+    _check_replaced(folder)
     return path
+
+
+def _check_replaced(folder: Path) -> None:
+    """Only an explanation's own files are replaced; a picture of somebody else's is not."""
+    there = [name for name in FILES if (folder / name).exists()]
+    if there and not _ours(folder / FILES[-1]):
+        raise StudyError(
+            f"{folder} holds {' and '.join(there)} that lvlm-study did not write, and would be "
+            "replaced; give another --out, or move what is there."
+        )
+
+
+def _ours(record: Path) -> bool:
+    """Whether this is the record of an explanation."""
+    try:
+        return "image_sha256" in json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _publish(stage: Path, folder: Path) -> None:
