@@ -85,6 +85,15 @@ class Reliance:
         return float((on - off).mean())
 
 
+@dataclass(frozen=True)
+class Choice:
+    """How a target was chosen, in the caller's words: for sentences about it, never for numbers."""
+
+    baseline: str = "given"  # its name; "given": a picture of the caller's own
+    tokens: str = "llr"  # one of TOKEN_CHOICES, or "numbers"
+    contrast: str | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Target:
     """What every method explains and every metric scores: one model, image, answer and token set.
@@ -100,6 +109,7 @@ class Target:
     reliance: Reliance  # the answer, its tokens' ratios and which are crucial
     original: np.ndarray | None = field(default=None, repr=False)  # (H, W, 3) where it was reduced
     contrast: int | None = None  # id of a word that the one explained token is held against
+    choice: Choice = Choice()
 
     def __post_init__(self):
         for name in ("image", "baseline"):
@@ -239,7 +249,14 @@ def make_target(
     reliance = _reliance(*parts, **rule, chosen=chosen)
     original = None if exact else image
     other = None if contrast is None else _contrast_id(model, image, question, reliance, contrast)
-    return Target(bound, picture, empty, reliance, original, other)
+    return Target(
+        bound, picture, empty, reliance, original, other, _choice(baseline, tokens, contrast)
+    )
+
+
+def _choice(baseline, tokens, contrast: str | None) -> Choice:
+    name = baseline if isinstance(baseline, str) else "given"
+    return Choice(name, tokens if isinstance(tokens, str) else "numbers", contrast)
 
 
 def _contrast_id(model, image, question: str, reliance: Reliance, word: str) -> int | None:
@@ -273,7 +290,8 @@ def retarget(target: Target, crucial: Tensor) -> Target:
     """
     chosen = {"crucial": crucial, "words": _words(target.answer, crucial)}
     reliance = replace(target.reliance, **chosen, status=_status(crucial))
-    return replace(target, reliance=reliance, contrast=None)
+    choice = replace(target.choice, tokens="numbers", contrast=None)
+    return replace(target, reliance=reliance, contrast=None, choice=choice)
 
 
 def crucial_tokens(

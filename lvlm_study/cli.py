@@ -228,6 +228,7 @@ def _known(kind: str, name: str, known) -> None:
     arg("--baseline", default="blur", help="the image without information"),
     arg("--out", type=path, metavar="DIR", help="write picture, raw map and a record"),
     SEED,
+    DATA,
     arg("--tokens", default="llr", choices=("llr", "all", "keywords", "word")),
     arg("--word", type=utf8, help="the word to explain; implies --tokens word"),
     arg("--contrast", type=utf8, metavar="WORD", help="why the word and not this one?"),
@@ -243,7 +244,7 @@ def explain(options) -> int:
     from .sweep.explain_files import staged
 
     _check_explain(options)
-    rgb = _picture(options.image)
+    rgb = _picture(options.image, dict(options.data))
     if options.out is None:
         print(_explain(options, rgb, None))
         return 0
@@ -254,17 +255,30 @@ def explain(options) -> int:
     return 0
 
 
-def _picture(name: str):
+def _picture(name: str, folders: dict[str, str]):
     """A picture from its file, or that of a benchmark's item (H, W, 3)."""
-    from .benchmarks import list_benchmarks, load_benchmark
+    from .benchmarks import list_benchmarks
     from .pixels.images import load_image
 
     benchmark = name.partition("/")[0]
     if Path(name).exists() or benchmark not in list_benchmarks():
         return load_image(name)
-    items = {item.id: item for item in load_benchmark(benchmark)}
+    items = _items(benchmark, folders)
     _known(f"item of {benchmark}", name, items)
     return items[name].rgb
+
+
+def _items(benchmark: str, folders: dict[str, str]) -> dict:
+    """The items of a benchmark by ids that name it: those of `photos` in tables do not."""
+    from .benchmarks import list_benchmarks, load_benchmark
+
+    source = {"source": folders[benchmark]} if benchmark in folders else {}
+    items = {item.id: item for item in load_benchmark(benchmark, **source)}
+    known = set(list_benchmarks())
+    return {
+        name if name.partition("/")[0] in known else f"{benchmark}/{name}": item
+        for name, item in items.items()
+    }
 
 
 def _check_explain(options) -> None:
@@ -299,7 +313,7 @@ def _explain(options, rgb, stage: Path | None) -> str:
         call = {"command": shlex.join(map(str, options.command)), "baseline": options.baseline}
         call |= {"max_new_tokens": length, "choice": choice, "answer_given": given}
         write_files(stage, rgb, ex, describe(ex, model, options.image, scores, call))
-    return report(ex, scores, options.baseline, given, colours=sys.stdout.isatty())
+    return report(ex, scores, given, colours=sys.stdout.isatty())
 
 
 def _answer(options, model, rgb, length: int):

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -102,6 +103,62 @@ def test_an_answer_without_crucial_tokens_is_told(monkeypatch, scene, tmp_path, 
     found = json.loads((tmp_path / "out" / "explanation.json").read_text())
     assert found["scores"]["map"]["deletion"] is None
     assert not np.load(tmp_path / "out" / "saliency.npz")["saliency"].any()
+
+
+CHOSEN = {
+    "llr": "ok: the marked words depend on the image",
+    "all": "ok: the map is of the whole answer, whether or not it needs the image (mean prob",
+    "keywords": "ok: the map is of the text of the answer's keywords, whether",
+}
+
+
+@pytest.mark.parametrize("tokens", CHOSEN)
+def test_a_status_says_what_was_chosen(tokens, reader, scene, capsys):
+    if tokens == "keywords":
+        pytest.importorskip("yake", reason="the package yake is optional")
+    assert explain(scene, "--method", "center", "--tokens", tokens) == 0
+    told = capsys.readouterr().out
+    assert CHOSEN[tokens] in told and ("depend on" in told) == (tokens == "llr")
+
+
+def test_no_gap_is_said_of_the_chosen_word_alone(reader, scene, capsys):
+    """The answer as a whole needs the picture; this word of it is as likely without."""
+    assert explain(scene, "--method", "center", "--word", "shape") == 0
+    told = capsys.readouterr().out
+    assert "no gap: the mean probability of the word that was asked for changes by less" in told
+    assert "than 0.05 (1.000, on the black image 1.000)" in told and "nearly as likely" not in told
+    assert explain(scene, "--method", "center[baseline=mean,tokens=all]") == 0
+    assert "on the mean image" in capsys.readouterr().out  # the name's own option holds
+
+
+def test_an_answer_without_keywords_is_no_answer_without_need_of_its_picture(
+    reader, scene, tmp_path, capsys
+):
+    pytest.importorskip("yake", reason="the package yake is optional")
+    options = ("--tokens", "keywords", "--answer", "is", "--out", tmp_path / "out")
+    assert explain(scene, *options) == 0
+    told = capsys.readouterr().out
+    assert "the answer has no keyword, so there is nothing to map" in told
+    assert "less likely on the black image, so" not in told
+
+
+@pytest.mark.parametrize(
+    ("size", "baseline", "side"),
+    [((8, 3000), "blur", 501), ((2100, 8), "blur", 101), ((8, 2000), "blur", 0)]
+    + [((8, 3000), "black", 0)],
+)
+def test_a_blur_that_is_weak_by_size_alone_is_told(
+    size, baseline, side, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(models, "load_model", lambda name, **options: planted("blind"))
+    Image.new("RGB", size[::-1]).save(tmp_path / "large.png")
+    assert explain(tmp_path / "large.png", "--baseline", baseline, "--out", tmp_path / "out") == 0
+    told = capsys.readouterr().out
+    note = f"Note      the blur is the paper's, {side} px here and 501 px at most, and weak"
+    assert (note in told) == ("see the note" in told) == bool(side)
+    assert ("--baseline mean" in told) == bool(side)
+    found = json.loads((tmp_path / "out" / "explanation.json").read_text())
+    assert len(found["notes"]) == bool(side)
 
 
 def test_a_closed_terminal_loses_no_files(reader, scene, tmp_path, monkeypatch):
@@ -277,6 +334,24 @@ def test_an_item_and_a_variant_can_be_named(reader, tmp_path, capsys):
     assert "item of sprites" in refused(capsys, "explain", "sprites/attribute-0400", QUESTION)
 
 
+def test_a_suggested_item_is_one_that_can_be_named(reader, tmp_path, capsys):
+    """Also where the ids of the tables do not name their benchmark, and where two have one name."""
+    for wrong in ("photos/astronaut-sui", "sprites_clutter/000-attribut"):
+        told = refused(capsys, "explain", wrong, QUESTION)
+        (near,) = re.findall(r"did you mean (\S+?)(?: or .*)?\?", told)
+        assert cli._picture(near, {}).ndim == 3
+    item = benchmarks.load_benchmark("photos")[0]
+    assert explain(f"photos/{item.id}", "--method", "center", "--out", tmp_path / "out") == 0
+    found = json.loads((tmp_path / "out" / "explanation.json").read_text())
+    assert found["image_size"] == list(item.rgb.shape[:2])
+
+
+def test_the_folder_that_an_item_asks_for_can_be_given(tmp_path, capsys):
+    assert "give its folder, --data osie=FOLDER" in refused(capsys, "explain", "osie/1", QUESTION)
+    told = refused(capsys, "explain", "osie/1", QUESTION, "--data", f"osie={tmp_path}")
+    assert str(tmp_path) in told and "cannot be downloaded" not in told
+
+
 def test_unknown_names_come_with_near_ones(scene, capsys):
     call = ["explain", scene, QUESTION]
     assert "did you mean igos" in refused(capsys, *call, "--method", "igoss")
@@ -398,6 +473,18 @@ def test_earlier_results_are_replaced_and_other_files_kept(reader, scene, tmp_pa
         assert json.loads((out / "explanation.json").read_text())["method"] == method
     assert (out / "mine.txt").read_text() == "keep"
     assert len(list(out.iterdir())) == 4
+
+
+@pytest.mark.parametrize("name", explain_files.FILES)
+@pytest.mark.parametrize("content", ["mine", "{}", "5"])
+def test_files_of_somebody_else_are_not_replaced(name, content, scene, tmp_path, capsys):
+    """Told before a model is loaded."""
+    file = tmp_path / "out" / name
+    file.parent.mkdir()
+    file.write_text(content)
+    told = refused(capsys, "explain", scene, QUESTION, "--out", tmp_path / "out")
+    assert f"holds {name} that lvlm-study did not write" in told
+    assert file.read_text() == content and not left_behind(tmp_path)
 
 
 def test_an_interrupt_ends_with_130(scene, tmp_path, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """Why this word and not that one: scores are differences of log-probabilities, for every method."""
 
+import html
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,10 @@ from lvlm_study.heatmaps import METHODS, explain, explain_target
 from lvlm_study.heatmaps.attn_lrp import token_relevance
 from lvlm_study.heatmaps.igos import image_gradient
 from lvlm_study.heatmaps.methods import TABLE
+from lvlm_study.heatmaps.show import show
 from lvlm_study.models.planted import planted, planted_scene
+from lvlm_study.sweep import explain_files
+from lvlm_study.sweep.explain_text import report
 
 OTHER = 7  # an id
 ASK = {"answer": "a red hat", "word": "red"}  # "red" is one token of the tiny tokenizer
@@ -110,6 +114,18 @@ def test_what_is_no_contrast(tiny_llava, options, message):
     with pytest.raises(StudyError, match=message) as error:
         make_target(tiny_llava, photo(), "?", **ASK | options)
     assert "\n" not in str(error.value)
+
+
+def test_a_contrast_is_told_wherever_its_map_is_shown():
+    """The other colour in the report, over the overlay's map and below the page's."""
+    reader, scene = planted("object"), planted_scene((48, 64))
+    ex = explain(reader, scene, "?", method="occlusion", word="red", contrast="blue")
+    asked = "why 'red' and not 'blue'?"
+    said = (report(ex, {"map": {}}), explain_files._map_title(ex), html.unescape(str(show(ex))))
+    assert all(asked in text for text in said)
+    plain = explain(reader, scene, "?", method="occlusion", word="red")
+    said = (report(plain, {"map": {}}), explain_files._map_title(plain), str(show(plain)))
+    assert not any("and not" in text for text in said)
 
 
 def test_a_planted_reader_tells_its_two_colours_apart():

@@ -18,6 +18,7 @@ from ..answers import Reliance, Target
 from ..errors import StudyError, named, unknown
 from ..models import Answer
 from ..pixels.arguments import matrix, number, whole
+from ..pixels.baselines import weak_blur
 from ..pixels.masks import render
 
 MIN_GAP = 0.05  # least difference in mean probability between image and baseline worth explaining
@@ -87,6 +88,20 @@ class Explanation:
     def answer(self) -> Answer:
         """What it said, or was taken to say."""
         return self.target.answer
+
+    @property
+    def contrast(self) -> str:
+        """What a contrast asks, "why 'red' and not 'blue'?"; "" without one."""
+        if self.target.contrast is None or self.target.choice.contrast is None:
+            return ""
+        word = " ".join(self.reliance.words)
+        return f"why {word!r} and not {self.target.choice.contrast!r}?"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What weakens this map and is nobody's choice: a blur too small for a large picture."""
+        weak = self.target.choice.baseline == "blur" and weak_blur(tuple(self.target.bound.size))
+        return (weak,) if weak else ()
 
     @property
     def reliance(self) -> Reliance:

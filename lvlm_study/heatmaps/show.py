@@ -20,7 +20,7 @@ from ..answers import chosen_spans
 from ..errors import StudyError, named
 from ..figures import colour, gradient, own_scale
 from ..models.words import Span
-from .base import Explanation
+from .base import MIN_GAP, Explanation
 from .names import UNITS, title
 
 _NUMBERS = itertools.count()
@@ -28,7 +28,8 @@ SIDE = 448  # pixels of the longer side that a page shows
 MAP_SIDE = 112  # maps are smooth: a browser enlarges them without a step
 SILENT = {
     "no_crucial_tokens": "No word of this answer depends on the picture: there is no map.",
-    "no_gap": "The picture hardly changes this word, so its map says little.",
+    "no_gap": f"The picture changes the probability of {{}} by less than {MIN_GAP}, so {{}} map "
+    "says little.",
     "diverged": "The method returned numbers that are not finite: there is no map.",
     "constant": "The map has the same value everywhere and says nothing.",
 }
@@ -180,6 +181,15 @@ def _word(part: Explanation, word: str, name: str, checked: bool) -> str:
     )
 
 
+def _silence(part: Explanation) -> str:
+    """Why a map says nothing, in words that fit what was chosen; "" where it speaks."""
+    if part.status == "no_crucial_tokens" and part.target.choice.tokens == "keywords":
+        return "This answer has no keyword: there is no map."
+    one = len(part.reliance.words) == 1
+    whose = ("this word", "its") if one else ("the chosen words", "their")
+    return SILENT.get(part.status, "").format(*whose)
+
+
 def _answer(part: Explanation) -> str:
     """The answer of a single explanation, the words that the map explains in bold."""
     text, found, at = part.answer.text, [], 0
@@ -194,9 +204,11 @@ def _caption(parts: tuple[Explanation, ...], scale) -> str:
     """Model, method, where the colours end, and why there may be no map."""
     part = parts[0]
     who = f"{_text(part.model)}, {_text(title(part.method))}"
+    who += f", {_text(part.contrast)}" if len(parts) == 1 and part.contrast else ""
     cut = " The answer was cut at its limit of tokens." if part.answer.truncated else ""
-    if len(parts) == 1 and part.status in SILENT:
-        return f"{who}. {SILENT[part.status]}{cut}"
+    cut += "".join(f" Note: {_text(note)}." for note in part.notes)
+    if len(parts) == 1 and (said := _silence(part)):
+        return f"{who}. {said}{cut}"
     if scale is None:
         return f"{who}. {SILENT['constant']}{cut}"
     bar = f'<span class="bar" style="background:{gradient(*scale)}"></span>'

@@ -83,6 +83,7 @@ def gray(image: Tensor, seed: int = 0) -> Tensor:
     return torch.full_like(image, 0.5)
 
 
+LARGE = 2000  # pixels of the longer side: the largest picture that the kernels were made for
 BASELINES = {"blur": blur, "black": black, "mean": mean, "noise": noise, "gray": gray}
 
 
@@ -95,6 +96,21 @@ def kernel_size(width: int) -> int:
         if width >= least:
             return side
     return 101
+
+
+def weak_blur(size: tuple[int, int]) -> str:
+    """What to know of the blur of a picture of `size` (H, W); "" where it takes away enough.
+
+    The paper's kernel grows with the width to 501 pixels and no further: on a larger photograph the
+    blur leaves so much that no word of an answer may seem to need the picture.
+    """
+    height, width = size
+    if max(size) <= LARGE:
+        return ""
+    return (
+        f"the blur is the paper's, {kernel_size(width)} px here and 501 px at most, and weak on a "
+        f"picture of {width} x {height}; make it smaller or use --baseline mean"
+    )
 
 
 def gaussian_blur(image: Tensor, kernel: int, sigma: float | None = None) -> Tensor:

@@ -62,7 +62,26 @@ def _nearest_folder(folder: Path) -> Path:
     for name in FILES:
         if path == folder and (folder / name).is_dir():
             raise StudyError(f"{folder / name} is a folder and in the way; give another --out.")
+    _check_replaced(folder)
     return path
+
+
+def _check_replaced(folder: Path) -> None:
+    """Only an explanation's own files are replaced; a picture of somebody else's is not."""
+    there = [name for name in FILES if (folder / name).exists()]
+    if there and not _ours(folder / FILES[-1]):
+        raise StudyError(
+            f"{folder} holds {' and '.join(there)} that lvlm-study did not write, and would be "
+            "replaced; give another --out, or move what is there."
+        )
+
+
+def _ours(record: Path) -> bool:
+    """Whether this is the record of an explanation."""
+    try:
+        return "image_sha256" in json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _publish(stage: Path, folder: Path) -> None:
@@ -129,6 +148,7 @@ def describe(explanation, model, image: Path, scores: dict, call: dict) -> dict:
         "seed": explanation.seed,
         "exact": explanation.target.exact,
         "status": explanation.status,
+        "notes": list(explanation.notes),
         "scores": scores,
         "cost": vars(explanation.cost),
         "versions": provenance.versions(),
@@ -221,6 +241,8 @@ def _silence(explanation) -> str:
         "no_crucial_tokens": "no map: no word of the answer\ndepends on the image",
         "diverged": "no map: the method returned\nnumbers that are not finite",
     }
+    if explanation.target.choice.tokens == "keywords":
+        told["no_crucial_tokens"] = "no map: the answer has no keyword"
     value = float(explanation.saliency.flat[0])
     same = "zero" if value == 0 else f"the same ({value:.3g})"
     return told.get(explanation.status, f"the map is {same} everywhere\nand says nothing")
@@ -282,7 +304,8 @@ def _wrapped(text: str, width: int = 95) -> str:
 
 def _map_title(explanation) -> str:
     state = "" if explanation.status == "ok" else f", {explanation.status.replace('_', ' ')}"
-    return f"{explanation.method}, {_drawn(explanation.model, 'model')}{state}"
+    title = f"{explanation.method}, {_drawn(explanation.model, 'model')}{state}"
+    return f"{title}\n{_drawn(explanation.contrast, 'contrast')}".strip().replace("$", r"\$")
 
 
 def _score_line(explanation, scores: dict) -> str:

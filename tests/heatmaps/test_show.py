@@ -75,13 +75,19 @@ def test_two_stand_side_by_side(words):
     ("change", "said"),
     [
         ({"status": "no_crucial_tokens"}, "there is no map"),
-        ({"status": "no_gap"}, "its map says little"),
+        ({"status": "no_gap"}, "of this word by less than 0.05, so its map says little"),
         ({"status": "constant"}, "the same value everywhere"),
     ],
 )
 def test_a_map_that_says_nothing_is_not_drawn_as_one(words, change, said):
     silent = replace(words[3], saliency=np.zeros((64, 96)), **change)
     assert said in str(ls.show(silent)) and len(pictures(ls.show(silent))) == 1
+
+
+def test_a_weak_blur_is_told_below_the_picture():
+    wide = np.zeros((8, 2400, 3), np.uint8)
+    ex = ls.explain(planted("object"), wide, "?", "center", tokens="all")
+    assert "501 px at most, and weak on a picture of 2400 x 8" in str(ls.show(ex))
 
 
 @pytest.mark.parametrize("wrong", [(), (None,), ("red",), ([],), ([1],)])
