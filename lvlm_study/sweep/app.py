@@ -225,7 +225,7 @@ def page(models: list[str], first: str):
                     interactive=False,
                     visible=False,
                 )
-                found = gr.File(label="Overlay, raw map, record", interactive=False)
+                found = gr.File(label="Overlay, raw map, record", file_count="multiple")
         shown = [said, seen, scores, found]
         everything, cleared = [sitting, word, *shown], lambda text: _blank(gr, text)
         asked = gr.on(
