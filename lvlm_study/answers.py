@@ -267,7 +267,8 @@ def _contrast_id(model, image, question: str, reliance: Reliance, word: str) -> 
     if len(at) > 1:
         raise StudyError(
             f"A contrast stands in the place of one token, and {len(at)} are explained "
-            f"({', '.join(map(repr, reliance.words))}); choose one with word= or tokens=."
+            f"({', '.join(map(repr, reliance.words))}); choose one with --word "
+            "(in Python word= or tokens=)."
         )
     if not at:
         return None

@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     _lenient("stdout", "replace")
     _lenient("stderr", "backslashreplace")
-    options = parser().parse_args(argv)
+    options = _parsed(argv)
     options.command = ["lvlm-study", *(sys.argv[1:] if argv is None else argv)]
     try:
         requirements.check()
@@ -59,6 +59,17 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"lvlm-study: {_disc_trouble(error)}; choose another place.", file=sys.stderr)
         return 2
+
+
+def _parsed(argv: list[str] | None) -> argparse.Namespace:
+    """The options; words too many after a question are most often the rest of it."""
+    top = parser()
+    options, rest = top.parse_known_args(argv)
+    if rest:
+        words = hasattr(options, "question") and not rest[0].startswith("-")
+        hint = f'; put the question in quotes: "{options.question} {rest[0]} ..."' if words else ""
+        top.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+    return options
 
 
 def _lenient(name: str, errors: str) -> None:
@@ -283,16 +294,30 @@ def _items(benchmark: str, folders: dict[str, str]) -> dict:
 
 def _check_explain(options) -> None:
     """Told before a model is loaded."""
-    from .heatmaps.variants import parse
+    from .heatmaps.variants import split_options
     from .models.forced import check_text
     from .pixels.arguments import check_question
     from .pixels.baselines import baselines
 
-    parse(options.method)
+    _check_words(options, split_options(options.method)[1])
     _known("baseline", options.baseline, baselines())
     check_question(options.question)
     if options.answer is not None:
         check_text(options.answer)
+
+
+def _check_words(options, about: dict) -> None:
+    """The words that are asked about; `about`: the target options in the method's name."""
+    from .models.words import folded
+
+    tokens, word = about.get("tokens", options.tokens), about.get("word", options.word)
+    for flag, given in (("--word", word), ("--contrast", options.contrast)):
+        if given is not None and not folded(given):
+            raise StudyError(f"{flag} is empty; give a word, as {flag} red.")
+    if tokens == "word" and word is None:
+        raise StudyError("--tokens word needs the word to explain; give it with --word.")
+    if word is not None and tokens not in ("llr", "word"):
+        raise StudyError(f"Give either --word {word} or --tokens {tokens}, not both.")
 
 
 def _explain(options, rgb, stage: Path | None) -> str:

@@ -352,6 +352,32 @@ def test_the_folder_that_an_item_asks_for_can_be_given(tmp_path, capsys):
     assert str(tmp_path) in told and "cannot be downloaded" not in told
 
 
+WORDS = {
+    "--tokens word": "--tokens word needs the word to explain; give it with --word.",
+    "--tokens all --word red": "Give either --word red or --tokens all, not both.",
+    "--method igos[tokens=all] --word red": "Give either --word red or --tokens all, not both.",
+    "--word=": "--word is empty",
+    "--word red --contrast=": "--contrast is empty",
+    "--tokens all --contrast red": "choose one with --word",
+}
+
+
+@pytest.mark.parametrize("options", WORDS)
+def test_words_are_refused_by_the_names_of_their_flags(options, reader, scene, capsys):
+    assert WORDS[options] in refused(capsys, "explain", scene, QUESTION, *options.split())
+
+
+def test_a_question_without_quotes_is_told(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main("explain a.png What color is it --seed 1".split())
+    told = capsys.readouterr().err
+    assert stopped.value.code == 2 and "unrecognized arguments: color is it" in told
+    assert 'put the question in quotes: "What color ..."' in told
+    with pytest.raises(SystemExit):
+        cli.main("explain a.png What --sed 1".split())
+    assert "quotes" not in capsys.readouterr().err
+
+
 def test_unknown_names_come_with_near_ones(scene, capsys):
     call = ["explain", scene, QUESTION]
     assert "did you mean igos" in refused(capsys, *call, "--method", "igoss")

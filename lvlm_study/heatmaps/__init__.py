@@ -57,7 +57,7 @@ def explain(
     StudyError for unknown names and values that make no sense; an answer without crucial tokens is
     no error but a status.
     """
-    method, seed = choice(method, "method", METHODS), check_seed(seed)
+    method, seed = check_method(method), check_seed(seed)
     about = {key: options.pop(key) for key in TARGET_OPTIONS if key in options}
     options = check_options(method, METHODS[method], options)
     target = make_target(model, image, question, baseline=baseline, seed=seed, **about)
@@ -91,9 +91,21 @@ def explain_target(
     return Explanation(full, grid.numpy(), name, target, status, cost, seed, options)
 
 
+def check_method(method) -> str:
+    """The name of a method. Raises StudyError, also for options in it, as commands take them."""
+    if isinstance(method, str) and "[" in method:
+        from .variants import parse  # which knows the methods
+
+        name, options = parse(method)
+        options = {"method": name, **options}
+        wanted = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise StudyError(f"In Python options are arguments: instead of {method!r} write {wanted}.")
+    return choice(method, "method", METHODS)
+
+
 def _named(method: str | Callable) -> tuple[str, Callable]:
     """A method's name and its function; one that is in no table goes by its function's name."""
     if isinstance(method, str):
-        return method, METHODS[choice(method, "method", METHODS)]
+        return method, METHODS[check_method(method)]
     names = [name for name, function in METHODS.items() if function is method]
     return (names[0] if names else method.__name__), method

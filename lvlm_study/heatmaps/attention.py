@@ -35,7 +35,7 @@ def attention(
     if layer is not None:
         modules = [modules[checked(layer, len(modules), "attention")]]
     if heads not in HEADS:
-        raise StudyError(f'attention takes heads="mean" or "max" or "localisation", not {heads!r}.')
+        raise StudyError(f"attention takes heads=mean, max or localisation, not {heads!r}.")
     if heads == "localisation":
         return _localised(target, modules)
     listener = _Rows(modules, answer_rows(target), heads)

@@ -13,7 +13,7 @@ from ..errors import StudyError
 from ..models import Answer, with_model
 from ..models.words import word_spans
 from ..pixels.arguments import check_seed, choice
-from . import METHODS, explain_target
+from . import METHODS, check_method, explain_target
 from .base import Explanation, check_options
 
 
@@ -38,7 +38,7 @@ def explain_tokens(
     default it is the model's own. `options` go to the method,
     which runs once a word. Raises StudyError for unknown names and an answer without words.
     """
-    method, by = choice(method, "method", METHODS), choice(by, "part of an answer", PARTS)
+    method, by = check_method(method), choice(by, "part of an answer", PARTS)
     options, seed = check_options(method, METHODS[method], options), check_seed(seed)
     ask = {"baseline": baseline, "answer": answer, "tokens": "all", "seed": seed}
     target = make_target(model, image, question, **ask)

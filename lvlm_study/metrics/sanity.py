@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..answers import Target, make_target
 from ..errors import StudyError, unknown
-from ..heatmaps import METHODS
+from ..heatmaps import METHODS, check_method
 from ..heatmaps.base import TARGET_OPTIONS, Explanation, check_options
 from ..models.alone import alone
 from ..pixels.masks import render
@@ -302,8 +302,7 @@ class _Run:
     """One method on one target and on targets that differ from it in one thing."""
 
     def __init__(self, model, image, question: str, method: str, seed: int, options: dict):
-        if method not in METHODS:
-            raise unknown("method", method, METHODS)
+        method = check_method(method)
         about = {k: v for k, v in options.items() if k in (*TARGET_OPTIONS, "baseline")}
         own = {k: v for k, v in options.items() if k not in about}
         own = check_options(method, METHODS[method], own)

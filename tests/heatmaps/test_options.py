@@ -20,6 +20,8 @@ BAD = {
         ({"question": " "}, "question is empty"),
     ],
     "igoss": [({}, "did you mean igos")],
+    "igos[preset=fast,lr=3]": [({}, "write method='igos', preset='fast', lr=3.0|lr=3.0, preset")],
+    "igos[lrr=3]": [({}, "did you mean lr")],
     "rise": [({"cells": "7"}, "cells of rise must be a whole number"), ({"masks": 0}, "2 masks")],
     "occlusion": [({"stride": 0.5}, "never be covered")],
     "integrated_gradients": [({"steps": 0}, "at least 1 step")],
@@ -29,7 +31,7 @@ BAD = {
     "iia": [(bad, "1 step and a path of") for bad in ({"steps": 0}, {"path": "sideways"})],
     "attention": [
         ({"layer": 2}, "asked for layer 2, but the model has 2"),
-        ({"heads": "min"}, 'heads="mean" or "max"'),
+        ({"heads": "min"}, "heads=mean, max or"),
     ],
     "rollout": [({"start_layer": -3}, "asked for layer -3")],
     "gae": [({"start_layer": 9}, "asked for layer 9")],
