@@ -157,21 +157,21 @@ def _words(parts: tuple[Explanation, ...], name: str) -> str:
 def _note(parts: tuple[Explanation, ...]) -> str:
     """What is said, and read aloud, when a word without a map is chosen."""
     said = "".join(
-        f'<span class="m{place}">{_silence(part)}</span>'
+        f'<span class="m{place}">{_unmapped(part)}</span>'
         for place, part in enumerate(parts)
         if part.status in SILENT
     )
     return f'<p class="note" aria-live="polite">{said}</p>'
 
 
-def _silence(part: Explanation) -> str:
+def _unmapped(part: Explanation) -> str:
     """Why a word of several has no map; "" where it has one."""
-    return NO_MAP if part.status == "no_gap" else SILENT.get(part.status, "")
+    return NO_MAP if part.status == "no_gap" else _silence(part)
 
 
 def _word(part: Explanation, word: str, name: str, checked: bool) -> str:
     ratio = float(part.reliance.llr[part.reliance.crucial].sum())
-    said = _silence(part)
+    said = _unmapped(part)
     hover = _text(f"log-likelihood ratio {ratio:.2f} nats. {said}".strip())
     kind = ' class="faint"' if said else ""
     mark = " checked" if checked else ""

@@ -172,7 +172,7 @@ def table(scores: dict) -> list[list]:
 
 def unscored(scores: dict) -> str:
     """Why there are no scores; empty where there are."""
-    why = SILENT.get(scores["status"])
+    why = SILENT.get(scores["status"], "").format("the chosen words", "their")
     return f"{why} There are no scores." if why else ""
 
 

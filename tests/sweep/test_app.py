@@ -43,7 +43,10 @@ def test_an_answer_that_no_picture_changes_says_so(scene, monkeypatch):
     sitting = asked(scene)
     names = [name for name, _ in app.choices(sitting)]
     assert names[0] == "no word depends on the picture" and "•" not in "".join(names)
-    for word, said in ((app.VISUAL, "No word of this answer"), (3, "hardly changes this word")):
+    for word, said in (
+        (app.VISUAL, "No word of this answer"),
+        (3, "the chosen words by less than 0.05, so their map"),
+    ):
         scores = app.look(sitting, word, "occlusion")[1]
         assert not app.table(scores) and said in app.unscored(scores)
 
