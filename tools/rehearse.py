@@ -253,7 +253,8 @@ def rehearse(name: str, folder: Path, small=False, dtype=None, device=None, say=
     picture = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     target, found = estimate.measured(model, SimpleNamespace(rgb=picture, question=QUESTION))
     out["seconds"] |= {"answer": found.answering, "estimate": clock()}
-    say(f"{name}: one gradient took {found.both:.1f} s.", *estimate.memory_lines(found), sep="\n")
+    told = f"{name}: one gradient took {found.both:.1f} s."
+    say("\n".join((told, *estimate.memory_lines(found))))
     out["visual_tokens"] = int(target.bound.image_span.sum())
     out |= counted(target, found)
     clock()
