@@ -60,7 +60,8 @@ class Recipe:
 
     With each course the learning rate starts again. `first` is the member whose language model
     this one starts from; its course then has `later` steps (a member that starts from symbols has
-    those of the budget).
+    those of the budget). `start` is the seed of towers and language model: two members with
+    different ones share no weight.
     """
 
     family: str
@@ -69,6 +70,7 @@ class Recipe:
     first: str | None = None
     later: int = 0
     clutter: int = 0
+    start: int = 0
 
 
 FIRST = {"s": "llava-1.5-s", "m": "llava-1.5-m", "l": "llava-1.5"}
@@ -83,6 +85,7 @@ RECIPES |= {
     for size in sizes
 }
 RECIPES["llava-ov"] = RECIPES.pop("llava-ov-l")  # plain names have size l
+RECIPES["llava-1.5-s-apart"] = replace(RECIPES["llava-1.5-s"], start=1)
 RECIPES["llava-1.5-shortcut"] = Recipe("misled", "l", (MISLED_COURSE,), "llava-1.5", 400)
 
 FURTHER = {  # steps of the one course of a member for busy ground, by the member it starts from
@@ -169,7 +172,8 @@ def train_member(
     torch.manual_seed(seed)
     model, folder = family.build(start, towers), work / f"member-{name}-{seed}"
     pool = load_pool(work, pool_size, 1000, family.sides)
-    paths = {t: work / f"features-{t}-{pool_size}.safetensors" for t in family.cached}
+    own = f"{pool_size}-{recipe.start}" if recipe.start else pool_size
+    paths = {t: work / f"features-{t}-{own}.safetensors" for t in family.cached}
     features = [cached_tokens(t, towers[t], pool, path) for t, path in paths.items()]
     lessons = Lessons(family, pool, features, np.arange(len(pool.scenes)))
     wanted = partial(family.targets, start, pool)

@@ -70,7 +70,8 @@ SMOKE = Budget(
 def split_seed(name: str) -> tuple[str, int]:
     """Recipe and seed of a member's name: "llava-1.5-seed1" is ("llava-1.5", 1).
 
-    A seed decides about connector and courses alone; towers and language model are shared.
+    A seed decides about connector and courses alone; towers and language model are shared by all
+    members whose recipe has the same `start`.
     StudyError for an unknown name.
     """
     short = name.removeprefix("mini/")
@@ -163,9 +164,10 @@ def train_all(
 def _train(recipe: str, seed: int, tokenizer, budget: Budget, work: Path, say) -> nn.Module:
     """All stages of one member; a member that starts from another trains that one first."""
     plan, shared = RECIPES[recipe], dict(work=work, pool_size=budget.pool, say=say)
-    towers = {name: _tower(name, budget, shared) for name in FAMILIES[plan.family].towers}
+    begun = shared | {"seed": plan.start}
+    towers = {name: _tower(name, budget, begun) for name in FAMILIES[plan.family].towers}
     say(f"language model {plan.size} on symbols")
-    start = train_language(plan.size, tokenizer, steps=budget.language, **shared)
+    start = train_language(plan.size, tokenizer, steps=budget.language, **begun)
     if plan.first:
         earlier = _train(plan.first, 0, tokenizer, budget, work, say)
         language = FAMILIES[RECIPES[plan.first].family].language(earlier)
