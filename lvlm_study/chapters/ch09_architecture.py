@@ -5,7 +5,12 @@ architectures cannot be told from one between trainings. `trainings.json` is the
 most architectures have several trainings, and nothing else: every architecture has a spread of its
 own to be held against. Trainings of one architecture share its tower and a language model to start
 from, so its label stands for these too, and labels assigned at random are no fair null for maps.
+
+`mini/llava-1.5-s-apart` shares no weight with any other member. Its maps lie in a folder of their
+own, so that pages about the others do not count them.
 """
+
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,6 +20,8 @@ from ..figures import WIDTH, dots, heat
 from ..heatmaps.names import PAPER_METHOD
 from ..metrics.statistics import compare, estimate, finite
 from ..models.names import member, short
+from ..sweep.stored import with_fill
+from ..sweep.tables import read_table
 from .compare import (
     OTHER_ARCHITECTURE,
     OTHER_SEED,
@@ -36,26 +43,36 @@ from .compare import (
     shared_part,
 )
 
+STRANGER = "mini/llava-1.5-s-apart"  # its maps are in the folder `STRANGER_ROWS` of the results
+STRANGER_ROWS = "apart"
+
 # --- figures
 
 
 def likeness_figure(tree: dict):
-    """How alike maps are given the picture: trainings of one architecture, then of two."""
-    found = {
-        (one, other): cell
+    """How alike maps are given the picture: trainings of one architecture, then of two.
+
+    Hollow: pairs with the training that shares no weight with the others.
+    """
+    rows = [
+        (one != other, False, one if one == other else f"{one} and {other}", cell)
         for one, row in tree["families"].items()
         for other, cell in row.items()
         if one <= other
-    }
-    order = sorted(found, key=lambda pair: (pair[0] != pair[1], -found[pair]["value"]))
-    names = [one if one == other else f"{one} and {other}" for one, other in order]
-    colours = [OWN if one == other else SPECIAL for one, other in order]
+    ]
+    if strangers := tree["strangers"]:
+        own = member(STRANGER.removesuffix("-apart")).family
+        rows += [
+            (name != own, True, own if name == own else f"{own} and {name}", cell)
+            for name, cell in strangers["families"].items()
+        ]
+    rows.sort(key=lambda row: (row[0], row[1], -row[3]["value"]))
+    two, hollow, names, found = map(list, zip(*rows, strict=True))
+    names = [f"{n}, no weight shared" if h else n for n, h in zip(names, hollow, strict=True)]
     figure, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.3 * len(names)), layout="constrained")
-    dots(ax, [found[pair] for pair in order], names, colour=colours)
-    for word, colour, place in (
-        ("two trainings", OWN, 0),
-        ("two architectures", SPECIAL, sum(one == other for one, other in order)),
-    ):
+    dots(ax, found, names, colour=[SPECIAL if x else OWN for x in two], hollow=hollow)
+    places = (("two trainings", OWN, 0), ("two architectures", SPECIAL, two.index(True)))
+    for word, colour, place in places:
         ax.text(0.02, place, word, color=colour, va="center", fontsize="small")
     ax.set(xlabel="rank correlation of two maps, given the picture", xlim=(0, 1))
     return figure
@@ -154,6 +171,32 @@ def trainings_summary(tables) -> dict:
             value: apart(pairs, OTHER_SEED, OTHER_ARCHITECTURE, value).json()
             for value in ("value", "given")
         },
+        "strangers": strangers(tables.results, own, pairs, known),
+    }
+
+
+def strangers(results: Path, own: pd.DataFrame, pairs: pd.DataFrame, known: dict) -> dict | None:
+    """How alike maps are of two trainings that share no weight; None without their rows.
+
+    `own` are the maps of the trainings that share weights, `pairs` those of them. "families": with
+    each architecture; "difference": its own minus the others; "sharing": what its own trainings
+    have more in common with one another. All given the picture, over items that have both.
+    """
+    maps = read_table(results / STRANGER_ROWS, "maps")
+    if maps.empty:
+        return None
+    both = pair_table(pd.concat([map_table(with_fill(maps)), own]), known=known)
+    both = both[(both.a == STRANGER) | (both.b == STRANGER)]
+    others = both.a.where(both.b == STRANGER, both.b).map(lambda name: member(name).family)
+    by_item = both.assign(family=others).pivot_table("given", "item", "family")
+    family = member(STRANGER.removesuffix("-apart")).family
+    alike, rest = by_item[family], by_item.drop(columns=family).mean(axis=1)
+    inside = [member(a).family == member(b).family == family for a, b in pairs[["a", "b"]].values]
+    shared = pairs[inside].groupby("item").given.mean()
+    return {
+        "families": {name: estimate(by_item[name].dropna()).json() for name in by_item},
+        "difference": estimate((alike - rest).dropna()).json(),
+        "sharing": estimate((shared - alike).dropna()).json(),
     }
 
 

@@ -47,6 +47,8 @@ LEVELS = {  # level -> (member, benchmark)
     "0": (MEMBER, "sprites_clutter-0"),
     **{k: (f"{MEMBER}-clutter{k}", f"sprites_clutter-{k}") for k in "1234"},
     "large": ("mini/llava-1.5-clutter4", "sprites_clutter-4"),  # a larger language model
+    "cambrian": ("mini/cambrian-l-clutter4", "sprites_clutter-4"),  # and four encoders
+    "mini-gemini": ("mini/mini-gemini-l-clutter4", "sprites_clutter-4"),  # and a fine view
 }
 HARD = ("3", "4")  # half of the answers are wrong: told together too, as `POOLED`
 POOLED = "both"
@@ -109,7 +111,8 @@ def score_table(study: dict, measure: str) -> pd.DataFrame:
 def _cells(levels: dict, name: str, measure: str) -> dict:
     found = {level: part["methods"].get(name) for level, part in levels.items()}
     return {
-        f"level {level}": part and f"{shown(part[measure])}, n = {part[measure]['n']}"
+        f"level {level}" if level.isdigit() else level: part
+        and f"{shown(part[measure])}, n = {part[measure]['n']}"
         for level, part in found.items()
     }
 
@@ -252,7 +255,7 @@ def _column(axes, level: str, rows: pd.DataFrame, methods) -> None:
 def through_levels(stored: pd.DataFrame, methods=GALLERY) -> dict[str, pd.DataFrame]:
     """{level: the rows of one item, one a method}: the first attribute item with all maps."""
     rows = stored[stored.method.isin(methods) & (stored.status == "ok")]
-    rows = rows[(rows.category == "attribute") & (rows.level != "large")]
+    rows = rows[(rows.category == "attribute") & rows.level.str.isdigit().astype(bool)]
     whole = rows.groupby(["level", "picture"]).method.transform("nunique") == len(methods)
     rows = rows[whole]
     levels = sorted(rows.level.unique())

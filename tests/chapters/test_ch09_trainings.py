@@ -67,3 +67,22 @@ def test_one_architecture_with_several_trainings_is_not_enough():
     some = [m for m in nine(0.1) if m[0].startswith("mini/cambrian") or "seed" not in m[0]]
     assert ch09_architecture.trainings_summary(tables(*some)) == {}
     assert ch09_architecture.trainings_summary(tables(some[0])) == {}
+
+
+def test_a_training_that_shares_no_weight_is_held_against_both_kinds(monkeypatch):
+    made = tables(*nine(0.0))
+    noise = {f"i{k:02d}": np.random.default_rng(k).random((14, 14)) for k in range(ITEMS)}
+    monkeypatch.setattr(ch09_architecture, "pictures", lambda names: noise)
+    assert ch09_architecture.trainings_summary(made)["strangers"] is None
+    alone = tables((ch09_architecture.STRANGER, 0.4, 2))  # looks as llava-1.5 does
+    monkeypatch.setattr(ch09_architecture, "read_table", lambda folder, kind: alone.maps)
+    tree = ch09_architecture.trainings_summary(made)
+    found = tree["strangers"]
+    assert (
+        found["families"]["llava-1.5"]["value"] > 0.9 > 0.3 > found["families"]["cambrian"]["value"]
+    )
+    assert found["difference"]["low"] > 0.5 and abs(found["sharing"]["value"]) < 0.02
+    figure = ch09_architecture.likeness_figure(tree)
+    shown = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert shown[3] == "llava-1.5, no weight shared" and "no weight shared" in shown[-1]
+    assert tree["gaps"].keys() == {name for name, *_ in nine(0.0)}, "no row among the others"
