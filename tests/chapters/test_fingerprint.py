@@ -108,3 +108,12 @@ def test_objects_are_ranked_by_mass_per_area():
     found = page.agreement(rows, truths)
     assert found[:2] == pytest.approx([1, -0.5]) and np.isnan(found[2]) and found[3] == 0
     assert page.shapley_of([0, 1, 2, 3]) == pytest.approx([1, 2])
+
+
+def test_one_method_on_more_items_does_not_send_the_others_away():
+    rows = pd.DataFrame([("a", k) for k in range(100)], columns=["method", "item"])
+    for name, count in (("b", 10), ("c", 10), ("d", 4)):
+        more = pd.DataFrame({"method": name, "item": range(count)})
+        rows = pd.concat([rows, more])
+    kept = page.on_same_items(rows)
+    assert sorted(kept.method.unique()) == ["a", "b", "c"] and set(kept["item"]) == set(range(10))
