@@ -19,11 +19,13 @@ from ..heatmaps.controls import center, difference, random
 from ..models import opened
 from ..models.alone import alone
 from ..pixels.arguments import check_seed, choice, number, whole
+from ..pixels.imputation import impute
 
 GRID_CELLS = 32
 PATCH_PIXELS = 16
 REGIONS = 64
 MOST_STEPS = 1_000_000
+ROAD = "road"  # a fill made anew for every mask, from what is left of the picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +106,10 @@ def deletion_insertion(
     (16 x 16 pixels), or integer labels (H, W). Masks are hard; a unit is ranked by the mean
     saliency of its pixels, ties by a draw from `seed`. `steps` equal numbers of units are changed;
     the x axis is the changed area. `fill` None takes the target's baseline, a name of `baselines()`
-    or a picture (see `make_baseline`) another one. `compat="paper_code"` takes the released code's
-    step sizes and sums: on the grid they show a random map about +0.016 above chance.
+    or a picture (see `make_baseline`) another one; "road" fills every picture from what is left of
+    it (`impute`), and with the mean colour where nothing is. `compat="paper_code"` takes the
+    released code's step sizes and sums: on the grid they show a random map about +0.016 above
+    chance.
     """
     steps, batch = whole(steps, "steps", 1, MOST_STEPS), whole(batch, "batch", 1)
     seed, min_gap = check_seed(seed), number(min_gap, "min_gap", 0)
@@ -118,10 +122,12 @@ def deletion_insertion(
         return _empty(status, steps, name, fill_name)
     labels = unit_labels(target, units)
     ranked = removal_order(unit_means(_fit(explanation.saliency, target), labels), seed)
-    empty = target.baseline if fill is None else target.fill(fill, seed)
+    road = fill_name == ROAD
+    empty = target.baseline if fill is None else target.fill("mean" if road else fill, seed)
     counts = step_counts(len(ranked), steps, compat)
     with alone(target.bound.adapter):
-        curves = perturbation_curves(target, labels, ranked, counts, empty, batch)
+        own = seed if road else None
+        curves = perturbation_curves(target, labels, ranked, counts, empty, batch, own)
     return _score(*curves, steps, name, fill_name, min_gap, compat)
 
 
@@ -203,25 +209,45 @@ def perturbation_curves(
     counts: np.ndarray,
     fill: Tensor,
     batch: int = 32,
+    road: int | None = None,
 ) -> tuple[Curve, Curve]:
     """(deletion, insertion) curves for units changed in the order `ranked`, most important first.
 
     `counts` says how many units are changed at each point. Where they are symmetric about one
     half, the reversed order gives these two curves swapped and read backwards, image for image.
+    With `road`, a seed, what is missing is filled from what is left; `fill` is the last picture.
     """
-    rank = np.empty(len(ranked), dtype=np.int64)
-    rank[ranked] = np.arange(len(ranked))
-    place = torch.from_numpy(rank[labels]).to(target.image.device)  # (h, w)
-    inner = counts[1:-1]
-    ends = _token_log_probs(target, torch.cat([target.image, fill]), batch)  # (2, K)
-    gone = _curve_log_probs(target, place, inner, target.image, fill, batch)
-    back = _curve_log_probs(target, place, inner, fill, target.image, batch)
-    area = np.bincount(labels.ravel(), minlength=len(ranked))[ranked].cumsum() / labels.size
-    fractions = np.concatenate([[0.0], area])[counts]
+    rank, area = placed(labels, ranked)
+    place = torch.from_numpy(rank).to(target.image.device)  # (h, w)
+    inner, fractions = counts[1:-1], area[counts]
+    ends = token_log_probs(target, torch.cat([target.image, fill]), batch)  # (2, K)
+    if road is None:
+        gone = _curve_log_probs(target, place, inner, target.image, fill, batch)
+        back = _curve_log_probs(target, place, inner, fill, target.image, batch)
+    else:
+        gone = _imputed_log_probs(target, [rank < n for n in inner], batch, road)
+        back = _imputed_log_probs(target, [rank >= n for n in inner], batch, road)
     full, none = ends[:1], ends[1:]
     deletion = _curve(fractions, torch.cat([full, gone, none]), full, none)
     insertion = _curve(fractions, torch.cat([none, back, full]), full, none)
     return deletion, insertion
+
+
+def placed(labels: np.ndarray, ranked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(rank (h, w) of every pixel's unit, 0 first; area (U + 1,) of the first n units, 0 .. 1)."""
+    rank = np.empty(len(ranked), dtype=np.int64)
+    rank[ranked] = np.arange(len(ranked))
+    area = np.bincount(labels.ravel(), minlength=len(ranked))[ranked].cumsum() / labels.size
+    return rank[labels], np.concatenate([[0.0], area])
+
+
+def ranks_of(
+    saliency: np.ndarray, target: Target, units: str | np.ndarray = "grid", seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """`placed` for the units of a map at the target's working size, ranked as for deletion."""
+    labels = unit_labels(target, units)
+    ranked = removal_order(unit_means(_fit(saliency, target), labels), seed)
+    return placed(labels, ranked)
 
 
 def step_counts(units: int, steps: int, compat: str | None = None) -> np.ndarray:
@@ -297,12 +323,23 @@ def _curve_log_probs(target, place, counts, start, end, batch) -> Tensor:
             now.flatten(2)[..., new] = source[..., new]
             done = until[n - 1]
             picture.copy_(now[0])
-        out.append(_token_log_probs(target, buffer[: len(some)], batch))
+        out.append(token_log_probs(target, buffer[: len(some)], batch))
+    return torch.cat(out)
+
+
+def _imputed_log_probs(target, masks: list[np.ndarray], batch: int, seed: int) -> Tensor:
+    """(S, K) log-probabilities of the image without each of the masks (h, w), filled in."""
+    out = [target.image.new_zeros(0, int(target.crucial.sum()), device="cpu")]
+    size = target.micro_batch(batch)
+    for first in range(0, len(masks), size):
+        some = [impute(target.image, gone, seed) for gone in masks[first : first + size]]
+        out.append(token_log_probs(target, torch.cat(some), batch))
     return torch.cat(out)
 
 
 @torch.no_grad()
-def _token_log_probs(target: Target, images: Tensor, batch: int) -> Tensor:
+def token_log_probs(target: Target, images: Tensor, batch: int) -> Tensor:
+    """Log-probabilities (B, K) of the crucial tokens, in micro-batches, on the CPU."""
     parts = images.split(target.micro_batch(batch))
     return torch.cat([target.log_probs(part).float().cpu() for part in parts])  # (B, K)
 

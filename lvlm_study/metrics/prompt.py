@@ -121,7 +121,7 @@ def _shared(one: list[int], other: list[int]) -> int:
     return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
-def _neutral(tokenizer) -> int:
+def neutral_token(tokenizer) -> int:
     """A token that says nothing: padding, or what stands in for it."""
     known = (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id)
     return next(i for i in known if i is not None)
@@ -130,7 +130,7 @@ def _neutral(tokenizer) -> int:
 def _scores(target: Target, sets: Sequence[frozenset]) -> Tensor:
     """Log-probabilities (n, A) of the answer's tokens with the players of each set, float64."""
     bound, ids = target.bound, target.answer.token_ids
-    neutral, pictures = _neutral(bound.adapter.tokenizer), (target.baseline, target.image)
+    neutral, pictures = neutral_token(bound.adapter.tokenizer), (target.baseline, target.image)
     silent = bound.prompt_ids.clone()
     silent[0, question_places(bound).to(silent.device)] = neutral
     known = {}

@@ -54,6 +54,24 @@ def test_two_units_by_hand():
     assert score.deletion_curve.normalised == pytest.approx([1, 0, 0], abs=1e-6)
 
 
+def test_road_fills_from_what_is_left():
+    """By hand: without its box the scene is its grey; where only the box is left, all is red."""
+    reader = planted("object")
+    ex = explain(reader, SCENE, "?", method="random", baseline="black")
+    truth = reader.evidence(SCENE.shape[:2])
+    ex = replace(ex, saliency=truth.astype(np.float32))
+    score = deletion_insertion(reader, ex, steps=2, units=truth.astype(int), fill="road")
+    sigmoid, none = score.image_score, 1 - score.image_score
+    assert score.fill == "road" and score.deletion_curve.fractions == pytest.approx([0, 1 / 16, 1])
+    assert score.deletion_curve.raw[:2] == pytest.approx([sigmoid, none], abs=0.01)
+    assert score.insertion_curve.raw[1:] == pytest.approx([sigmoid, sigmoid], abs=0.01)
+    again = deletion_insertion(reader, ex, steps=2, units=truth.astype(int), fill="road")
+    assert again.gap == score.gap
+    turned = replace(ex, saliency=-ex.saliency)
+    flipped = deletion_insertion(reader, turned, steps=2, units=truth.astype(int), fill="road")
+    assert flipped.deletion == pytest.approx(score.insertion, abs=1e-6)
+
+
 def test_trapezoid_has_both_ends():
     curve = Curve(np.array([0, 0.5, 1]), np.array([1, 0.5, 0]), np.array([1, 1, 0]), np.zeros(3))
     assert curve.area("raw") == pytest.approx(0.5)
