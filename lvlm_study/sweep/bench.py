@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from ..answers import Target, make_target, retarget
 from ..benchmarks import load_benchmark
 from ..errors import StudyError
 from ..heatmaps import METHODS, explain
-from ..heatmaps.base import measure
+from ..heatmaps.base import MIN_GAP, measure
 from ..heatmaps.detector_gradients import race
 from ..heatmaps.eagle import TIE, Search, greedy, slic_zero
 from ..heatmaps.gradient_alignment import answer_gradient, usual_queries
@@ -27,7 +28,7 @@ from ..heatmaps.progress import each, passes
 from ..metrics.faithfulness import deletion_insertion
 from ..models import list_models, load_model
 from ..models.planted import planted, planted_scene
-from . import provenance
+from . import instead, provenance
 from .runner import ROUGH_STEPS, STEPS, Sweep, shuffled
 from .tables import write
 
@@ -38,6 +39,7 @@ BAR_IGOS, BAR_SCORES = 1.3, 1.2
 BAR_GA, NEAR_GA = 5, 1e-4  # how many times faster than a loop, and how near to it
 BAR_EAGLE, REGIONS = 5, 16  # the same of its greedy search, and in how many regions it is timed
 BAR_ANSWERS, ASKED = 10, 48  # answers a second on two cores, and how many are timed
+COMPARED = 8  # items on which ours meet what one would pick instead
 MEMORY_STEPS, MEMORY_BATCH = (5, 10, 20), 5  # several batches each, even for K = 5
 
 
@@ -310,9 +312,10 @@ def about(model) -> dict:
 
 
 def print_bench(model, item, rounds: int, items=()) -> dict:
-    """Everything that `make bench` shows, for one model and one item; `items` are only answered.
+    """Everything that `make bench` shows, for one model and one item.
 
-    Returns the races and the memory, as `bench.json` has them.
+    `items` are answered, and some of them explained by our methods and by others. Returns the
+    races, the memory and that comparison, as `bench.json` has them.
     """
     target = target_of(model, item)
     tokens = int(target.crucial.sum())
@@ -343,8 +346,22 @@ def print_bench(model, item, rounds: int, items=()) -> dict:
     print("\nEvery method, once, for the same answer")
     for line in method_lines(model, item):
         print(line, flush=True)
+    compared = print_instead(model, items)
     kept = {name: asdict(race) | {"ratio": race.ratio} for name, race in races.items()}
-    return kept | {"eagle": eagle | {"regions": REGIONS, "bar": BAR_EAGLE}, "memory": memory}
+    kept |= {"eagle": eagle | {"regions": REGIONS, "bar": BAR_EAGLE}, "memory": memory}
+    return kept | {"instead": compared}
+
+
+def print_instead(model, items) -> dict:
+    """Ours beside what one would pick instead; {} where no item has anything to explain."""
+    targets = (target_of(model, item) for item in items)
+    targets = list(islice((t for t in targets if abs(t.reliance.gap) >= MIN_GAP), COMPARED))
+    if not targets:
+        return {}
+    print(f"\nInstead of ours: medians and the mean Ins - Del of {len(targets)} items", flush=True)
+    found = instead.beside(targets)
+    print(*instead.lines(found), sep="\n", flush=True)
+    return {"n": len(targets), "rows": found}
 
 
 def method_lines(model, item, names=METHODS):
