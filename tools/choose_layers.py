@@ -1,4 +1,4 @@
-"""Choose the layer that Grad-CAM or LLaVA-CAM reads, on held-out scenes, once a family.
+"""Choose the layer that Grad-CAM or LLaVA-CAM reads, on held-out scenes, once a model.
 
     python tools/choose_layers.py mini/llava-1.5 [--method grad_cam] [--items 40] [--depths 0.5,1]
 
@@ -73,8 +73,7 @@ def main() -> None:
     model = load_model(options.model)
     found = table(model, options.method, options.items, options.depths or DEPTHS)
     best = max(found, key=lambda depth: found[depth][0].value)
-    kind = model.model.config.model_type
-    print(f'    ("{options.method}", "{kind}"): {best},  # {found[best][0]:.3f}, {model.name}')
+    print(f'    ("{options.method}", "{model.name}"): {best},  # {found[best][0]:.3f}')
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def grad_cam(
     """Saliency (H, W): relu of the channel sum of (mean gradient of f) times (patch features).
 
     `layer` is a block of the encoder (negative: from its end), None the last that the score depends
-    on, "auto" the one chosen for this family on held-out scenes (see `layers`); `depth` names it as
+    on, "auto" the one chosen for this model on held-out scenes (see `layers`); `depth` names it as
     a share of the way through those that the score depends on. Each picture an encoder is shown
     (base view, all tiles of the large picture, thumbnail) has its own mean gradient; patches are
     painted as amounts, so pictures add up. With several encoders (Cambrian, Mini-Gemini) the maps

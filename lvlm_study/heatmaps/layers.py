@@ -2,20 +2,21 @@
 
 `tools/choose_layers.py` draws held-out scenes (`scenes.testset.HELD_OUT`), maps them at several
 depths and takes the depth with the highest mean insertion minus deletion, which needs no truth. The
-answer of a family is entered below by hand, as a share of the way through the usable layers: 0 the
-first, 1 the last that the answer depends on.
+answer is entered below by hand, as a share of the way through the usable layers: 0 the first, 1 the
+last that the answer depends on. It holds for the model that was asked: one of a mini model says
+nothing about a released checkpoint of the same architecture, so entries go by a model's name.
 """
 
 from ..errors import StudyError
 from ..pixels.arguments import number, whole
 
-DEPTHS: dict[tuple[str, str], float] = {}  # (method, config.model_type) -> depth
+DEPTHS: dict[tuple[str, str], float] = {}  # (method, model) -> depth
 
 
 def depth_of(method: str, adapter, layer, depth) -> float | None:
     """The depth that is meant by `layer="auto"` or `depth`; None where a layer is named, or none.
 
-    StudyError for both at once, for a depth outside [0, 1], for what is no layer, and for a family
+    StudyError for both at once, for a depth outside [0, 1], for what is no layer, and for a model
     without an entry.
     """
     if layer is not None and depth is not None:
@@ -27,13 +28,12 @@ def depth_of(method: str, adapter, layer, depth) -> float | None:
         return depth
     if layer != "auto":
         return None if layer is None else _named(method, layer)
-    kind = adapter.model.config.model_type
-    if (method, kind) not in DEPTHS:
+    if (method, adapter.name) not in DEPTHS:
         raise StudyError(
-            f"No layer of {kind} models has been chosen for {method} on held-out scenes; name a "
+            f"No layer of {adapter.name} has been chosen for {method} on held-out scenes; name a "
             "layer or a depth, or choose one with tools/choose_layers.py."
         )
-    return DEPTHS[method, kind]
+    return DEPTHS[method, adapter.name]
 
 
 def at_depth(layers: list[int], depth: float) -> int:

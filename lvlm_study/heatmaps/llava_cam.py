@@ -30,7 +30,7 @@ def llava_cam(
     """Saliency (H, W): mean over noisy copies of relu(mean over channels of weight x feature).
 
     Features are what enters the feed-forward part of decoder layer `layer` (None: 13/32 of all;
-    "auto": the one chosen for this family on held-out scenes, see `layers`; or at `depth`, a share
+    "auto": the one chosen for this model on held-out scenes, see `layers`; or at `depth`, a share
     of the way from the first to the last but one) at the visual tokens, after its norm; a channel's
     weight is the mean over all visual tokens of the positive part of its gradient. `noise` is the
     standard deviation in [0, 1] pixel units of the Gaussian added to the image (clipped back);

@@ -19,11 +19,12 @@ NOBODY = "none"
 def title(name: str) -> str:
     """The name for readers; options in brackets follow it, "iGOS (baseline black)".
 
-    The paper's setting is "iGOS (paper)".
+    The paper's setting is "iGOS (paper)", a layer of held-out scenes "Grad-CAM (chosen layer)".
     """
     base, _, options = name.partition("[")
     plain = TITLES.get(base, base)
     said = options.rstrip("]").replace("preset=paper", "paper")
+    said = said.replace("layer=auto", "chosen layer")
     said = said.replace("_", " ").replace("=", " ").replace(",", ", ")
     return f"{plain} ({said})" if said else plain
 

@@ -46,6 +46,7 @@ def finite(tree) -> bool:
 
 def test_titles():
     assert method_names.title("igos[l2=1,gamma=0.5]") == "iGOS (l2 1, gamma 0.5)"
+    assert method_names.title("grad_cam[layer=auto]") == "Grad-CAM (chosen layer)"
     assert method_names.title("unheard_of") == "unheard_of"
     assert method_names.listed([]) == "none"
     assert method_names.listed(["gae", "tam", "igos"]) == "T-MM, TAM and iGOS"

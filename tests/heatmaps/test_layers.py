@@ -21,12 +21,12 @@ def run(method, target, **options):
 
 
 @pytest.mark.parametrize("method", ["grad_cam", "llava_cam"])
-def test_the_entry_of_a_family_is_its_default_by_name(adapters, method, monkeypatch):
+def test_auto_is_the_layer_entered_for_the_model(adapters, method, monkeypatch):
     target = target_for(adapters, "llava")
-    with pytest.raises(StudyError, match=f"No layer of llava models has been chosen for {method}"):
-        monkeypatch.setattr(layers, "DEPTHS", {})
+    name = target.bound.adapter.name
+    with pytest.raises(StudyError, match=f"No layer of {name} has been chosen for {method}"):
         run(method, target, layer="auto")
-    monkeypatch.setattr(layers, "DEPTHS", {(method, "llava"): 0.0})
+    monkeypatch.setattr(layers, "DEPTHS", {(method, name): 0.0})
     first = run(method, target, layer=0)
     assert torch.equal(run(method, target, layer="auto"), first)
     assert torch.equal(run(method, target, depth=0.0), first)

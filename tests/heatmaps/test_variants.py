@@ -58,7 +58,7 @@ def test_a_name_has_one_canonical_text(text):
 
 
 def test_stand_ins_are_compared_with_the_other_methods_and_ablations_are_not():
-    for name in variants.STAND_INS:
+    for name in (*variants.STAND_INS, *variants.CHOSEN):
         assert variants.canonical(name) == name and variants.is_variant(name)
         assert not variants.is_ablation(name)
     assert variants.is_ablation("igos[l2=1]") and not variants.is_ablation("igos")
