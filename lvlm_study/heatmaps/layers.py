@@ -10,7 +10,12 @@ nothing about a released checkpoint of the same architecture, so entries go by a
 from ..errors import StudyError
 from ..pixels.arguments import number, whole
 
-DEPTHS: dict[tuple[str, str], float] = {}  # (method, model) -> depth
+DEPTHS: dict[tuple[str, str], float] = {  # (method, model) -> depth; insertion - deletion, n = 20
+    ("grad_cam", "mini/llava-1.5"): 0.5,  # 0.243 [0.015, 0.474]; at 1: 0.032 [-0.259, 0.328]
+    ("grad_cam", "mini/llava-ov"): 1.0,  # 0.148 [-0.126, 0.437]
+    ("grad_cam", "mini/cambrian-l"): 0.75,  # 0.222 [0.004, 0.420]; at 1: 0.065 [-0.190, 0.314]
+    ("grad_cam", "mini/mini-gemini-l"): 0.75,  # 0.193 [-0.062, 0.456]; at 1: 0.029 [-0.256, 0.313]
+}
 
 
 def depth_of(method: str, adapter, layer, depth) -> float | None:
