@@ -30,6 +30,7 @@ from .compare import (
     SPECIAL,
     answers_of,
     apart,
+    every_map,
     first_trainings,
     gap_table,
     map_table,
@@ -185,7 +186,7 @@ def strangers(results: Path, own: pd.DataFrame, pairs: pd.DataFrame, known: dict
     maps = read_table(results / STRANGER_ROWS, "maps")
     if maps.empty:
         return None
-    both = pair_table(pd.concat([map_table(with_fill(maps)), own]), known=known)
+    both = pair_table(pd.concat([every_map(with_fill(maps)), own]), known=known)
     both = both[(both.a == STRANGER) | (both.b == STRANGER)]
     others = both.a.where(both.b == STRANGER, both.b).map(lambda name: member(name).family)
     by_item = both.assign(family=others).pivot_table("given", "item", "family")

@@ -77,7 +77,7 @@ RANK = {"s": 0, "m": 1, "l": 2}
 OTHER_SEED, OTHER_SIZE, OTHER_ARCHITECTURE = "other training", "other size", "other architecture"
 BOTH = "other size and architecture"
 RELATIONS = (OTHER_SEED, OTHER_SIZE, OTHER_ARCHITECTURE, BOTH)
-APART = ("joint", "llava-1.5-shortcut")  # members made for other questions
+APART = ("joint", "llava-1.5-shortcut", "llava-1.5-s-apart")  # members made for other questions
 FEWEST = 8  # items; a model with fewer is not compared yet
 OWN, CONTROL, SPECIAL = (
     sns.color_palette("colorblind")[0],
@@ -528,13 +528,17 @@ def studied(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def map_table(maps: pd.DataFrame, methods=(PAPER_METHOD,)) -> pd.DataFrame:
+    """`every_map` of the models that take part in comparisons."""
+    return comparable(every_map(maps, methods))
+
+
+def every_map(maps: pd.DataFrame, methods=(PAPER_METHOD,)) -> pd.DataFrame:
     """One row a stored map that explains something: model, item, method, saliency (h, w)."""
     rows = studied(one_way(maps))
     rows = rows[rows.method.isin(methods)]
     rows = rows[rows.status.isin(["ok", "no_gap"])].drop_duplicates(["model", "item", "method"])
     rows = rows.assign(saliency=grids(rows))
-    rows = rows.loc[rows.saliency.notna(), ["model", "item", "method", "category", "saliency"]]
-    return comparable(rows)
+    return rows.loc[rows.saliency.notna(), ["model", "item", "method", "category", "saliency"]]
 
 
 def pair_table(
