@@ -13,7 +13,7 @@ import pandas as pd
 import seaborn as sns
 
 from ..figures import ROW, WIDTH, chance_line, dots, grid, when_run
-from ..heatmaps.names import CONTROLS, REFERENCE, in_order, title
+from ..heatmaps.names import CONTROLS, PAPER_METHOD, REFERENCE, in_order, title
 from ..metrics.flags import BAD, FLAGS, flag_scores, flagged, luck
 from ..metrics.statistics import finite
 from ..models.names import short
@@ -102,9 +102,9 @@ def cost_shown(maps: pd.DataFrame) -> pd.DataFrame:
     return out.astype({"MiB": int}).reset_index(drop=True)
 
 
-def pareto(table: pd.DataFrame) -> list[str]:
-    """Methods that no other beats in both time and gap, cheapest first; controls do not count."""
-    own = table[~table.method.isin(CONTROLS)].sort_values(["seconds", "gap"])
+def pareto(table: pd.DataFrame, by: str = "seconds") -> list[str]:
+    """Methods that no other beats in both cost and gap, cheapest first; controls do not count."""
+    own = table[~table.method.isin(CONTROLS)].sort_values([by, "gap"], ascending=[True, False])
     best, names = -np.inf, []
     for row in own.itertuples():
         if row.gap > best:
@@ -192,6 +192,33 @@ def cost_figure(maps: pd.DataFrame, model: str, benchmark: str):
     right.set_xlabel("insertion − deletion", fontsize="small")
     if (table.method == "difference").any():
         chance_line(right, table.set_index("method").gap["difference"])
+    return figure
+
+
+@when_run
+def frontier_figure(maps: pd.DataFrame, model: str, benchmark: str):
+    """Passes of every setting of iGOS against its insertion - deletion; the best are joined.
+
+    All on the same items; settings with far fewer than the others are left out.
+    """
+    rows = one_model(maps, model, benchmark, variants=True)
+    rows = rows[rows.method.str.startswith(REFERENCE)]
+    if scored(rows).empty:
+        return None
+    table = costs(same_items(rows)).set_index("method", drop=False)
+    best = table.loc[pareto(table, "forward")]
+    figure, ax = plt.subplots(figsize=(0.85 * WIDTH, 0.45 * WIDTH), layout="constrained")
+    ax.plot(table.forward, table.gap, "o", color="0.6", ms=4)
+    ax.plot(best.forward, best.gap, "o-", color=colour_of(REFERENCE), ms=5)
+    for name in {*best.index, PAPER_METHOD} & {*table.index}:
+        place = table.forward[name], table.gap[name]
+        ax.annotate(title(name), place, (5, -10), textcoords="offset points", fontsize="small")
+    if PAPER_METHOD in table.index:
+        chance_line(ax, table.gap[PAPER_METHOD], upright=True)
+    ax.set(xscale="log", xlabel="forward passes of one map, as many backward (log scale)")
+    ax.set_xticks(counts := sorted({*table.forward}), counts)
+    ax.minorticks_off()
+    ax.set_ylabel("insertion − deletion")
     return figure
 
 

@@ -45,6 +45,7 @@ def test_nothing_run_is_said_and_does_not_fail():
         ch02_methods.tests_figure,
         ch03_ablations.ablation_figure,
         ch05_cost.cost_figure,
+        ch05_cost.frontier_figure,
         ch05_cost.flag_figure,
     ):
         assert empty(draw(nothing, *WHERE)), draw.__name__
@@ -103,6 +104,24 @@ def test_cost_is_drawn_at_its_seconds_below_the_controls():
     assert labels(left) == ["Random map", "T-MM", "iGOS"]
     assert points(left) == [0.5, 2.0], "a control runs no model, and has no time"
     assert points(right) == pytest.approx([0.0, 0.25, 0.75], abs=1e-9)
+
+
+def test_the_frontier_joins_the_settings_that_none_beats():
+    """Two settings make 40 passes, one better; the paper's makes 100 and is worse than both."""
+    names = ["igos[preset=fast]", "igos[steps=4,preset=paper]", "igos", "igos[preset=paper]"]
+    gaps = dict(
+        zip(names, ([g + more for g in EIGHT] for more in (0, -0.2, 0.1, -0.3)), strict=True)
+    )
+    rows = frames.maps(gaps | {"gae": EIGHT})
+    rows["forward"] = rows.method.map(
+        dict(zip(names, (40, 40, 100, 100), strict=True)) | {"gae": 1}
+    )
+    ax = ch05_cost.frontier_figure(rows, *WHERE).axes[0]
+    every, best, paper = ax.lines
+    assert sorted(every.get_xdata()) == [40, 40, 100, 100]
+    assert best.get_xdata().tolist() == [40, 100]
+    assert best.get_ydata() == pytest.approx([0.75, 0.85]) and paper.get_ydata()[0] == 0.45
+    assert {t.get_text() for t in ax.texts} == {"iGOS", "iGOS (preset fast)", "iGOS (paper)"}
 
 
 def test_stability_is_drawn_item_by_item_with_its_mean():

@@ -16,7 +16,7 @@ from lvlm_study.heatmaps import METHODS, explain
 from lvlm_study.heatmaps.eagle import greedy, slic_zero
 from lvlm_study.models import memory
 from lvlm_study.models.planted import planted, planted_scene
-from lvlm_study.sweep import bench, estimate, results
+from lvlm_study.sweep import bench, estimate, instead, results
 
 
 @pytest.fixture(scope="module")
@@ -222,12 +222,14 @@ def test_methods_side_by_side(monkeypatch):
 @pytest.mark.slow
 def test_the_benchmark_and_the_estimate_run(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(estimate, "give_back", lambda: None)  # for a process of its own
+    monkeypatch.setattr(bench, "COMPARED", 1)
     folder = str(tiny.tiny_checkpoint("llava", tmp_path / "tiny"))
     assert bench.main(["--model", folder, "--rounds", "1", "--results", str(tmp_path)]) == 0
     kept = results.load(tmp_path / "bench.json")
     assert kept["igos"]["ratio"] == kept["igos"]["seconds"] / kept["igos"]["floor"] > 0
     assert list(kept["memory"]) == ["5", "10", "20"] and kept["scores"]["passes"] == [100, 0]
     assert kept["provenance"]["n"] == 1 and kept["eagle"]["regions"] == bench.REGIONS
+    assert kept["instead"]["n"] == 1 and kept["instead"]["rows"].keys() == instead.rows().keys()
     told = capsys.readouterr().out
     races = 5 + (bench.JOINT in bench.list_models())  # answers a second have a bar too
     assert told.count("the bar of") == races and told.count("K = ") == 3
