@@ -3,7 +3,7 @@
 A method is one function in one file and one row in `methods.TABLE`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -12,9 +12,10 @@ from ..answers import Target, make_target
 from ..errors import StudyError
 from ..models import with_model
 from ..models.alone import alone
+from ..models.several import Among, one_by_one
 from ..pixels.arguments import check_seed, choice
 from .base import MIN_GAP, TARGET_OPTIONS, Cost, Explanation, check_options, full_size, measure
-from .methods import BY_NAME, METHODS
+from .methods import BY_NAME, METHODS, SEVERAL
 from .names import CONTROLS
 from .rise import rise_with_error
 from .shapley import shapley_with_error
@@ -45,7 +46,7 @@ def explain(
     seed: int = 0,
     baseline="blur",
     **options,
-) -> Explanation:
+) -> Explanation | tuple[Explanation, ...]:
     """Explain a model's answer to `question` about `image` as a heatmap over its pixels.
 
     `model` may be the name of one: it is loaded, and the last two named are kept. `image` is
@@ -56,12 +57,29 @@ def explain(
     numbers), `word`, `exclude`, `contrast` (why not this word? See `answers.make_target`). Raises
     StudyError for unknown names and values that make no sense; an answer without crucial tokens is
     no error but a status.
+
+    A list of pictures (or frames of a video) is one prompt for a LLaVA-1.5 or a Qwen-VL, and gives
+    an Explanation a picture, all of one answer: each by its own baseline, the others shown as they
+    are, by methods that ask for scores alone. "no_crucial_tokens" then means that no word rests on
+    this picture; two pictures take the passes of two maps. See `models.several`.
     """
+    if isinstance(image, list | tuple):
+        options |= {"method": method, "seed": seed, "baseline": baseline}
+        return tuple(_explain_each(model, image, question, options))
     method, seed = check_method(method), check_seed(seed)
     about = {key: options.pop(key) for key in TARGET_OPTIONS if key in options}
     options = check_options(method, METHODS[method], options)
     target = make_target(model, image, question, baseline=baseline, seed=seed, **about)
     return explain_target(method, target, seed=seed, **options)
+
+
+def _explain_each(model, images, question, options: dict) -> Iterator[Explanation]:
+    """A map for each picture of one prompt; what the model says is asked once."""
+    answer = options.pop("answer", None)
+    for one, rgb, asked in one_by_one(model, images, question):
+        found = explain(one, rgb, asked, answer=answer, **options)
+        answer = found.answer
+        yield found
 
 
 def explain_target(
@@ -76,6 +94,11 @@ def explain_target(
         raise StudyError(
             f"{name} cannot tell a word from a contrast; leave contrast out, or choose a method "
             "that explains a score, as igos, attnlrp or rise."
+        )
+    if isinstance(target.bound, Among) and name in METHODS and name not in (*SEVERAL, *CONTROLS):
+        raise StudyError(
+            f"{name} is for one picture here; to several, methods apply that ask for scores alone: "
+            f"{', '.join(SEVERAL)}."
         )
     size, status, cost = tuple(target.bound.size), target.status, Cost()
     grid = torch.zeros(size)

@@ -39,7 +39,8 @@ class Method:
     `name` is what the command line calls it, by default the function's own name. A `control` knows
     nothing of the model. A sweep's scores are means over `draws` maps. `top` is the greatest value
     that a map can have by definition, where there is one: its colour scale ends there. Without
-    `contrast` it asks for one word or for none, and cannot hold two against each other.
+    `contrast` it asks for one word or for none, and cannot hold two against each other. With
+    `several` it asks for scores alone, and can be asked about one of several pictures.
     """
 
     function: Callable[..., Tensor]
@@ -50,6 +51,7 @@ class Method:
     draws: int = 1
     top: float | None = None
     contrast: bool = True
+    several: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "name", self.name or self.function.__name__)
@@ -60,8 +62,8 @@ EVEN = "attention, 1 = spread evenly"
 UNASKED = "attention, 1 = as without a question"
 
 TABLE = (
-    Method(igos, "iGOS", DETAIL, top=1.0),
-    Method(igos_pp, "iGOS++", DETAIL, name="igos++", top=1.0),
+    Method(igos, "iGOS", DETAIL, top=1.0, several=True),
+    Method(igos_pp, "iGOS++", DETAIL, name="igos++", top=1.0, several=True),
     Method(grad_cam, "Grad-CAM", "gradient × feature, nats"),
     Method(gae, "T-MM", "relevance, without a unit"),
     Method(glimpse, "GLIMPSE", "relevance, without a unit"),
@@ -70,17 +72,24 @@ TABLE = (
     Method(rollout, "Attention rollout", EVEN, contrast=False),
     Method(relative_attention, "Relative attention", UNASKED, contrast=False),
     Method(llava_cam, "LLaVA-CAM", "gradient × feature, nats"),
-    Method(rise, "RISE", "effect of showing the place, nats"),
-    Method(occlusion, "Occlusion", "loss when the place is covered, nats"),
-    Method(shapley, "Shapley values", "share of the score, nats a region"),
+    Method(rise, "RISE", "effect of showing the place, nats", several=True),
+    Method(occlusion, "Occlusion", "loss when the place is covered, nats", several=True),
+    Method(shapley, "Shapley values", "share of the score, nats a region", several=True),
     Method(knockout, "Attention knockout", "loss when the place is not attended to, nats"),
-    Method(integrated_gradients, "Integrated gradients", "share of the score, nats a pixel"),
-    Method(smoothgrad, "SmoothGrad", "size of the gradient, nats for full brightness"),
+    Method(
+        integrated_gradients,
+        "Integrated gradients",
+        "share of the score, nats a pixel",
+        several=True,
+    ),
+    Method(
+        smoothgrad, "SmoothGrad", "size of the gradient, nats for full brightness", several=True
+    ),
     Method(iia, "IIA", "relevance, without a unit"),
     Method(logit_lens, "Logit lens", "logit above the mean"),
     Method(tam, "TAM", "activation, 0 to 1", contrast=False),
-    Method(eagle, "EAGLE", "probability", contrast=False),
-    Method(eagle_lazy, "EAGLE, lazy", "probability", contrast=False),
+    Method(eagle, "EAGLE", "probability", contrast=False, several=True),
+    Method(eagle_lazy, "EAGLE, lazy", "probability", contrast=False, several=True),
     Method(ga, "Gradient alignment", "cosine with the detector's gradients", contrast=False),
     # controls: they never look at the model
     Method(random, "Random map", "drawn by lot", control=True, draws=20),
@@ -90,3 +99,4 @@ TABLE = (
 )
 BY_NAME = {method.name: method for method in TABLE}
 METHODS = {method.name: method.function for method in TABLE}
+SEVERAL = [method.name for method in TABLE if method.several]

@@ -18,6 +18,7 @@ from ..heatmaps.base import MIN_GAP, Explanation, full_size
 from ..heatmaps.controls import center, difference, random
 from ..models import opened
 from ..models.alone import alone
+from ..models.several import Among
 from ..pixels.arguments import check_seed, choice, number, whole
 from ..pixels.imputation import impute
 
@@ -141,6 +142,11 @@ def under(model, target: Target) -> Target:
     if model is None or model is target.bound.adapter or target.status != "ok":
         return target
     mine, text = target.bound.adapter, target.answer.text
+    if isinstance(target.bound, Among):
+        raise StudyError(
+            f"A map of one of several pictures is scored by {mine.name}, which read them all; "
+            f"explain the pictures with {model.name}."
+        )
     bound = model.bind(target.bound.size, target.bound.question)
     alike = _spelling(model, target.answer) == _spelling(mine, target.answer)
     if not alike or tuple(getattr(bound, "work_size", target.size)) != target.size:

@@ -25,6 +25,7 @@ class LlavaNext(Llava):
     """`LlavaNextForConditionalGeneration` (LLaVA-1.6): a base view and up to four tiles."""
 
     model_class = LlavaNextForConditionalGeneration
+    several = False  # OneVision cuts no tiles then, and NeXT's differ in number
     fallback = "USER: {image}\n{question} ASSISTANT:"
 
     def check(self) -> None:

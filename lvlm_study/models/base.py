@@ -101,9 +101,18 @@ class Bound:
         views = self.geometry.plan.render(x.to(self.adapter.device))
         return self.adapter.pack([view.to(self.adapter.dtype) for view in views])
 
+    @property
+    def geometries(self) -> list[Geometry]:
+        """Those of all pictures of the prompt: one, but see `several`."""
+        return [self.geometry]
+
     def extras(self, B: int, A: int) -> dict[str, Tensor]:
         """Inputs besides ids and pixels, for B pictures and A ids after the prompt."""
         return self.adapter.extras(self, B, A)
+
+    def encoder_extras(self, B: int) -> dict[str, Tensor]:
+        """Those that the vision encoder needs too."""
+        return self.adapter.encoder_extras(self, B)
 
     def run(self, x: Tensor, answer_ids: Tensor, **options):
         """The model's own output under teacher forcing; its logits (B, A, V) predict the answer.
@@ -202,6 +211,7 @@ class Adapter(ABC):
 
     model_class: type
     fallback: str
+    several = False  # whether a prompt may hold several pictures (see `several`)
     needs_processor = True  # False where config.json alone describes the preprocessing
     checkpointing: str | bool = "auto"  # layers computed twice where a gradient does not fit
     two_stage = False  # gradients through encoder and language model apart (see `memory.gradient`)
@@ -301,32 +311,48 @@ class Adapter(ABC):
     @exclusive
     def bind(self, size: Size, question: str) -> Bound:
         """Tie the model to images of `size` (H, W) and one question. Raises StudyError."""
-        size = (int(size[0]), int(size[1]))
+        return self.bind_all([size], question)[0]
+
+    def bind_all(self, sizes: Sequence[Size], question: str) -> list[Bound]:
+        """A Bound for each picture of one prompt, all with its ids and each with its own span."""
+        sizes = [(int(height), int(width)) for height, width in sizes]
+        self._check_question(question)
+        geometries = [self._geometry(size) for size in sizes]
+        ids, counts = self.tokenized(question, geometries), [len(g.boxes) for g in geometries]
+        span = ids[0] == self.image_token_id
+        self._check_prompt(ids, int(span.sum()), sum(counts))
+        whose = torch.full(span.shape, -1)
+        whose[span] = torch.arange(len(sizes)).repeat_interleave(torch.tensor(counts))
+        ids = ids.to(self.device)
+        plans = enumerate(zip(sizes, geometries, strict=True))
+        return [Bound(self, size, question, ids, whose == i, own) for i, (size, own) in plans]
+
+    def tokenized(self, question: str, geometries: Sequence[Geometry], text: str = "") -> Tensor:
+        """Ids (1, P) of the prompt for pictures of such geometries, with a text behind it."""
+        whole = self.prompt(question, len(geometries)) + text
+        return self._tokenize(whole, [self.image_text(geometry) for geometry in geometries])
+
+    def _geometry(self, size: Size) -> Geometry:
         if min(size) < 1:
             raise StudyError(f"An image of size {size} has no pixels; give one with at least 1x1.")
-        self._check_question(question)
         if size not in self._geometries:
             self._geometries[size] = self.geometry_for(size)
-        geometry = self._geometries[size]
-        ids = self._tokenize(self.prompt(question), self.image_text(geometry))
-        span = ids[0] == self.image_token_id
-        self._check_prompt(ids, int(span.sum()), len(geometry.boxes))
-        return Bound(self, size, question, ids.to(self.device), span, geometry)
+        return self._geometries[size]
 
-    def prompt(self, question: str) -> str:
-        """The whole prompt as text, with one image placeholder, by the checkpoint's template."""
+    def prompt(self, question: str, pictures: int = 1) -> str:
+        """The whole prompt as text, a placeholder a picture, by the checkpoint's template."""
         if self.template is None:
             return self.fallback.format(image=self.placeholder, question=question)
-        parts = [{"type": "image"}, {"type": "text", "text": question}]
+        parts = [{"type": "image"}] * pictures + [{"type": "text", "text": question}]
         text = self._render(parts)
         if text is None or self.placeholder not in text:  # a template for plain text content
-            text = self._render(f"{self.placeholder}\n{question}") or ""
-        if text.count(self.placeholder) != 1 or question.strip() not in text:
+            text = self._render(f"{self.placeholder}\n" * pictures + question) or ""
+        if text.count(self.placeholder) != pictures or question.strip() not in text:
             raise StudyError(
                 f"The chat template of {self.name} gives a prompt with "
                 f"{text.count(self.placeholder)} image tokens {self.placeholder!r} "
-                f"{'and' if question.strip() in text else 'and without'} the question; "
-                "it must hold both once: repair chat_template.jinja in the model's folder."
+                f"{'and' if question.strip() in text else 'and without'} the question; it must "
+                "hold it and one a picture: repair chat_template.jinja in the model's folder."
             )
         return text
 
@@ -389,8 +415,9 @@ class Adapter(ABC):
     @locked
     def encode(self, bound: Bound, x: Tensor) -> Tensor:
         """Projected visual tokens (B, N, D), newline tokens included, in prompt order."""
-        inputs = bound.pixels(x) | self.encoder_extras(bound, len(x))
-        return torch.stack(list(self.model.model.get_image_features(**inputs).pooler_output))
+        inputs = bound.pixels(x) | bound.encoder_extras(len(x))
+        found = torch.cat(list(self.model.model.get_image_features(**inputs).pooler_output))
+        return found.unflatten(0, (len(x), -1))
 
     def encoder_extras(self, bound: Bound, B: int) -> dict[str, Tensor]:
         """The extras that the vision encoder needs too."""
@@ -410,16 +437,17 @@ class Adapter(ABC):
         except Exception:  # jinja raises TypeError, UndefinedError, ... for the wrong shape
             return None
 
-    def _tokenize(self, text: str, image_text: str) -> Tensor:
+    def _tokenize(self, text: str, image_texts: Sequence[str]) -> Tensor:
         bos = self.tokenizer.bos_token
         special = not (bos and text.startswith(bos))  # a template may write it itself
+        before, *behind = text.split(self.placeholder)
         if self.apart:  # as the original repositories do, in training too
-            before, _, behind = text.partition(self.placeholder)
-            head = self.tokenizer(before, add_special_tokens=special).input_ids
-            tail = self.tokenizer(behind, add_special_tokens=False).input_ids
-            image = [self.image_token_id] * (len(image_text) // len(self.image_token))
-            return torch.tensor([[*head, *image, *tail]])
-        text = text.replace(self.placeholder, image_text)
+            ids = self.tokenizer(before, add_special_tokens=special).input_ids
+            for image, part in zip(image_texts, behind, strict=True):
+                ids += [self.image_token_id] * (len(image) // len(self.image_token))
+                ids += self.tokenizer(part, add_special_tokens=False).input_ids
+            return torch.tensor([ids])
+        text = before + "".join(map("".join, zip(image_texts, behind, strict=True)))
         return self.tokenizer(text, add_special_tokens=special, return_tensors="pt").input_ids
 
     def _check_question(self, question: str) -> None:

@@ -449,8 +449,8 @@ class Cambrian(Spliced):
         llama_3 = "<|start_header_id|>" in self.tokenizer.get_vocab()
         return PROMPT_8B if llama_3 else super().official_prompt
 
-    def _tokenize(self, text: str, image_text: str) -> Tensor:
-        ids = super()._tokenize(text, image_text)
+    def _tokenize(self, text: str, image_texts: Sequence[str]) -> Tensor:
+        ids = super()._tokenize(text, image_texts)
         at, wanted = _image_begins(ids[0] == self.image_token_id), self.model.config.image_position
         if self.released and wanted == at + 1 and ids[0, 0] == self.tokenizer.bos_token_id:
             ids = torch.cat([ids[:, :1], ids], 1)  # trained with a doubled start token

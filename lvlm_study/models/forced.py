@@ -60,8 +60,7 @@ def _opening(bound, x: Tensor) -> str:
 def _following(bound, text: str) -> list[int]:
     """The ids of `text` behind the prompt, or behind less where it would melt into the prompt."""
     adapter, prompt = bound.adapter, bound.prompt_ids[0].tolist()
-    whole = adapter.prompt(bound.question) + text
-    ids = adapter._tokenize(whole, adapter.image_text(bound.geometry))[0].tolist()
+    ids = adapter.tokenized(bound.question, bound.geometries, text)[0].tolist()
     if ids[: len(prompt)] == prompt:
         return ids[len(prompt) :]
     for before in ("\n", ""):

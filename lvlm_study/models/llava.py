@@ -29,6 +29,7 @@ class Llava(Adapter):
     """`LlavaForConditionalGeneration` with a CLIP or SigLIP encoder."""
 
     model_class = LlavaForConditionalGeneration
+    several = True
     fallback = "USER: {image}\n{question} ASSISTANT:"
 
     def check(self) -> None:

@@ -37,6 +37,7 @@ class Qwen2VL(Adapter):
     """`Qwen2VLForConditionalGeneration`."""
 
     model_class = Qwen2VLForConditionalGeneration
+    several = True
     fallback = SYSTEM + CHAT + ASSISTANT
 
     def check(self) -> None:
@@ -75,7 +76,7 @@ class Qwen2VL(Adapter):
                 f"A picture of {' x '.join(map(str, size))} pixels makes {tokens} visual tokens in "
                 f"{self.name}, and memory grows with them; for fewer, reduce the picture or lower "
                 "size.longest_edge (in pixels of the whole) in preprocessor_config.json.",
-                stacklevel=5,
+                stacklevel=7,
             )
 
     def pack(self, views: list[Tensor]) -> dict[str, Tensor]:
@@ -90,7 +91,7 @@ class Qwen2VL(Adapter):
 
     def extras(self, bound: Bound, B: int, A: int) -> dict[str, Tensor]:
         """Which tokens are an image's, and the grid of patches."""
-        image = bound.image_span.int()
+        image = (bound.prompt_ids[0] == self.image_token_id).int()
         kinds = torch.cat([image, image.new_zeros(A)]).repeat(B, 1)  # (B, P + A), 1 = image
         return {"mm_token_type_ids": kinds.to(self.device)} | self.encoder_extras(bound, B)
 
@@ -146,10 +147,11 @@ class Qwen3VL(Qwen2VL):
     @locked
     def encode(self, bound: Bound, x: Tensor) -> Tensor:
         """As in Adapter; features for deeper layers follow in the last dimension."""
-        inputs = bound.pixels(x) | self.encoder_extras(bound, len(x))
+        inputs = bound.pixels(x) | bound.encoder_extras(len(x))
         out = self.model.model.get_image_features(**inputs)
         levels = [out.pooler_output, *out.deepstack_features]
-        return torch.cat([torch.stack(list(level)) for level in levels], -1)  # (B, N, D * levels)
+        levels = torch.cat([torch.cat(list(level)) for level in levels], -1)
+        return levels.unflatten(0, (len(x), -1))  # (B, N, D * levels)
 
     def wrap(self, features: Tensor) -> dict:
         """Features taken apart again: those of the prompt, and those of each deeper layer."""
