@@ -103,7 +103,7 @@ def cost_shown(maps: pd.DataFrame) -> pd.DataFrame:
 
 
 def pareto(table: pd.DataFrame, by: str = "seconds") -> list[str]:
-    """Methods that no other beats in both cost and gap, cheapest first; controls do not count."""
+    """Methods that none of the same cost or less beats, cheapest first; controls do not count."""
     own = table[~table.method.isin(CONTROLS)].sort_values([by, "gap"], ascending=[True, False])
     best, names = -np.inf, []
     for row in own.itertuples():

@@ -616,6 +616,6 @@ def test_hours_are_the_times_between_rows_without_pauses():
 
 def test_cost_summary():
     tree = of_one(cost_tables, truth_frame())
-    assert finite(tree) and tree["worth_it"] == {"titles": "T-MM, iGOS", "n": 4}
+    assert finite(tree) and tree["worth_it"] == {"titles": "iGOS", "n": 4}
     assert tree["flags"]["off_evidence"]["not_positive"]["precision"] == 100.0
     assert of_one(cost_tables, frames.maps(GAPS))["flags"] == {}
