@@ -420,6 +420,7 @@ def list_names(options) -> int:
     ),
     arg("--items", type=int, least=0, metavar="N", help="only N items of each benchmark"),
     arg("--kept", action="store_true", help="maps only for items that need their picture (filter)"),
+    arg("--wrong", action="store_true", help="maps only for answers that are judged wrong"),
     RESULTS,
     SEED,
     arg("--engine", default="local", metavar="NAME", help="local (default) or ray"),
@@ -476,7 +477,7 @@ def _sweep(options):
     if not models:
         raise StudyError("There are no models yet; make one with 'lvlm-study train NAME'.")
     plain = ("profile", "items", "seed", "max_new_tokens", "dtype", "device")
-    plain += ("retry_failed", "subsets")
+    plain += ("retry_failed", "subsets", "wrong")
     return Sweep(
         models=tuple(models),
         benchmarks=tuple(options.benchmarks or profiles.benchmarks(options.profile)),

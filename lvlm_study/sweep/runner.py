@@ -141,13 +141,13 @@ class Sweep:
     """What to compute and where to keep it.
 
     `items` None means every item of a benchmark; `only` names the items that get maps (all get
-    their reliance measured), None all of them. Maps are scored with every fill under the first
-    unit and with the first fill under every other unit (`ways`). `retry_failed` computes items
-    again whose last attempt ended in an error; `fresh` those made with other weights, seed or
-    options, those from before options were recorded, and those of changed items; all this is
-    otherwise an error. `max_new_tokens` None is the length of the model's set-up, which `profile`
-    names. `folders` are pairs (benchmark, its local folder), for those that are not
-    to be fetched from the hub.
+    their reliance measured), None all of them; with `wrong` only those answered wrongly do. Maps
+    are scored with every fill under the first unit and with the first fill under every other unit
+    (`ways`). `retry_failed` computes items again whose last attempt ended in an error; `fresh`
+    those made with other weights, seed or options, those from before options were recorded, and
+    those of changed items; all this is otherwise an error. `max_new_tokens` None is the length of
+    the model's set-up, which `profile` names. `folders` are pairs (benchmark, its local folder),
+    for those that are not to be fetched from the hub.
     """
 
     models: tuple[str, ...]
@@ -160,6 +160,7 @@ class Sweep:
     fills: tuple[str, ...] = ("blur", "mean")
     items: int | None = None
     only: frozenset[str] | None = None
+    wrong: bool = False
     seed: int = 0
     max_new_tokens: int | None = None
     dtype: str | None = None
@@ -431,6 +432,8 @@ def fill_chunk(sweep: Sweep, model, benchmark: str, items, shards: list[Shard], 
         case, bad = Case(model, benchmark, item, sweep), False
         for shard in wanted(sweep, item, shards):
             if shard.lacks(item.id, sweep.retry_failed):
+                if not asked_for(case, shard):
+                    continue
                 shard.add(item.id, attempt(case, shard))
             bad = bad or shard.failed(item.id)
         failed += bad
@@ -442,6 +445,13 @@ def wanted(sweep: Sweep, item, shards: list[Shard]) -> list[Shard]:
     """The tables that an item belongs into: all, or reliance alone where it gets no maps."""
     mapped = sweep.only is None or item.id in sweep.only
     return shards if mapped else [shard for shard in shards if shard.kind == "reliance"]
+
+
+def asked_for(case: Case, shard: Shard) -> bool:
+    """False for maps of an answer that is not wrong, where only wrong ones get any."""
+    if shard.kind == "reliance" or not case.sweep.wrong:
+        return True
+    return judge(case.answer.text, case.item) == "wrong"
 
 
 def attempt(case: Case, shard: Shard) -> list[dict]:

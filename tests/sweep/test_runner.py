@@ -268,6 +268,17 @@ def test_maps_of_some_items_only(study):
     assert reader.answers == 4 and len(study.table("maps")) == 12
 
 
+def test_maps_of_wrong_answers_only(study):
+    """The planted reader says red of every scene; where blue would be right it is wrong."""
+    items = [
+        replace(one, reference="The shape is blue.", accept=("blue",)) if n in (1, 4) else one
+        for n, one in enumerate(toy())
+    ]
+    study(items, wrong=True)
+    assert study.table("reliance").verdict.value_counts().to_dict() == {"correct": 4, "wrong": 2}
+    assert set(study.table("maps").item) == {"toy/1", "toy/4"}
+
+
 def test_the_command_explains_what_the_filter_keeps(monkeypatch, tmp_path, capsys):
     """Half of the scenes have no red at all: nothing is lost there when the picture goes."""
     grey = [replace(i, image=lambda: np.full((32, 48, 3), 128, np.uint8)) for i in toy()[::2]]
