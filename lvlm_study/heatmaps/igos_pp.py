@@ -48,8 +48,8 @@ def igos_pp(
     masks move. 4 x steps x iterations forward-backward passes (200). `average` (True) hands in the
     mean of the maps XY of all iterations (not the product of the masks' means, which no iteration
     had), False the last one. Presets and `compat="paper_code"` as in `igos`: `preset="paper"` is
-    the last product after 200 passes, `preset="fast"` makes 80. The released code's line search,
-    which its commands do not use, is not offered.
+    the last product after 200 passes, `preset="fast"` makes 80, "lean" 40. The released code's
+    line search, which its commands do not use, is not offered.
     """
     steps, average = with_preset(preset, steps, average, compat)
     grid = check_options(mask_size, iterations, steps)

@@ -54,7 +54,10 @@ ABLATIONS: dict[str, tuple[str, ...]] = {  # table -> variants, the paper's sett
     "noise": (*_paper("noise=0"), PAPER_METHOD),
     "lr": (*_paper("lr=1", "lr=3"), PAPER_METHOD, *_paper("lr=30")),
     "l2_unit": (PAPER_METHOD, *_paper("l2_unit=mean")),
-    "preset": (PAPER_METHOD, REFERENCE, "igos[preset=fast]"),
+    "preset": (
+        *("igos[compat=paper_code]", PAPER_METHOD),
+        *(REFERENCE, "igos[preset=fast]", "igos[preset=lean]"),
+    ),
 }
 PAPER = {  # our variant -> row of the paper's Table 3; our l2 at gamma 1 -> row of its Table 5
     "table3": {

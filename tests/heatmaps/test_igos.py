@@ -136,10 +136,11 @@ def test_passes_are_counted():
     assert (control.cost.forward, control.cost.backward) == (0, 0)
 
 
-def test_the_fast_preset_takes_two_fifths_of_the_passes_and_finds_the_evidence():
+@pytest.mark.parametrize("preset, passes", [("fast", 40), ("lean", 20)])
+def test_a_short_preset_finds_the_evidence_with_fewer_passes(preset, passes):
     reader = planted("object")
-    found = explain(reader, SCENE, "?", method="igos", preset="fast")
-    assert (found.cost.forward, found.cost.backward) == (40, 40)
+    found = explain(reader, SCENE, "?", method="igos", preset=preset)
+    assert (found.cost.forward, found.cost.backward) == (passes, passes)
     truth = reader.evidence(SCENE.shape[:2])
     best = found.saliency >= np.sort(found.saliency.ravel())[-truth.sum()]
     assert (best & truth).sum() / (best | truth).sum() > 0.75
@@ -160,8 +161,9 @@ def test_the_presets_differ_in_steps_and_mean():
     assert torch.equal(igos(target, **one), igos(target, steps=10, average=True, **one))
     paper = igos(target, preset="paper", **one)
     assert torch.equal(paper, igos(target, steps=10, average=False, **one))
-    fast = igos(target, preset="fast", **one)
-    assert torch.equal(fast, igos(target, steps=4, average=True, **one))
+    for preset, steps in (("fast", 4), ("lean", 2)):
+        short = igos(target, preset=preset, **one)
+        assert torch.equal(short, igos(target, steps=steps, average=True, **one))
 
 
 # What commit d5af789 gave by default, lr 0.2 and seed 3: rows of results made with it keep their
