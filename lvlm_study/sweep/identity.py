@@ -25,13 +25,23 @@ PARTS = {  # what the rows of a table depend on, beside the pixels
 RECORDED = ("target", "options", "draws")  # of a shard's settings: those of old identity lack them
 
 
-def content_hashes(item) -> dict[str, str | None]:
-    """{kind of table: hash of what its rows depend on}, None for a picture that cannot be read."""
+def content_hashes(item) -> dict[str, tuple[str | None, ...]]:
+    """{kind of table: hashes of what its rows depend on}, None for a picture that cannot be read.
+
+    New rows carry the first. The second is of a scene with every property written out: rows of a
+    day on which scenes had just been given a ground carry it, though their scenes have none.
+    """
     try:
         picture = _bytes(item.rgb)
     except Exception:  # noqa: BLE001 - the row will say what is wrong with it
-        return dict.fromkeys(PARTS)
-    return {kind: _hash(picture, *(_part(item, key) for key in PARTS[kind])) for kind in PARTS}
+        return dict.fromkeys(PARTS, (None,))
+    return {
+        kind: tuple(
+            _hash(picture, *(_part(item, key, plain) for key in PARTS[kind]))
+            for plain in (_shortest, asdict)
+        )
+        for kind in PARTS
+    }
 
 
 def target_options(**given) -> dict:
@@ -87,15 +97,20 @@ def _plain(options: dict) -> dict:
     return json.loads(json.dumps(options, default=sorted))
 
 
-def _part(item, key: str) -> bytes:
-    return _bytes(getattr(item, key) if hasattr(item, key) else item.extra.get(key))
+def _part(item, key: str, plain) -> bytes:
+    return _bytes(getattr(item, key) if hasattr(item, key) else item.extra.get(key), plain)
 
 
-def _bytes(value) -> bytes:
+def _shortest(value) -> dict:
+    """A scene without what is as usual, so that one more property changes no hash."""
+    return value.to_json() if hasattr(value, "to_json") else asdict(value)
+
+
+def _bytes(value, plain=asdict) -> bytes:
     """Equal for equal values only: arrays with their shape and type, all else as JSON."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {value.shape}".encode() + np.ascontiguousarray(value).tobytes()
-    return json.dumps(value, sort_keys=True, default=asdict).encode()
+    return json.dumps(value, sort_keys=True, default=plain).encode()
 
 
 def _hash(*parts: bytes) -> str:

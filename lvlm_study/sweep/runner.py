@@ -208,8 +208,9 @@ class Sweep:
 class Shard:
     """One table of one chunk: the rows that exist, by item, and where they are kept.
 
-    `hashes` names all items of the chunk, however few of them a run asks for, each with the hash of
-    what its rows depend on. `before` is the metadata of what is on the disc.
+    `hashes` names all items of the chunk, however few of them a run asks for, each with hashes of
+    what its rows depend on (`identity.content_hashes`). `before` is the metadata of what is on the
+    disc.
     """
 
     kind: str
@@ -217,7 +218,7 @@ class Shard:
     path: Path
     schema: pa.Schema
     about: dict
-    hashes: dict[str, str | None]
+    hashes: dict[str, tuple[str | None, ...]]
     before: dict = field(default_factory=dict)
     rows: dict[str, list[dict]] = field(default_factory=dict)
 
@@ -465,7 +466,7 @@ def attempt(case: Case, shard: Shard) -> list[dict]:
         "category": item.category,
         "question": item.question,
         "item_seed": case.seed,
-        "item_hash": shard.hashes[item.id],
+        "item_hash": shard.hashes[item.id][0],
         "commit": provenance.commit(),
         "made": provenance.now(),
     }
@@ -693,8 +694,8 @@ def is_old(shard: Shard) -> bool:
 
 def still(row: dict, shard: Shard, asked: dict[str, str]) -> bool:
     """Whether a row's item is what it was, as far as its picture could be read then and now."""
-    then, now = row.get("item_hash"), shard.hashes.get(row["item"])
-    return asked.get(row["item"]) == row["question"] and (None in (then, now) or then == now)
+    then, now = row.get("item_hash"), shard.hashes.get(row["item"], (None,))
+    return asked.get(row["item"]) == row["question"] and (None in (then, *now) or then in now)
 
 
 def check_additions(sweep: Sweep, items, shards: list[Shard]) -> set[str]:
