@@ -15,14 +15,16 @@ import seaborn as sns
 from ..figures import ROW, WIDTH, chance_line, dots, grid, when_run
 from ..heatmaps.names import CONTROLS, PAPER_METHOD, REFERENCE, in_order, title
 from ..metrics.flags import BAD, FLAGS, flag_scores, flagged, luck
-from ..metrics.statistics import finite
+from ..metrics.statistics import estimate, finite
 from ..models.names import short
 from ..sweep.sanity import summarise
+from ..sweep.stored import BUSY, Tables
 from .compare import (
     OTHERS,
     by_model,
     colour_of,
     differences,
+    groups,
     likeness,
     method_panels,
     method_scores,
@@ -39,6 +41,9 @@ from .compare import (
     with_rivals,
 )
 
+RELEASED = "igos[compat=paper_code]"
+SHORT = ("igos[preset=lean]", "igos[steps=1]")  # 20 and 10 passes of each kind, the last untold
+MARGIN = 0.02  # what a short setting may lose to the released loop
 MIB = 2**20
 PAUSE = 600  # seconds without a new row: nothing was running
 RATES = ("base", "precision", "recall", "lift", "lift_low", "lift_high")
@@ -111,6 +116,49 @@ def pareto(table: pd.DataFrame, by: str = "seconds") -> list[str]:
             best = row.gap
             names.append(row.method)
     return names
+
+
+def beside_released(rows: pd.DataFrame, name: str = SHORT[0]) -> pd.DataFrame:
+    """A short setting of iGOS minus the released loop on the same items, a row a model.
+
+    `rows` with variants. Columns: model, benchmark, n, gap of both, value (the difference) with its
+    interval over pictures, which busy ground asks three questions of, and times (seconds).
+    """
+    out = []
+    for (model, benchmark), part in groups(rows[rows.method.isin([name, RELEASED])]):
+        table = (
+            scored(part).pivot(index="item", columns="method", values=["gap", "seconds"]).dropna()
+        )
+        if table.empty or {name, RELEASED} - set(part.method):
+            continue
+        gap, took = table["gap"], table["seconds"].median()
+        moved = gap[name] - gap[RELEASED]
+        told = estimate(moved, clusters=gap.index.map(_picture))
+        row = {"model": model, "benchmark": benchmark, "short": gap[name].mean()}
+        row |= {"released": gap[RELEASED].mean(), "times": took[RELEASED] / took[name]}
+        out.append(row | told.json())
+    return pd.DataFrame(out)
+
+
+def _picture(item: str) -> str:
+    """What an item shares with others: on busy ground ".../017-counting" its picture, ".../017"."""
+    return item.rpartition("-")[0] if item.startswith("sprites_clutter") else item
+
+
+def released_shown(rows: pd.DataFrame) -> pd.DataFrame:
+    """`beside_released` of both short settings, a row a model and world."""
+    parts = [beside_released(rows, name).assign(setting=title(name)) for name in SHORT]
+    table = pd.concat(parts, ignore_index=True)
+    if table.empty:
+        return or_not_yet(table)
+    table["minus"] = [spread(r.value, r.low, r.high) for r in table.itertuples()]
+    names = {"model": "model", "benchmark": "scenes", "n": "n", "setting": "setting"}
+    names |= {"released": "released loop", "short": "short", "minus": "short − released"}
+    names |= {"times": "times as fast"}
+    table = table.assign(model=table.model.map(short)).sort_values(
+        ["benchmark", "model", "setting"]
+    )
+    return table[list(names)].rename(columns=names).reset_index(drop=True)
 
 
 # --- what happened to the items
@@ -211,8 +259,10 @@ def frontier_figure(maps: pd.DataFrame, model: str, benchmark: str):
     ax.plot(table.forward, table.gap, "o", color="0.6", ms=4)
     ax.plot(best.forward, best.gap, "o-", color=colour_of(REFERENCE), ms=5)
     for name in {*best.index, PAPER_METHOD} & {*table.index}:
+        own = name.partition("[")[2].rstrip("]").removeprefix("preset=").replace("=", " ")
+        how = {"ha": "center", "xytext": (0, 6)} if name in best.index else {"xytext": (7, -3)}
         place = table.forward[name], table.gap[name]
-        ax.annotate(title(name), place, (5, -10), textcoords="offset points", fontsize="small")
+        ax.annotate(own or title(name), place, textcoords="offset points", fontsize="small", **how)
     if PAPER_METHOD in table.index:
         chance_line(ax, table.gap[PAPER_METHOD], upright=True)
     ax.set(xscale="log", xlabel="forward passes of one map, as many backward (log scale)")
@@ -289,7 +339,26 @@ def summary(tables) -> dict:
     if tables.maps.empty:
         return {}
     hours = hours_taken(tables.maps, tables.reliance, tables.effects)
-    return tables.tree(tables.maps, by_model(rows_of(tables.maps), of_model), hours=hours)
+    lean = released_told(both_worlds(tables))
+    return tables.tree(
+        tables.maps, by_model(rows_of(tables.maps), of_model), hours=hours, lean=lean
+    )
+
+
+def both_worlds(tables) -> pd.DataFrame:
+    """Rows of flat and of busy ground, with variants."""
+    busy = Tables(tables.results / BUSY, tables.profile, tables.seed)
+    rows = [rows_of(table.maps, variants=True) for table in (tables, busy)]
+    return pd.concat([part for part in rows if len(part)])
+
+
+def released_told(rows: pd.DataFrame) -> dict:
+    """{model: the short setting minus the released loop}, and on how many its bar is met."""
+    table = beside_released(rows)
+    if table.empty:
+        return {}
+    told = {row.pop("model"): row for row in table.to_dict("records")}
+    return told | {"met": int((table.low >= -MARGIN).sum()), "of": len(table), "bar": MARGIN}
 
 
 def hours_taken(*tables: pd.DataFrame) -> dict[str, float]:

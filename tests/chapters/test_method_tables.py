@@ -596,6 +596,29 @@ def test_worth_its_time():
     assert cost_tables.pareto(table.assign(gap=[0.5, 0.4, 0.9, 2])) == ["a", "c"]
 
 
+def test_a_short_setting_beside_the_released_loop():
+    """Eight items of one model: 0.3 more on each, in a quarter of the time; a ninth has no pair."""
+    lean, released = cost_tables.SHORT[0], cost_tables.RELEASED
+    gaps = {lean: [0.8] * 8, released: [0.5] * 8, "igos": [0.9] * 8}
+    rows = frames.maps(gaps, seconds={lean: [1.0] * 8, released: [4.0] * 8, "igos": [4.0] * 8})
+    alone = rows[rows.method == lean].head(1).assign(item="alone", gap=9.0)
+    (row,) = cost_tables.beside_released(pd.concat([rows, alone])).to_dict("records")
+    assert (row["n"], row["low"]) == (8, None) and row["times"] == pytest.approx(4)
+    assert [row[k] for k in ("short", "released", "value")] == pytest.approx([0.8, 0.5, 0.3])
+    assert cost_tables.beside_released(rows[rows.method == lean]).empty
+    assert cost_tables._picture("sprites_clutter-4/017-counting") == "sprites_clutter-4/017"
+    assert cost_tables._picture("sprites/attribute-011") == "sprites/attribute-011"
+
+
+def test_the_bar_is_met_where_the_interval_stays_above_it():
+    lean, released = cost_tables.SHORT[0], cost_tables.RELEASED
+    good = frames.maps({lean: [0.5] * 24, released: [0.5] * 24})
+    bad = frames.maps({lean: [0.4] * 24, released: [0.5] * 24}).assign(model="mini/other")
+    told = cost_tables.released_told(pd.concat([good, bad]))
+    assert (told["met"], told["of"], told["bar"]) == (1, 2, 0.02)
+    assert told["mini/other"]["high"] == pytest.approx(-0.1)
+
+
 def test_methods_above_a_control():
     """iGOS has a mean of 0.75, T-MM one of 0.25; the other control in between is no method."""
     rows = frames.maps(GAPS | {"difference": [0.4] * 8})
