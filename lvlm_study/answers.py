@@ -21,6 +21,7 @@ from .models import Answer, with_model
 from .models.alone import ordinary
 from .models.forced import check_text
 from .models.keywords import keyword_spans
+from .models.several import among
 from .models.token_places import places, readable
 from .models.words import Span, folded, is_whole, occurrences, parts_like, stretches, whole_signs
 from .pixels.arguments import asked, check_seed, number, whole, word_set
@@ -241,6 +242,7 @@ def make_target(
     StudyError where several tokens are explained, or where the word is not one token there.
     """
     tokens, rule = _check_choice(tokens, word), _rule(threshold, exclude)
+    model = among(model, image)
     image, question = asked(image, question)
     parts = _prepare(model, image, question, answer, baseline, seed)
     bound, picture, empty, answer = parts

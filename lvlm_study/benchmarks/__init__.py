@@ -19,6 +19,7 @@ from .photos import photos
 from .pope import pope
 from .sprite_subsets import sprites_describe, sprites_pairs, sprites_prior, sprites_shortcut
 from .sprites import sprites, sprites_clutter, sprites_flat, sprites_outline
+from .sprites_two import sprites_two
 from .vqa_hat import vqa_hat
 
 LOADERS = {
@@ -27,6 +28,7 @@ LOADERS = {
     "sprites_prior": sprites_prior,
     "sprites_shortcut": sprites_shortcut,
     "sprites_describe": sprites_describe,
+    "sprites_two": sprites_two,
     "sprites_flat": sprites_flat,
     "sprites_outline": sprites_outline,
     "sprites_clutter": sprites_clutter,

@@ -78,6 +78,19 @@ def one_by_one(model, images: Sequence, question: str | None) -> Iterator[tuple]
         yield _one_of(model, pictures, place), rgb, question
 
 
+def among(model, image):
+    """The model as it is asked about this item; itself where the item has one picture.
+
+    An item of a prompt with several (`extra["among"]`, in order) is explained in the picture at its
+    `extra["place"]`, with the others shown.
+    """
+    extra = getattr(image, "extra", {})
+    if "among" not in extra:
+        return model
+    models = [one for one, *_ in one_by_one(model, extra["among"], image.question)]
+    return models[extra["place"]]
+
+
 def _one_of(model: Adapter, pictures: Sequence[np.ndarray], place: int) -> Adapter:
     """The same network, its prompts being those of all pictures."""
     one = copy(model)

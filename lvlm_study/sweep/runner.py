@@ -42,6 +42,7 @@ from ..metrics.faithfulness import UNITS, deletion_insertion
 from ..metrics.plausibility import plausibility
 from ..models import load_model, trouble
 from ..models.base import LENGTH
+from ..models.several import among
 from ..models.trouble import device_lost
 from ..pixels.baselines import baselines as known_baselines
 from ..scenes import scenes
@@ -241,7 +242,12 @@ class Case:
     """One item put to one model; answered when first needed, and only once."""
 
     def __init__(self, model, benchmark: str, item, sweep: Sweep):
-        self.model, self.benchmark, self.item, self.sweep = model, benchmark, item, sweep
+        self.model, self.benchmark, self.item, self.sweep = (
+            among(model, item),
+            benchmark,
+            item,
+            sweep,
+        )
         self.seed = item_seed(sweep.seed, item.id)
 
     @cached_property
