@@ -171,6 +171,7 @@ SUMMARIES: dict[str, Callable[[Tables], dict]] = {
     "fingerprint": elsewhere("ch17_fingerprint"),
     "controlled": elsewhere("ch14_zoo"),
     "tokens": elsewhere("ch01_reliance"),
+    "two": elsewhere("ch01_two_pictures"),
 }
 
 
