@@ -38,7 +38,7 @@ from ..heatmaps.progress import bar
 from ..judging import judge
 from ..metrics.coalitions import subset_scores
 from ..metrics.counterfactual import object_effects, object_mass
-from ..metrics.faithfulness import UNITS, deletion_insertion
+from ..metrics.faithfulness import ROAD, UNITS, deletion_insertion
 from ..metrics.plausibility import plausibility
 from ..models import load_model, trouble
 from ..models.base import LENGTH
@@ -181,7 +181,7 @@ class Sweep:
             ("benchmark", asked, known_benchmarks()),
             ("baseline", self.baselines, known_baselines()),
             ("unit", self.units, UNITS),
-            ("fill", self.fills, known_baselines()),
+            ("fill", self.fills, [*known_baselines(), ROAD]),
         ):
             for name in names:
                 if name not in known:
