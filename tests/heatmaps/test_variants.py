@@ -115,7 +115,7 @@ def test_the_lists_of_ablations():
         assert all(presets) or table == "preset"  # one thing at a time beside the paper's setting
         assert list(names) == [variants.canonical(name) for name in names]
         assert variants.expand(f"ablations/{table}") == list(names)
-    assert len(every) == 28 and set(every) == {n for g in variants.ABLATIONS.values() for n in g}
+    assert len(every) == 30 and set(every) == {n for g in variants.ABLATIONS.values() for n in g}
     for rows in variants.PAPER.values():
         assert set(rows) <= set(every)
     refuses("did you mean ablations/tokens", variants.expand, "ablations/token")
