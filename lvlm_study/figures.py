@@ -258,9 +258,9 @@ def grid(count: int, high: float, columns: int = 3, wide: float = WIDTH, **share
     return figure, axes.ravel()[: max(count, 1)]
 
 
-def panels(count: int, lines: int, sharex: bool = True):
-    """`count` dot plots of `lines` dots, at most `PANELS` beside each other: (figure, axes)."""
-    return grid(count, ROW * lines + 0.7 + 0.2 / -(-count // PANELS), PANELS, sharex=sharex)
+def panels(count: int, lines: int, sharex: bool | str = True, columns: int = PANELS):
+    """`count` dot plots of `lines` dots, at most `columns` beside each other: (figure, axes)."""
+    return grid(count, ROW * lines + 0.7 + 0.2 / -(-count // columns), columns, sharex=sharex)
 
 
 def ends(found) -> tuple[float, float, float]:

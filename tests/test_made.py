@@ -73,7 +73,7 @@ def test_a_published_book_links_to_its_repository(made):
 
 def test_a_local_book_links_to_copies(made, tmp_path):
     local = app()
-    data = ["results/mini/maps", "results/mini/scale.json"]
+    data = ["results/mini/maps", "./results/mini/scale.json"]
     found = made.legend(local, ("lvlm_study/chapters/ch01_reliance.py", "ch01_reliance.f"), data)
     links = [n["refuri"] for n in found.findall(nodes.reference)]
     names = [

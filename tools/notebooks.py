@@ -20,7 +20,8 @@ changed, the outputs are carried over unexecuted.
 
 A notebook that runs on more than one profile says `profile = "mini"` in a cell with the tag
 "parameters". `--profile` puts a cell with another value behind it and reads `results/paper`
-wherever `results/mini` is declared; what is committed stays as it is.
+wherever `results/mini` is declared; what is committed stays as it is. A name with a dot in front,
+`./results/mini/q1.json`, is read on every profile: no other can have it.
 """
 
 import argparse

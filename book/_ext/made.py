@@ -62,7 +62,8 @@ def legend(app, drawn: tuple[str, str], data: list[str]) -> nodes.legend:
     """The line: drawn by what, and what the page reads."""
     line = nodes.paragraph("", "Drawn by ", classes=["made"])
     line += link(app, drawn[0], nodes.literal("", drawn[1]))
-    for place, path in enumerate(p for p in data if p.startswith(("results/", "paper/"))):
+    read = [name.removeprefix("./") for name in data]
+    for place, path in enumerate(p for p in read if p.startswith(("results/", "paper/"))):
         line += nodes.Text("; the page reads " if place == 0 else ", ")
         line += link(app, f"data/{path}", nodes.inline("", path))
     line += nodes.Text(".")

@@ -20,6 +20,7 @@ from ..sweep.sanity import read_rows
 from ..sweep.stored import enlarged
 from .compare import (
     CONTROL,
+    GROUNDS,
     GROUP,
     LEAST,
     LEVEL,
@@ -33,6 +34,7 @@ from .compare import (
     by_reading_order,
     control_map,
     counted,
+    ground_table,
     groups,
     method_scores,
     most_items_first,
@@ -43,6 +45,7 @@ from .compare import (
     same_items,
     scored,
     spread,
+    summary_table,
     wide,
     with_rivals,
     without_controls,
@@ -50,6 +53,7 @@ from .compare import (
 
 NULL = "difference"  # the control that every method is held against
 MANY = 60  # items that a model needs for a panel of its own
+GAP_LABEL = "insertion − deletion (dotted: chance; line: difference picture)"
 SHEET = ("igos", "rise", NULL)  # maps of `contact_sheet`
 MARGINS = (
     "Insertion − deletion beside that of a map without a model (square cells, blur; same items;\n"
@@ -206,18 +210,57 @@ def gap_figure(maps: pd.DataFrame):
     order = by_reading_order(pd.concat([rows for _, rows, _ in same]))
     figure, axes = grid(len(same), ROW * len(order) + 1, sharex=True)
     for ax, (model, rows, part) in zip(axes, same, strict=True):
-        above = set(apart(part, 1))
-        table = method_scores(rows).set_index("method").reindex(order)
-        colours = [SPECIAL if m in above else CONTROL if m in CONTROLS else OWN for m in order]
-        marks = ["D" if m in above else "s" if m in CONTROLS else "o" for m in order]
-        chance_line(ax, 0)
-        if NULL in order:
-            ax.axvline(table.gap[NULL], color=CONTROL, linewidth=1)
-        found = list(table[["gap", "gap_low", "gap_high"]].to_numpy(float))
-        dots(ax, found, [title(m) for m in order], colour=colours, marker=marks)
-        ax.set_title(f"{model}, n = {rows.item.nunique()}", fontsize=10)
-    figure.supxlabel("insertion − deletion (dotted: chance; line: difference picture)", fontsize=10)
+        head = f"{model}, n = {rows.item.nunique()}"
+        _gap_panel(ax, method_scores(rows), order, set(apart(part, 1)), head)
+    figure.supxlabel(GAP_LABEL, fontsize=10)
     return figure
+
+
+def _gap_panel(ax, table: pd.DataFrame, order: list[str], above: set[str], head: str) -> None:
+    """One model's dots; `table` has a row a method, `above` is what the diamonds are for."""
+    rows = table.set_index("method").reindex(order)
+    colours = [SPECIAL if m in above else CONTROL if m in CONTROLS else OWN for m in order]
+    marks = ["D" if m in above else "s" if m in CONTROLS else "o" for m in order]
+    chance_line(ax, 0)
+    if NULL in order:
+        ax.axvline(rows.gap[NULL], color=CONTROL, linewidth=1)
+    found = list(rows[["gap", "gap_low", "gap_high"]].to_numpy(float))
+    dots(ax, found, [title(m) for m in order], colour=colours, marker=marks)
+    ax.set_title(head, fontsize=10)
+
+
+@when_run
+def ground_figure(study: dict, flat: dict):
+    """Insertion - deletion on busy ground, best on top, and beside it the same on flat ground.
+
+    `study` is `busy.json`; `flat` is a larger model's part of `methods.json` on flat ground. Below
+    the methods of busy ground stand those that were not run there and are clearly above the
+    difference picture in `flat`. Marks as in `gap_figure`.
+    """
+    bars = {name: study["levels"][level]["bars"] for name, level in GROUNDS.items()}
+    parts = [
+        (f"{name}\nllava-1.5-s, n = {told['n']}", ground_table(study, name, "gap"), told["ahead"])
+        for name, told in bars.items()
+    ]
+    head = f"flat ground\nllava-1.5, n = {flat['winner']['n']}"
+    parts.append((head, summary_table(flat["winner"]["same"], "gap"), flat["above"]))
+    above = [told_of(lead["titles"], table.method) for _, table, lead in parts]
+    order = parts[0][1].method.tolist()
+    order += [m for m in parts[-1][1].method if m in above[-1] - {*order}]
+    figure, axes = grid(len(parts), ROW * len(order) + 1.2, sharex=True)
+    for ax, (head, table, _), leads in zip(axes, parts, above, strict=True):
+        _gap_panel(ax, table, order, leads, head)
+    figure.supxlabel(GAP_LABEL, fontsize=10)
+    return figure
+
+
+def told_of(titles: str, methods) -> set[str]:
+    """The methods whose titles are in a list for readers, "iGOS, T-MM and Occlusion"."""
+    found = set()
+    for name in sorted(methods, key=lambda name: -len(title(name))):  # "iGOS" is part of others
+        if title(name) in titles:
+            found, titles = found | {name}, titles.replace(title(name), "")
+    return found
 
 
 @when_run

@@ -23,12 +23,14 @@ from .compare import (
     AREA,
     AREA_TITLE,
     EVIDENCE,
+    GROUNDS,
     GROUP,
     best_of,
     by_model,
     colour_of,
     control_map,
     counted,
+    ground_table,
     method_panels,
     most_items_first,
     named,
@@ -232,6 +234,27 @@ def agreement_shown(frame: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
 
 
 # --- figures
+
+
+@when_run
+def ground_figure(study: dict):
+    """Both truths on busy ground and, beside it, on flat ground; `study` is `busy.json`.
+
+    Above, whether maps of right answers lie on the evidence; below, whether they know which object
+    counts. Methods in the order of the latter on busy ground.
+    """
+    measures = {"auc_right": 0.5, "effect": 0}  # and where chance is
+    parts = []
+    for name, chance in measures.items():
+        for ground in GROUNDS:
+            table = ground_table(study, ground, name)
+            parts.append((ground, table, (name, f"{name}_low", f"{name}_high"), chance))
+    order = parts[len(GROUNDS)][1].method.tolist()
+    figure, axes = method_panels(parts, order, sharex="row", columns=len(GROUNDS))
+    labels = ("ROC-AUC against the evidence", "rank correlation with exact effects")
+    for ax, label in zip(axes, (x for x in labels for _ in GROUNDS), strict=True):
+        ax.set_xlabel(label, fontsize="small")
+    return figure
 
 
 @when_run

@@ -67,6 +67,7 @@ EVIDENCE = {  # column -> (name for readers, chance level or None where it must 
     "correlation": ("rank correlation", 0.0),
 }
 LOCAL = 0.5  # evidence that covers more than this share of the picture is not a place in it
+GROUNDS = {"busy ground": "4", "flat ground": "0"}  # of `busy.json`: its hardest level, its easiest
 OTHERS = "others"  # maps of two different items
 AREA, AREA_TITLE = "area", "Object's area"  # a rival of every map: large objects matter most
 DROPS = {"lt30": (-math.inf, 0.3), "30_70": (0.3, 0.7), "gt70": (0.7, math.inf)}
@@ -464,13 +465,15 @@ def colour_of(method: str):
     return SPECIAL if method == REFERENCE else CONTROL if method in (*CONTROLS, AREA) else OWN
 
 
-def method_panels(parts: list[tuple], order: list[str], label: str = "", sharex: bool = True):
+def method_panels(
+    parts: list[tuple], order: list[str], label: str = "", sharex: bool | str = True, **layout
+):
     """A panel a part, a line a method of `order`: (figure, axes).
 
     A part is (its title, table, columns of value and ends, where chance is or None). Methods with
-    too few items to be compared with the others are hollow.
+    too few items to be compared with the others are hollow. `layout` is for `figures.panels`.
     """
-    figure, axes = panels(len(parts), len(order), sharex)
+    figure, axes = panels(len(parts), len(order), sharex, **layout)
     names = [AREA_TITLE if name == AREA else title(name) for name in order]
     for ax, (head, table, columns, chance) in zip(axes, parts, strict=True):
         rows = table.set_index("method").reindex(order)
@@ -481,6 +484,26 @@ def method_panels(parts: list[tuple], order: list[str], label: str = "", sharex:
         ax.set_title(head, fontsize="small")
     figure.supxlabel(label, fontsize="small")
     return figure, axes
+
+
+def summary_table(found: dict[str, dict], measure: str) -> pd.DataFrame:
+    """Estimates of a summary, one a method, as a table with the highest first.
+
+    Columns: method, n, the measure, and its ends with `_low` and `_high`. The random map is left
+    out: its score is chance, which figures draw as a line.
+    """
+    rows = [
+        {"method": name, "n": one["n"]} | Estimate.of_json(one).columns(measure)
+        for name, one in found.items()
+        if name != "random"
+    ]
+    return pd.DataFrame(rows).sort_values(measure, ascending=False, ignore_index=True)
+
+
+def ground_table(study: dict, ground: str, measure: str) -> pd.DataFrame:
+    """One measure of the methods on a ground of `GROUNDS`; `study` is `busy.json`."""
+    methods = study["levels"][GROUNDS[ground]]["methods"]
+    return summary_table({name: part[measure] for name, part in methods.items()}, measure)
 
 
 # --- two models

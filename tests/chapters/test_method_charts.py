@@ -54,6 +54,7 @@ def test_nothing_run_is_said_and_does_not_fail():
     assert empty(ch04_truth.grid_figure(nothing))
     assert empty(ch04_truth.truth_figure(frames.maps(GAPS), nothing, *WHERE))
     assert empty(ch04_truth.agreement_figure(frames.maps(GAPS), nothing, *WHERE))
+    assert empty(ch02_methods.ground_figure({}, FLAT)) and empty(ch04_truth.ground_figure({}))
     assert empty(ch02_methods.contact_sheet(None, "mini/a", {}, "attribute"))
     assert empty(ch05_cost.stability_figure(nothing))
 
@@ -67,6 +68,61 @@ def test_gaps_best_on_top_with_a_line_at_the_difference_picture():
     assert 0.5 in lines and 0 in lines
     marks = [line.get_marker() for line in ax.lines if line.get_marker() != "None"]
     assert marks == ["D", "s", "o", "s"]  # only igos is clearly above
+
+
+def told(value: float) -> dict:
+    """An estimate of a summary, 0.1 to each side of its value."""
+    return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 40}
+
+
+def level(n: int, titles: str, **scores: tuple[float, float, float]) -> dict:
+    """A level of `busy.json` from (gap, ROC-AUC, effect) by method."""
+    names = ("gap", "auc_right", "effect")
+    methods = {m: dict(zip(names, map(told, three), strict=True)) for m, three in scores.items()}
+    methods["random"] = dict.fromkeys(names, told(0.0))
+    return {"methods": methods, "bars": {"n": n, "ahead": {"titles": titles}}}
+
+
+FAST = "igos[preset=fast]"
+BUSY = {
+    "levels": {
+        "4": level(
+            30, "iGOS (preset fast) and T-MM", gae=(0.5, 0.7, 0.4), difference=(0.1, 0.5, 0.2)
+        ),
+        "0": level(50, "none", gae=(0.25, 0.6, 0.3), difference=(0.75, 0.9, 0.1)),
+    }
+}
+BUSY["levels"]["4"]["methods"][FAST] = dict.fromkeys(("gap", "auc_right", "effect"), told(0.9))
+FLAT = {
+    "winner": {"same": {"rise": told(0.9), "gae": told(0.25), "difference": told(0.5)}, "n": 60},
+    "above": {"titles": "RISE"},
+}
+
+
+def test_busy_ground_first_and_flat_ground_in_its_order():
+    axes = ch02_methods.ground_figure(BUSY, FLAT).axes
+    names = ["iGOS (preset fast)", "T-MM", "Difference picture", "RISE"]
+    assert labels(axes[0]) == names, "the random map is the line of chance"
+    assert [points(ax) for ax in axes] == [[0.9, 0.5, 0.1], [0.25, 0.75], [0.25, 0.5, 0.9]]
+    marks = [[m for line in ax.lines if (m := line.get_marker()) != "None"] for ax in axes]
+    assert marks == [["D", "D", "s"], ["o", "s"], ["o", "s", "D"]]
+    assert axes[0].get_title().endswith("n = 30")
+
+
+def test_titles_of_a_list_for_readers_are_found_again():
+    assert ch02_methods.told_of("iGOS (preset fast) and T-MM", ["igos", FAST, "gae"]) == {
+        FAST,
+        "gae",
+    }
+    assert ch02_methods.told_of("none", ["igos"]) == set()
+
+
+def test_both_truths_on_both_grounds_in_the_order_of_effects():
+    axes = ch04_truth.ground_figure(BUSY).axes
+    assert labels(axes[0]) == ["iGOS (preset fast)", "T-MM", "Difference picture"]
+    assert [points(ax) for ax in axes] == [[0.9, 0.7, 0.5], [0.6, 0.9], [0.9, 0.4, 0.2], [0.3, 0.1]]
+    chance = [ax.lines[0].get_xdata()[0] for ax in axes]
+    assert chance == [0.5, 0.5, 0, 0]
 
 
 def test_ablations_stand_under_their_heading():

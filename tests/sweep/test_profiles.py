@@ -68,6 +68,13 @@ def test_a_notebook_runs_on_another_profile_unchanged(tool, study):
     assert page.read_bytes() == before and not page.with_suffix(".ipynb").exists()
 
 
+def test_what_only_the_mini_profile_can_have_is_read_on_every_profile(tool, study):
+    page, out = study / "notebooks/00_page.md", study / "_build/paper"
+    page.write_text(SOURCE.replace("[results", "[./results").replace("{profile}", "mini"))
+    assert tool.run_profile(page, "paper", out, study).startswith("written to")
+    assert shown(tool, out / "00_page.ipynb") == ["from mini\n"]
+
+
 def test_a_page_that_fails_is_named_and_the_others_go_on(tool, study):
     page, out = study / "notebooks/00_page.md", study / "_build/mini"
     page.write_text(SOURCE.replace("print(", "raise KeyError("))
