@@ -120,7 +120,6 @@ def scale_summary(tables) -> dict:
     return {
         "provenance": tables.origin(tables.maps),
         "models": int(gaps.model.nunique()),
-        "families_with_sizes": len(families),
         "margin": MARGIN,
         "families": families,
         "together": together(*two) if two else None,
