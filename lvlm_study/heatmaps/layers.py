@@ -15,6 +15,7 @@ DEPTHS: dict[tuple[str, str], float] = {  # (method, model) -> depth; insertion 
     ("grad_cam", "mini/llava-ov"): 1.0,  # 0.148 [-0.126, 0.437]
     ("grad_cam", "mini/cambrian-l"): 0.75,  # 0.222 [0.004, 0.420]; at 1: 0.065 [-0.190, 0.314]
     ("grad_cam", "mini/mini-gemini-l"): 0.75,  # 0.193 [-0.062, 0.456]; at 1: 0.029 [-0.256, 0.313]
+    ("llava_cam", "mini/llava-1.5"): 0.5,  # 0.036 [-0.188, 0.266]; no layer is above chance
 }
 
 
