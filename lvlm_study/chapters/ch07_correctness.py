@@ -37,6 +37,7 @@ from ..figures import (
     overlay,
     own_scale,
 )
+from ..heatmaps.controls import control_map
 from ..heatmaps.names import CONTROLS, PAPER_METHOD, draws_of, in_order, title
 from ..metrics.plausibility import energy, pointing, widened
 from ..metrics.quadrants import APART, FOLD, QUADRANTS, RULES, apart, quadrants, sorted_rows
@@ -45,7 +46,7 @@ from ..paths import data_dir
 from ..scenes.questions import CATEGORIES
 from ..sweep.stored import BUSY, Tables, enlarged, stored_maps
 from . import annotate
-from .compare import FAST, by_level, control_map, first_trainings, mean, plain, shown, usable
+from .compare import FAST, by_level, first_trainings, mean, plain, shown, usable
 
 OURS, FLAT = "igos", "sprites"
 SETTINGS = {FAST: OURS, PAPER_METHOD: OURS, "occlusion": "occlusion"}  # fast on busy ground
@@ -114,8 +115,8 @@ def placed_by(rows: pd.DataFrame, method: str, rule: str) -> pd.DataFrame:
 def blind(benchmark: str, name: str) -> dict[str, dict[str, float]]:
     """{control: {rule: share of its draws on the evidence}} of one item; no model is asked."""
     item = _items(benchmark)[name]
-    near = widened(item.evidence)
-    return {method: _judged(method, item, near) for method in CONTROLS}
+    rgb, evidence, near = item.rgb, item.evidence, widened(item.evidence)
+    return {method: _judged(method, rgb, evidence, near) for method in CONTROLS}
 
 
 @cache
@@ -123,13 +124,13 @@ def _items(benchmark: str) -> dict[str, Item]:
     return {item.id: item for item in load_benchmark(benchmark)}
 
 
-def _judged(method: str, item: Item, near: np.ndarray) -> dict[str, float]:
-    small = [control_map(method, item, seed) for seed in range(draws_of(method))]
+def _judged(method: str, rgb: np.ndarray, evidence: np.ndarray, near: np.ndarray) -> dict:
+    small = [control_map(method, rgb, seed) for seed in range(draws_of(method))]
     maps = [enlarged(one, *near.shape) for one in small]
-    heavy = FOLD * item.evidence.mean()
+    heavy = FOLD * evidence.mean()
     return {
         "pointing": float(np.mean([pointing(one, near) >= 0.5 for one in maps])),
-        "mass": float(np.mean([energy(one, item.evidence) >= heavy for one in maps])),
+        "mass": float(np.mean([energy(one, evidence) >= heavy for one in maps])),
     }
 
 
@@ -280,8 +281,8 @@ def _counts(ax, counts: list) -> None:
     """The numbers of right and of wrong answers at the right end of a scale from 0 to 1."""
     for place, pair in enumerate(counts):
         ax.text(1.04, place, "{} + {}".format(*pair), va="center", fontsize="small")
-    ax.text(1.04, -0.5, "n", va="bottom", fontsize="small")
-    ax.set(xlim=(0, 1.4), xticks=[0, 0.5, 1])
+    ax.text(1.04, -0.55, "n", va="center", fontsize="small")
+    ax.set(xlim=(0, 1.4), xticks=[0, 0.5, 1], ylim=(len(counts) - 0.4, -0.9))
 
 
 def apart_figure(study: dict, names=("busy", "flat"), rule: str = "pointing"):
@@ -311,7 +312,6 @@ def quadrant_figure(parts: dict[str, pd.DataFrame], method: str = "occlusion"):
         _counts(ax, np.transpose(counts).tolist())
         ax.set(title=GROUNDS[name], xlabel="share of these answers")
         ax.set_yticks(range(len(table)), table.index)
-        ax.set_ylim(len(table) - 0.4, -0.9)
     legend_below(figure, axes[0], 2)
     return figure
 
@@ -329,7 +329,7 @@ def _pair(ax, table: pd.DataFrame, kind: str, shift: float) -> list[int]:
 
 
 def examples_figure(rows: pd.DataFrame):
-    """One picture a quadrant, the first of each: the map, the answer, the evidence outlined."""
+    """One picture a quadrant, the first of each: the map over the picture in grey, evidence outlined."""
     figure, axes = grid(4, 0.56 * WIDTH, 2, sharey=False)
     for ax, name in zip(axes, QUADRANTS, strict=True):
         part = rows[(rows.quadrant == name) & rows.saliency.notna()]
@@ -339,8 +339,9 @@ def examples_figure(rows: pd.DataFrame):
             continue
         row = part.iloc[0]
         item = _items(row.benchmark)[row["item"]]
-        big = enlarged(row.saliency, *item.rgb.shape[:2])
-        overlay(ax, item.rgb, big, *(own_scale(big) or (0, 1)), bar=False)
+        pale = 128 + item.rgb.mean(-1, keepdims=True).repeat(3, -1) / 2  # colours are the map's
+        big = np.clip(enlarged(row.saliency, *pale.shape[:2]), 0, None)
+        overlay(ax, pale.astype(np.uint8), big, *(own_scale(big) or (0, 1)), bar=False)
         ax.set_title(f"{name}\n{row.question}\n{row.answer}", fontsize="x-small")
         outline(ax, item.evidence)
     return figure
