@@ -329,7 +329,7 @@ def _pair(ax, table: pd.DataFrame, kind: str, shift: float) -> list[int]:
 
 
 def examples_figure(rows: pd.DataFrame):
-    """One picture a quadrant, the first of each: the map over the picture in grey, evidence outlined."""
+    """One picture a quadrant, the first of each: its map over the picture in grey."""
     figure, axes = grid(4, 0.56 * WIDTH, 2, sharey=False)
     for ax, name in zip(axes, QUADRANTS, strict=True):
         part = rows[(rows.quadrant == name) & rows.saliency.notna()]

@@ -85,7 +85,8 @@ def apart(on: np.ndarray, value: np.ndarray, items, strata=None, seed: int = 0) 
     With `strata`, a label a row, it is the difference within them, weighted by their size (Mantel
     and Haenszel 1959). Whole items are drawn anew. NaN where one side is empty.
     """
-    item, stratum = pd.factorize(items)[0], pd.factorize(strata)[0] if strata is not None else 0
+    item = pd.factorize(np.asarray(items))[0]
+    stratum = 0 if strata is None else pd.factorize(np.asarray(strata))[0]
     count, parts = item.max(initial=-1) + 1, np.max(stratum, initial=-1) + 1
     cells = np.zeros((4, count, parts))  # of an item: sum and number where on, and where not
     for place, weight in enumerate((on * value, on, ~on * value, ~on)):
