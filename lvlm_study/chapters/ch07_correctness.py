@@ -282,7 +282,7 @@ def _counts(ax, counts: list) -> None:
     for place, pair in enumerate(counts):
         ax.text(1.04, place, "{} + {}".format(*pair), va="center", fontsize="small")
     ax.text(1.04, -0.55, "n", va="center", fontsize="small")
-    ax.set(xlim=(0, 1.4), xticks=[0, 0.5, 1], ylim=(len(counts) - 0.4, -0.9))
+    ax.set(xlim=(0, 1.5), xticks=[0, 0.5, 1], ylim=(len(counts) - 0.4, -0.9))
 
 
 def apart_figure(study: dict, names=("busy", "flat"), rule: str = "pointing"):
