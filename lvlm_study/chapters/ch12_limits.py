@@ -4,9 +4,9 @@ from ..figures import panels
 
 
 def thin_figure(found: dict):
-    """Bars of a sorting by `ch07_correctness`: answers without a map, a region, or wrong."""
+    """Bars of one ground of `correctness.json`: answers without a map, a region, or wrong."""
     counts = {name: found["counts"][name] for name in ("no map", "no region")}
-    counts["wrong, with a map"] = found["wrong"]
+    counts["wrong, with a map"] = found["counts"]["wrong, on"] + found["counts"]["wrong, off"]
     figure, (ax,) = panels(1, len(counts))
     ax.bar_label(ax.barh(list(counts), list(counts.values())), padding=3)
     ax.invert_yaxis()

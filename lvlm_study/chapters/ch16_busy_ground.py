@@ -8,7 +8,6 @@ Three questions share a picture, so whole pictures are drawn anew for every inte
 
     busy.levels[4].methods[igos].gap.value
     busy.levels[4].bars.share.value
-    busy.wrong[4].methods[occlusion].pointing.wrong.value
 """
 
 import textwrap
@@ -27,32 +26,35 @@ from ..figures import (
     chance_line,
     dots,
     grid,
-    legend_below,
     outline,
     overlay,
     own_scale,
     picture,
 )
 from ..heatmaps.names import CONTROLS, in_order, title
-from ..metrics.counterfactual import LEAST_OBJECTS, LEAST_SPREAD, ranked_as
-from ..metrics.quadrants import QUADRANTS, RULES, apart, sorted_rows, within
+from ..metrics.counterfactual import ranked_as
 from ..metrics.ranks import means, spearman
-from ..metrics.statistics import Estimate, ends, estimate, finite, resample
+from ..metrics.statistics import Estimate, ends
 from ..sweep.stored import BUSY, Tables, enlarged, stored_maps
 from .annotate import with_controls
-from .compare import named, rows_of, same_items, scored, shown, told, wide, with_evidence
+from .compare import (
+    FAST,
+    LEVELS,
+    by_level,
+    mean,
+    named,
+    picture_of,
+    ratio,
+    rows_of,
+    same_items,
+    scored,
+    shown,
+    told,
+    usable,
+    wide,
+    with_evidence,
+)
 
-MEMBER = "mini/llava-1.5-s"  # of level 0; those of the other levels are named after it
-LEVELS = {  # level -> (member, benchmark)
-    "0": (MEMBER, "sprites_clutter-0"),
-    **{k: (f"{MEMBER}-clutter{k}", f"sprites_clutter-{k}") for k in "1234"},
-    "large": ("mini/llava-1.5-clutter4", "sprites_clutter-4"),  # a larger language model
-    "cambrian": ("mini/cambrian-l-clutter4", "sprites_clutter-4"),  # and four encoders
-    "mini-gemini": ("mini/mini-gemini-l-clutter4", "sprites_clutter-4"),  # and a fine view
-}
-HARD = ("3", "4")  # half of the answers are wrong: told together too, as `POOLED`
-POOLED = "both"
-FAST = "igos[preset=fast]"
 METHODS = ("igos", FAST, "occlusion", "gae", "iia", "attention", "integrated_gradients")
 BLIND = ("sobel", "difference")  # the controls that find objects on flat ground
 MEASURES = {  # column -> (name for readers, what a map that knows nothing gets)
@@ -62,25 +64,8 @@ MEASURES = {  # column -> (name for readers, what a map that knows nothing gets)
     "pointing_right": ("pointing at the evidence, right answers", None),
     "effect": ("rank correlation with the effects of objects", 0.0),
 }
-JUDGED = (FAST, "occlusion")  # methods that were run on every answer of the last two levels
-ANSWERS = {"right": ("#0072b2", "o", -0.14), "wrong": ("#d55e00", "s", 0.14)}
 GALLERY = ("igos", "occlusion", "gae", "difference")
 SHORT = {FAST: "iGOS fast", "integrated_gradients": "Integrated grad.", "difference": "Difference"}
-
-
-def by_level(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the levels' own members, with `level` and `picture`, which three items share."""
-    if rows.empty:
-        return rows.assign(level=None, picture=None)
-    known = {pair: level for level, pair in LEVELS.items()}
-    found = [known.get(pair) for pair in zip(rows.model, rows.benchmark, strict=True)]
-    rows = rows.assign(level=pd.array(found, "object"), picture=rows["item"].map(picture_of))
-    return rows[rows.level.notna()]
-
-
-def picture_of(item: str) -> str:
-    """ "sprites_clutter-3/017-counting" -> "017"."""
-    return item.rpartition("/")[2].partition("-")[0]
 
 
 def read(results: Path) -> pd.DataFrame:
@@ -131,19 +116,6 @@ def bars_table(study: dict) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def wrong_table(study: dict) -> pd.DataFrame:
-    """By level, rule and method: maps on the evidence, of right and of wrong answers."""
-    rows = []
-    for level, part in study["wrong"].items():
-        for method in in_order(part["methods"]):
-            for rule, found in part["methods"][method].items():
-                row = {"level": level, "method": title(method), "rule": rule}
-                row |= {f"n {k}": found[k]["n"] for k in ANSWERS}
-                row |= {k: shown(found[k]) for k in (*ANSWERS, "apart")}
-                rows.append(row | {"within": found["within"]})
-    return pd.DataFrame(rows)
-
-
 # --- figures
 
 
@@ -191,30 +163,6 @@ def spaced(heights: list[float], least: float) -> np.ndarray:
     for below, above in zip(order, order[1:], strict=False):
         out[above] = max(out[above], out[below] + least)
     return out + heights.mean() - out.mean()
-
-
-def wrong_figure(study: dict, level: str = POOLED):
-    """Share of maps on the evidence, of right and of wrong answers, a panel a rule."""
-    methods = study["wrong"][level]["methods"]
-    names = in_order(methods)
-    figure, axes = grid(len(RULES), 0.8 + 0.5 * len(names), 2)
-    for ax, rule in zip(axes, RULES, strict=True):
-        for kind, (shade, marker, shift) in ANSWERS.items():
-            found = [methods[name][rule][kind] for name in names]
-            places = np.arange(len(names)) + shift
-            dots(ax, found, _counted(methods, names, rule), places, shade, marker,
-                 label=f"{kind} answers")  # fmt: skip
-        ax.set(title=f"rule: {rule}", xlabel="share of maps on the evidence", xlim=(0, 1))
-    legend_below(figure, axes[0])
-    return figure
-
-
-def _counted(methods: dict, names: list[str], rule: str) -> list[str]:
-    """Names with the number of right and of wrong answers behind them."""
-    counts = [[methods[name][rule][kind]["n"] for kind in ANSWERS] for name in names]
-    return [
-        f"{SHORT.get(n, title(n))}\n({a} + {b})" for n, (a, b) in zip(names, counts, strict=True)
-    ]
 
 
 def gallery(stored: pd.DataFrame, methods=GALLERY):
@@ -270,7 +218,7 @@ def through_levels(stored: pd.DataFrame, methods=GALLERY) -> dict[str, pd.DataFr
 
 
 def summary(tables: Tables) -> dict:
-    """`busy.json`: scores and bars by level, right and wrong answers; {} before anything was run.
+    """`busy.json`: scores and bars by level; {} before anything was run.
 
     `order` says how alike levels 0 and 4 order the methods, by a rank correlation of their means.
     """
@@ -284,8 +232,7 @@ def summary(tables: Tables) -> dict:
     levels = {level: of_level(part) for level, part in parts.items()}
     for level, part in levels.items():
         part["asked"] = int((answers.level == level).sum())
-    told_ = {"levels": levels, "order": order(parts), "wrong": judged(own)}
-    return {"provenance": own.origin(rows)} | told_ | {"deciding": deciding(own.effects, answers)}
+    return {"provenance": own.origin(rows), "levels": levels, "order": order(parts)}
 
 
 def with_effects(rows: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
@@ -302,15 +249,6 @@ def with_effects(rows: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
         for mass, one in zip(rows.mass, true, strict=True)
     ]
     return rows.assign(effect=values)
-
-
-def usable(effects: pd.DataFrame) -> pd.DataFrame:
-    """Scenes of enough objects whose effects on the answer differ."""
-    if effects.empty:
-        return effects.reindex(columns=["model", "benchmark", "item", "effect"])
-    good = effects[effects.status == "ok"]
-    enough = [len(e) >= LEAST_OBJECTS and np.ptp(e) >= LEAST_SPREAD for e in good.effect]
-    return good[np.array(enough, bool)]
 
 
 def of_level(rows: pd.DataFrame) -> dict:
@@ -333,23 +271,6 @@ def of_level(rows: pd.DataFrame) -> dict:
         },
         "bars": bars(rows),
     }
-
-
-def mean(values: pd.Series, pictures: pd.Series, tail: float = 0.025) -> Estimate:
-    """Mean of the values that are there, and its interval over pictures."""
-    values = values.dropna().astype(float)
-    return ratio(values, pd.Series(1.0, values.index), pictures[values.index], tail)
-
-
-def ratio(one: pd.Series, other: pd.Series, pictures: pd.Series, tail: float = 0.025) -> Estimate:
-    """Sum of `one` over the sum of `other`, whole pictures drawn anew; NaN without rows."""
-    if one.empty:
-        return estimate([])
-    sums = pd.DataFrame({"one": one, "other": other}).groupby(pictures).sum().to_numpy()  # (P, 2)
-    drawn = sums[resample(len(sums))].sum(1) if len(sums) > 1 else np.zeros((0, 2))  # (draws, 2)
-    low, high = ends(drawn[:, 0] / drawn[:, 1], tail)
-    found = Estimate(float(one.sum() / other.sum()), low, high, len(one))
-    return found.where_enough(len(sums))
 
 
 def bars(rows: pd.DataFrame) -> dict:
@@ -396,70 +317,3 @@ def order(parts: dict[str, pd.DataFrame]) -> dict:
     found = spearman(means(tables[0]), means(tables[1], seed=1))
     items = min(map(len, tables))
     return Estimate(found[0], *ends(found[1:]), items).json()
-
-
-# --- right and wrong answers
-
-
-def judged(own: Tables) -> dict:
-    """{level, or `HARD` together: maps on the evidence, of right and of wrong answers}."""
-    stored = by_level(stored_maps(own.results, ablations=True))
-    parts = {level: stored[stored.level == level] for level in LEVELS if level != "0"}
-    parts[POOLED] = stored[stored.level.isin(HARD)]
-    return {level: of_answers(part) for level, part in parts.items() if len(part)}
-
-
-def of_answers(stored: pd.DataFrame) -> dict:
-    """Per method and rule, the share of maps on the evidence; and how many answers are wrong.
-
-    `answers` counts wrong answers, `mapped` those that have crucial tokens and so a map.
-    """
-    wrong = stored[(stored.verdict == "wrong")].drop_duplicates(["level", "item"])
-    mapped = stored[(stored.method == FAST) & (stored.verdict == "wrong")]
-    methods = in_order(set(stored.method) & {*JUDGED, *CONTROLS})
-    return {
-        "answers": len(wrong),
-        "mapped": int((mapped.status == "ok").sum()),
-        "methods": {
-            name: {rule: placed(stored[stored.method == name], rule) for rule in RULES}
-            for name in methods
-        },
-    }
-
-
-def placed(stored: pd.DataFrame, rule: str) -> dict:
-    """Share of one method's maps on the evidence, of right and of wrong answers.
-
-    `apart` is right minus wrong, `within` the same within categories and levels (Mantel and
-    Haenszel), since they differ in how hard they are and in how large their evidence is.
-    """
-    rows = sorted_rows(stored, rule)
-    rows = rows[rows.quadrant.isin(QUADRANTS)]
-    parts = {kind: rows[rows.right == (kind == "right")] for kind in ANSWERS}
-    found = {kind: mean(part.on, part.picture) for kind, part in parts.items()}
-    found["apart"] = apart(rows.right.to_numpy(bool), rows.on.to_numpy(bool), rows.picture)
-    strata = rows.assign(on=rows.right, right=rows.on, category=rows.level + rows.category)
-    return {k: one.json() for k, one in found.items()} | {"within": finite(within(strata))}
-
-
-def deciding(effects: pd.DataFrame, answers: pd.DataFrame) -> dict:
-    """Is the object that an answer rests on most one that decides the question? No map is asked.
-
-    Over the levels of `HARD`: share of right and of wrong answers whose greatest exact effect is of
-    a deciding object, and `chance`, that of any object of the scene.
-    """
-    rows = by_level(usable(effects))
-    rows = rows[rows.level.isin(HARD)].merge(answers[["level", "item", "verdict"]])
-    known = {item.id: item.extra["objects"] for item in _items(rows.benchmark.unique())}
-    rows = rows[rows["item"].map(known).notna()]
-    rows = rows.assign(needed=rows["item"].map(known))
-    hits = [float(np.argmax(e) in some) for e, some in zip(rows.effect, rows.needed, strict=True)]
-    luck = [len(n) / len(e) for n, e in zip(rows.needed, rows.effect, strict=True)]
-    rows = rows.assign(hit=hits, luck=luck)
-    parts = {"right": rows[rows.verdict == "correct"], "wrong": rows[rows.verdict == "wrong"]}
-    found = {kind: mean(part.hit, part.picture).json() for kind, part in parts.items()}
-    return found | {"chance": finite(rows.luck.mean())}
-
-
-def _items(benchmarks) -> list:
-    return [item for name in benchmarks for item in load_benchmark(name)]

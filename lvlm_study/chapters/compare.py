@@ -32,6 +32,7 @@ from ..heatmaps.names import (
 )
 from ..heatmaps.variants import ABLATIONS, is_ablation
 from ..metrics import mixed
+from ..metrics.counterfactual import LEAST_OBJECTS, LEAST_SPREAD
 from ..metrics.mixed import exact_p
 from ..metrics.plausibility import GRAIN, area_means, rank_correlation
 from ..metrics.ranks import ENOUGH, complete
@@ -39,10 +40,12 @@ from ..metrics.statistics import (
     ENOUGH_TO_RESAMPLE,
     Estimate,
     compare,
+    ends,
     estimate,
     finite,
     holm,
     paired_test,
+    resample,
 )
 from ..models.names import member
 from ..pixels.masks import settled
@@ -80,6 +83,15 @@ BOTH = "other size and architecture"
 RELATIONS = (OTHER_SEED, OTHER_SIZE, OTHER_ARCHITECTURE, BOTH)
 APART = ("joint", "llava-1.5-shortcut", "llava-1.5-s-apart")  # members made for other questions
 FEWEST = 8  # items; a model with fewer is not compared yet
+FAST = "igos[preset=fast]"  # what iGOS was run with on every answer on busy ground
+SMALL = "mini/llava-1.5-s"  # of level 0; those of the other levels are named after it
+LEVELS = {  # level -> (member, benchmark)
+    "0": (SMALL, "sprites_clutter-0"),
+    **{k: (f"{SMALL}-clutter{k}", f"sprites_clutter-{k}") for k in "1234"},
+    "large": ("mini/llava-1.5-clutter4", "sprites_clutter-4"),  # a larger language model
+    "cambrian": ("mini/cambrian-l-clutter4", "sprites_clutter-4"),  # and four encoders
+    "mini-gemini": ("mini/mini-gemini-l-clutter4", "sprites_clutter-4"),  # and a fine view
+}
 OWN, CONTROL, SPECIAL = (
     sns.color_palette("colorblind")[0],
     "0.55",
@@ -673,6 +685,50 @@ def matrix(pairs: pd.DataFrame, value: str = "given") -> pd.DataFrame:
     for (a, b), part in pairs.groupby(["a", "b"]):
         out.loc[a, b] = out.loc[b, a] = part[value].mean()
     return out
+
+
+# --- busy ground: a member a level, three questions a picture
+
+
+def by_level(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the levels' own members, with `level` and `picture`, which three items share."""
+    if rows.empty:
+        return rows.assign(level=None, picture=None)
+    known = {pair: level for level, pair in LEVELS.items()}
+    found = [known.get(pair) for pair in zip(rows.model, rows.benchmark, strict=True)]
+    rows = rows.assign(level=pd.array(found, "object"), picture=rows["item"].map(picture_of))
+    return rows[rows.level.notna()]
+
+
+def picture_of(item: str) -> str:
+    """ "sprites_clutter-3/017-counting" -> "017"."""
+    return item.rpartition("/")[2].partition("-")[0]
+
+
+def usable(effects: pd.DataFrame) -> pd.DataFrame:
+    """Scenes of enough objects whose effects on the answer differ."""
+    if effects.empty:
+        return effects.reindex(columns=["model", "benchmark", "item", "effect"])
+    good = effects[effects.status == "ok"]
+    enough = [len(e) >= LEAST_OBJECTS and np.ptp(e) >= LEAST_SPREAD for e in good.effect]
+    return good[np.array(enough, bool)]
+
+
+def mean(values: pd.Series, pictures: pd.Series, tail: float = 0.025) -> Estimate:
+    """Mean of the values that are there, and its interval over pictures."""
+    values = values.dropna().astype(float)
+    return ratio(values, pd.Series(1.0, values.index), pictures[values.index], tail)
+
+
+def ratio(one: pd.Series, other: pd.Series, pictures: pd.Series, tail: float = 0.025) -> Estimate:
+    """Sum of `one` over the sum of `other`, whole pictures drawn anew; NaN without rows."""
+    if one.empty:
+        return estimate([])
+    sums = pd.DataFrame({"one": one, "other": other}).groupby(pictures).sum().to_numpy()  # (P, 2)
+    drawn = sums[resample(len(sums))].sum(1) if len(sums) > 1 else np.zeros((0, 2))  # (draws, 2)
+    low, high = ends(drawn[:, 0] / drawn[:, 1], tail)
+    found = Estimate(float(one.sum() / other.sum()), low, high, len(one))
+    return found.where_enough(len(sums))
 
 
 # --- maps and scores of several models

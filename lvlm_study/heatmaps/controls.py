@@ -48,7 +48,8 @@ def control_map(name: str, rgb: np.ndarray, seed: int, baseline: str = "blur") -
 
     Sweeps keep no maps of controls, since these take no model to be drawn again.
     """
-    image = to_tensor(rgb)
-    seen = SimpleNamespace(size=rgb.shape[:2], image=image, baseline=make_baseline(image, baseline))
+    image = to_tensor(rgb) if name in ("sobel", "difference") else None  # slow, as is the blur
+    filled = make_baseline(image, baseline) if name == "difference" else None
+    seen = SimpleNamespace(size=rgb.shape[:2], image=image, baseline=filled)
     known = {control.__name__: control for control in (random, center, sobel, difference)}
     return known[name](seen, seed=seed).numpy()

@@ -70,9 +70,14 @@ def pointing(saliency: np.ndarray, evidence: np.ndarray, tolerance: int = 0) -> 
 
     Counting any tied hit as a full one, as is common, favours maps with large flat regions.
     """
-    if tolerance and evidence.any():
-        evidence = distance_transform_edt(~evidence) <= tolerance
-    return float(evidence[saliency == saliency.max()].mean())
+    return float(widened(evidence, tolerance)[saliency == saliency.max()].mean())
+
+
+def widened(evidence: np.ndarray, tolerance: int = TOLERANCE) -> np.ndarray:
+    """The evidence (H, W) and all within `tolerance` pixels of it; none stays none."""
+    if not tolerance or not evidence.any():
+        return evidence
+    return distance_transform_edt(~evidence) <= tolerance
 
 
 def energy(saliency: np.ndarray, evidence: np.ndarray) -> float:

@@ -71,47 +71,36 @@ def lift(rows: pd.DataFrame) -> dict:
         "low": found.low,
         "high": found.high,
         "p": float(fisher_exact(table).pvalue),
-        "within": within(rows),
+        "within": apart(on, right, rows.item, rows.category).value,
     }
-
-
-def within(rows: pd.DataFrame) -> float:
-    """Mantel and Haenszel's risk difference: on minus off, within categories, weighted by size."""
-    parts = []
-    for _, part in rows.groupby("category"):
-        one, other = part.right[part.on], part.right[~part.on]
-        if len(one) and len(other):
-            parts.append((one.mean() - other.mean(), len(one) * len(other) / len(part)))
-    if not parts:
-        return float("nan")
-    difference, weight = np.array(parts, float).T
-    return float(np.average(difference, weights=weight))
-
-
-def on_share(rows: pd.DataFrame) -> pd.DataFrame:
-    """Share of maps on the evidence by model and method, of the items with a region and a map."""
-    rows = rows[rows.quadrant.isin(QUADRANTS)]
-    found = rows.groupby(["model", "method"], sort=False).on.agg(["mean", "size"])
-    return found.rename(columns={"mean": "on", "size": "n"}).reset_index()
 
 
 def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def apart(on: np.ndarray, right: np.ndarray, items, seed: int = 0) -> Estimate:
-    """Share of `right` (bool) where `on`, minus that where not, with its 95 % interval.
+def apart(on: np.ndarray, value: np.ndarray, items, strata=None, seed: int = 0) -> Estimate:
+    """Mean `value` (N,) where `on` (bool), minus that where not, with its 95 % interval.
 
-    Whole items are drawn anew. NaN where one side is empty.
+    With `strata`, a label a row, it is the difference within them, weighted by their size (Mantel
+    and Haenszel 1959). Whole items are drawn anew. NaN where one side is empty.
     """
-    item = pd.factorize(items)[0]
-    count = item.max(initial=-1) + 1
-    cells = np.zeros((count, 4))  # per item: on and right, on, off and right, off
-    for place, mask in enumerate((on & right, on, ~on & right, ~on)):
-        np.add.at(cells[:, place], item[mask], 1)
-    picks = resample(int(count), seed=seed) if count > 1 else np.zeros((0, count), int)
-    a, b, c, d = cells[picks].sum(1).T
-    with np.errstate(invalid="ignore", divide="ignore"):
-        low, high = ends(a / b - c / d)
-    found = Estimate(_mean(right[on]) - _mean(right[~on]), low, high, len(on))
+    item = pd.factorize(np.asarray(items))[0]
+    stratum = 0 if strata is None else pd.factorize(np.asarray(strata))[0]
+    count, parts = item.max(initial=-1) + 1, np.max(stratum, initial=-1) + 1
+    cells = np.zeros((4, count, parts))  # of an item: sum and number where on, and where not
+    for place, weight in enumerate((on * value, on, ~on * value, ~on)):
+        np.add.at(cells[place], (item, stratum), weight)
+    picks = resample(int(count), seed=seed) if count > 1 else ()
+    times = np.array([np.bincount(pick, minlength=count) for pick in picks])
+    times = times.reshape(len(picks), count)
+    found = Estimate(_difference(cells.sum(1)), *ends(_difference(times @ cells)), len(on))
     return found.where_enough(int(count))
+
+
+def _difference(cells: np.ndarray) -> np.ndarray:
+    """Weighted mean over strata, the last axis, of differences between two means."""
+    a, b, c, d = cells
+    with np.errstate(invalid="ignore", divide="ignore"):
+        weight = np.nan_to_num(b * d / (b + d))  # a stratum with one side alone says nothing
+        return (weight * np.nan_to_num(a / b - c / d)).sum(-1) / weight.sum(-1)

@@ -1,4 +1,4 @@
-"""Busy ground: scores by level, the bars, and what right and wrong answers look at."""
+"""Busy ground: scores by level and the bars."""
 
 import numpy as np
 import pandas as pd
@@ -132,32 +132,6 @@ def test_two_levels_that_order_methods_alike_and_opposite():
     assert busy.order({"4": parts["4"]}) == {}
 
 
-# --- right and wrong answers
-
-
-def test_maps_of_right_answers_on_and_of_wrong_ones_off_the_evidence():
-    stored = rows()
-    found = busy.of_answers(stored)
-    wrong = ANSWERS[ANSWERS.item.isin(stored.item) & (ANSWERS.verdict == "wrong")]
-    assert found["answers"] == found["mapped"] == len(wrong) == 18
-    for rule in ("pointing", "mass"):
-        cell = found["methods"]["occlusion"][rule]
-        assert (cell["right"]["value"], cell["wrong"]["value"]) == (1, 0)
-        assert cell["apart"]["value"] == cell["within"] == 1
-        assert found["methods"]["sobel"][rule]["apart"]["value"] == 0
-    assert "igos" not in found["methods"]  # not run on every answer
-
-
-def test_the_object_that_an_answer_rests_on():
-    """Effects fall from object 0 on: a hit where object 0 is among the deciding ones."""
-    asked = [i for i in ITEMS["4"] if i.extra["objects"]]
-    found = busy.deciding(EFFECTS, busy.by_level(ANSWERS))
-    hits = [0 in i.extra["objects"] for i in asked if right(i)]
-    assert found["right"]["value"] == pytest.approx(np.mean(hits))
-    assert found["right"]["n"] + found["wrong"]["n"] == len(asked)  # level 0 is not busy
-    assert found["chance"] == pytest.approx(np.mean([len(i.extra["objects"]) / 3 for i in asked]))
-
-
 # --- the page
 
 
@@ -173,19 +147,15 @@ def results(tmp_path_factory):
 def test_the_summary_and_what_the_page_makes_of_it(results, tmp_path):
     assert busy.summary(Tables(tmp_path)) == {}
     study = busy.summary(Tables(results))
-    assert list(study["levels"]) == ["0", "4"] and list(study["wrong"]) == ["4", "both"]
+    assert list(study["levels"]) == ["0", "4"]
     assert study["levels"]["4"]["asked"] == 36 and study["provenance"]["n"] == 72
     assert busy.bars_table(study)["control ÷ method"].tolist() == ["0.50 [0.50, 0.50]"] * 2
     assert busy.score_table(study, "gap").method[0] == "iGOS"
-    assert len(busy.wrong_table(study)) == 2 * 2 * 5
     figure = busy.level_figure(study)
     names = {text.get_text() for text in figure.axes[0].texts}
     assert len(figure.axes) == 2 and {"iGOS fast", "Sobel edges", "Random map"} <= names
     dashed = [x for x in figure.axes[0].lines if x.get_linestyle() == "--" and len(x.get_xdata())]
     assert len(dashed) == 3  # the controls
-    cells = study["wrong"]["both"]["methods"][FAST]["pointing"]
-    label = f"iGOS fast\n({cells['right']['n']} + {cells['wrong']['n']})"
-    assert busy.wrong_figure(study).axes[0].get_yticklabels()[0].get_text() == label
 
 
 def test_the_gallery_follows_one_question_through_the_levels(results):

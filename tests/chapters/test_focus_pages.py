@@ -13,7 +13,6 @@ import pytest
 
 from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.chapters import ch06_focus
-from lvlm_study.chapters import ch07_correctness as correctness
 from lvlm_study.heatmaps.names import PAPER_METHOD
 from lvlm_study.scenes import scenes
 
@@ -87,15 +86,6 @@ def test_the_contact_sheet(item):
         in sheet
     )
     assert "It is &lt;red&gt;. (wrong)" in sheet and "<red>" not in sheet
-
-
-def test_bars_add_up_to_all_items(item):
-    rows = correctness.sorted_rows(maps(item, item))
-    ax = correctness.quadrant_figure(rows).axes[0]
-    widths = [[bar.get_width() for bar in bars] for bars in ax.containers]
-    assert np.sum(widths) == pytest.approx(100)
-    table = correctness.quadrant_table(rows)
-    assert table.n.tolist() == [2] and table["wrong, on"].tolist() == [1]
 
 
 def test_pairs_that_no_test_could_tell_apart_are_counted():

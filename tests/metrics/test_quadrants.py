@@ -76,6 +76,23 @@ def test_one_empty_side_has_no_difference():
     assert np.isnan(found["difference"]) and np.isnan(found["within"])
 
 
-def test_share_on_the_evidence():
-    frame = quadrants.on_share(table(("x", 3, 0, 1, 0)))
-    assert frame.on.tolist() == [0.75] and frame.n.tolist() == [4]
+def test_shares_within_strata_by_hand():
+    """In x 1/2 - 1/2 of 4 rows, in y 1/1 - 0/3 of 4: weights 1 and 3/4. Stratum z has one side."""
+    on = np.array([1, 1, 0, 0, 1, 0, 0, 0, 1], bool)
+    value = np.array([1, 0, 1, 0, 1, 0, 0, 0, 0.5])
+    strata, items = list("xxxxyyyyz"), list("abcdefghi")
+    found = quadrants.apart(on, value, items, strata)
+    assert found.value == pytest.approx((0 * 1 + 1 * 0.75) / 1.75) and found.n == 9
+    assert quadrants.apart(on, value, items).value == pytest.approx(2.5 / 4 - 1 / 5)
+    assert np.isnan(found.low), "nine pictures are too few for an interval"
+    many = quadrants.apart(np.tile(on, 4), np.tile(value, 4), range(36), strata * 4)
+    assert many.value == pytest.approx(found.value) and many.low < many.value < many.high
+
+
+def test_pictures_and_not_rows_are_drawn_anew():
+    """Forty pictures, ten rows of each all alike: the interval is that of forty rows."""
+    on, value = np.arange(40) % 2 == 0, np.arange(40) % 3 == 0
+    one = quadrants.apart(on, value, range(40))
+    ten = quadrants.apart(np.tile(on, 10), np.tile(value, 10), list(range(40)) * 10)
+    assert (ten.value, ten.low, ten.high) == pytest.approx((one.value, one.low, one.high))
+    assert np.isnan(quadrants.apart(np.zeros(0, bool), np.zeros(0), []).value)
