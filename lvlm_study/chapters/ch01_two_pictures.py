@@ -6,11 +6,11 @@ import pandas as pd
 import seaborn as sns
 
 from ..benchmarks import load_benchmark
-from ..figures import WIDTH, chance_line, dots, when_run
+from ..figures import WIDTH, chance_line, dots, nothing_yet
 from ..heatmaps.names import title
-from ..metrics.statistics import estimate
+from ..metrics.statistics import estimate, share
 from ..sweep.stored import Tables
-from .compare import colour_of, counted, rows_of
+from .compare import colour_of, rows_of
 
 FOLDER = "two"  # of a results folder: its scenes are no other chapter's
 BENCHMARK = "sprites_two"
@@ -41,12 +41,11 @@ def prompts(rows: pd.DataFrame, baseline: str = "blur") -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-@when_run
 def figure(tables: Tables):
     """Nats lost with either picture, a dot a right answer, beside the ROC-AUC of every method."""
     table, maps = prompts(tables.reliance), rows_of(tables.maps, variants=True)
     if table.empty or maps.empty:
-        return None
+        return nothing_yet()
     drawn, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 0.42 * WIDTH), layout="constrained")
     shades = sns.color_palette("colorblind")
     for first, mark in ((True, "o"), (False, "s")):
@@ -86,10 +85,10 @@ def summary(tables: Tables) -> dict:
     right = table[table.right]
     told = {
         "n": len(table),
-        "right": counted(100.0 * table.right),
-        "on_holder": counted(100.0 * (right.holder > right.other)),
-        "told": counted(100.0 * right.told),
-        "other_told": counted(100.0 * right.other_told),
+        "right": share(int(table.right.sum()), len(table)),
+        "on_holder": share(int((right.holder > right.other).sum()), len(right)),
+        "told": share(int(right.told.sum()), len(right)),
+        "other_told": share(int(right.other_told.sum()), len(right)),
         "holder": float(np.median(right.holder)),
         "other": float(np.median(right.other)),
     }

@@ -242,12 +242,8 @@ class Case:
     """One item put to one model; answered when first needed, and only once."""
 
     def __init__(self, model, benchmark: str, item, sweep: Sweep):
-        self.model, self.benchmark, self.item, self.sweep = (
-            among(model, item),
-            benchmark,
-            item,
-            sweep,
-        )
+        self.reader, self.model = model, among(model, item)  # one prompt may hold several pictures
+        self.benchmark, self.item, self.sweep = benchmark, item, sweep
         self.seed = item_seed(sweep.seed, item.id)
 
     @cached_property
@@ -557,7 +553,7 @@ def scored(case: Case, ex: Explanation, units: str, fill: str) -> dict:
         return {"status": ex.status}
     steps = STEPS if (units, fill) == case.sweep.ways[0] else ROUGH_STEPS
     how = {"steps": steps, "units": units, "fill": fill, "seed": case.seed}
-    faith = deletion_insertion(case.model, ex, **how)
+    faith = deletion_insertion(case.reader, ex, **how)
     curves = {
         "area": faith.deletion_curve.fractions.tolist(),
         "deletion_curve": faith.deletion_curve.raw.tolist(),

@@ -17,13 +17,14 @@ import torch
 from refusals import refuses
 
 from lvlm_study import cli
+from lvlm_study.benchmarks import load_benchmark
 from lvlm_study.benchmarks.base import Item
 from lvlm_study.chapters import summaries
 from lvlm_study.heatmaps import METHODS, explain
 from lvlm_study.heatmaps.base import full_size
 from lvlm_study.metrics.faithfulness import deletion_insertion
 from lvlm_study.models.planted import planted, planted_scene
-from lvlm_study.sweep import results, runner, stored
+from lvlm_study.sweep import engines, results, runner, stored
 from lvlm_study.sweep import tables as shards
 from lvlm_study.sweep.runner import Sweep
 
@@ -210,7 +211,7 @@ def test_questions_about_one_picture_stay_together():
 def test_subsets_hold_what_effects_hold(tmp_path):
     """Without one object is one of the subsets; asked for alone, no map is made."""
     sweep = Sweep(("mini/llava-1.5-s",), ("sprites",), ("center",), tmp_path, items=5, subsets=True)
-    assert runner.run(sweep, say=lambda text: None) == 0
+    assert engines.run(sweep) == 0
     effects, subsets = (shards.read_table(tmp_path, k) for k in ("effects", "subsets"))
     effects, subsets = effects.set_index("item"), subsets.set_index("item")
     assert (subsets.status == "ok").sum() > 0 and subsets.status.equals(effects.status)
@@ -519,3 +520,18 @@ def test_a_small_sweep_of_the_real_benchmark(adapters, monkeypatch, tmp_path):
     assert runner.run(sweep) == 0
     row = shards.read_table(tmp_path, "reliance").iloc[0]
     assert row["item"].startswith("sprites/") and len(row.tokens) == len(row.llr) <= 3
+
+
+def test_two_pictures_of_one_prompt_are_asked_and_scored_together(tmp_path):
+    """The picture with the object gets a map and a score, the other has nothing to explain."""
+    sweep = Sweep(
+        models=("mini/llava-1.5-s",), benchmarks=("sprites_two",), methods=("difference",),
+        results=tmp_path, baselines=("blur",), units=("grid",), fills=("blur",), items=2,
+    )  # fmt: skip
+    assert engines.run(sweep) == 0
+    told = shards.read_table(tmp_path, "maps").set_index("item")
+    holds = {item.id: item.extra["holds"] for item in load_benchmark("sprites_two")}
+    assert len(told) == 2 and {holds[name] for name in told.index} == {True, False}
+    for name, row in told.iterrows():
+        assert row.status in (("ok",) if holds[name] else ("ok", "no_crucial_tokens"))
+        assert np.isfinite(row.gap) == (row.status == "ok")
