@@ -32,6 +32,7 @@ from .compare import (
     named,
     one_model,
     or_not_yet,
+    picture_of,
     rows_of,
     same_items,
     scored,
@@ -141,8 +142,8 @@ def beside_released(rows: pd.DataFrame, name: str = SHORT[0]) -> pd.DataFrame:
 
 
 def _picture(item: str) -> str:
-    """What an item shares with others: on busy ground ".../017-counting" its picture, ".../017"."""
-    return item.rpartition("-")[0] if item.startswith("sprites_clutter") else item
+    """What an item shares with others: on busy ground its picture."""
+    return picture_of(item) if item.startswith("sprites_clutter") else item
 
 
 def released_shown(rows: pd.DataFrame) -> pd.DataFrame:

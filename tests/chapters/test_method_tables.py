@@ -606,7 +606,7 @@ def test_a_short_setting_beside_the_released_loop():
     assert (row["n"], row["low"]) == (8, None) and row["times"] == pytest.approx(4)
     assert [row[k] for k in ("short", "released", "value")] == pytest.approx([0.8, 0.5, 0.3])
     assert cost_tables.beside_released(rows[rows.method == lean]).empty
-    assert cost_tables._picture("sprites_clutter-4/017-counting") == "sprites_clutter-4/017"
+    assert cost_tables._picture("sprites_clutter-4/017-counting") == "017"
     assert cost_tables._picture("sprites/attribute-011") == "sprites/attribute-011"
 
 
