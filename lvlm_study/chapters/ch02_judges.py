@@ -96,9 +96,6 @@ def summary(tables: Tables) -> dict:
     return {
         "provenance": own.origin(own.maps),
         "agreement": rank_agreement(without_controls(blur), road),
-        "with_controls": rank_agreement(blur, road),
         "best": title(best),
         "above": estimate(road[best] - road[NULL]).json(),
-        "place": int((road.drop(columns=[NULL]).mean() > road[NULL].mean()).sum()) + 1,
-        "of": road.shape[1],
     }

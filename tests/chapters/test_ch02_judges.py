@@ -61,9 +61,7 @@ def test_road_by_hand(tables):
     """Under blur iGOS, occlusion, T-MM; under ROAD occlusion, iGOS, T-MM: Spearman 0.5."""
     found = judges.summary(tables)
     assert found["agreement"] == told(0.5, 0.5, 0.5) | {"methods": 3}
-    assert found["with_controls"]["value"] == pytest.approx(0.7)
-    assert (found["best"], found["place"], found["of"]) == ("Occlusion", 3, 5)
-    assert found["above"]["value"] == pytest.approx(0.5)
+    assert found["best"] == "Occlusion" and found["above"]["value"] == pytest.approx(0.5)
     assert (found["provenance"]["n"], found["provenance"]["model"]) == (24, ["mini/a"])
 
 
