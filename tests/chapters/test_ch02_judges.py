@@ -61,13 +61,12 @@ def test_road_by_hand(tables):
     """Under blur iGOS, occlusion, T-MM; under ROAD occlusion, iGOS, T-MM: Spearman 0.5."""
     found = judges.summary(tables)
     assert found["agreement"] == told(0.5, 0.5, 0.5) | {"methods": 3}
-    assert found["best"] == "Occlusion" and found["above"]["value"] == pytest.approx(0.5)
     assert (found["provenance"]["n"], found["provenance"]["model"]) == (24, ["mini/a"])
 
 
 def test_the_table_of_road(tables):
     table = judges.road_table(tables).set_index("method")
-    assert table.index[0] == "iGOS (preset lean)" and len(table) == 5
+    assert table.index[0] == "iGOS (preset lean)" and set(table.n) == {24}
     assert table.loc["Occlusion", "ROAD"] == "0.70 [0.70, 0.70]"
     assert table.loc["Occlusion", "minus difference picture, blur"] == "−0.10 [−0.10, −0.10]"
     assert table.loc["Difference picture", "minus difference picture, ROAD"] == "–"
