@@ -23,11 +23,13 @@ def test_what_corrects_by_hand():
     told = measures.tell_correction([corrected(0.05, [0.1, 0.5]), corrected(0.45, [1.0, 1.0])])
     igos, chance = told["igos[preset=lean]"], told["random"]
     assert igos["amcr"] == {"value": 0.25, "low": None, "high": None, "n": 2}
-    assert igos["less"]["value"] == pytest.approx((0.3 - 0.05 + 1 - 0.45) / 2)
+    assert igos["less"]["random"]["value"] == pytest.approx((0.3 - 0.05 + 1 - 0.45) / 2)
+    assert igos["less"]["difference"]["value"] == 0, "the same areas here"
+    assert chance["less"]["difference"]["value"] == pytest.approx(0.25 - 0.65)
     assert (igos["csr"]["percent"], igos["csr"]["n"]) == (50, 2)
     assert chance["amcr"]["value"] == pytest.approx(0.65)
     assert chance["csr"]["percent"] == pytest.approx(25), "one of the two draws of one answer"
-    assert chance["less"]["value"] is None
+    assert chance["less"]["random"]["value"] is None
     many = measures.tell_correction([corrected(0.05, [1.0, 1.0])] * 20)["occlusion"]
     assert [many["amcr"][end] for end in ("value", "low", "high")] == pytest.approx([0.05] * 3)
     assert many["csr"]["low"] == pytest.approx(83.9, abs=0.1), "Wilson, 20 of 20"

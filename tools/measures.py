@@ -25,7 +25,7 @@ from lvlm_study.errors import StudyError
 from lvlm_study.heatmaps import explain_target
 from lvlm_study.heatmaps.variants import parse
 from lvlm_study.judging import judge
-from lvlm_study.metrics.correction import BUDGET, amcr, correction_region
+from lvlm_study.metrics.correction import BUDGET, amcr, correction_region, csr
 from lvlm_study.metrics.prompt import QUICK
 from lvlm_study.metrics.statistics import estimate, finite, share
 from lvlm_study.metrics.synergy import synergy
@@ -38,6 +38,7 @@ from lvlm_study.sweep.tables import read_table, write
 
 MAPS = ("igos[preset=lean]", "occlusion", "gae", "difference", "sobel", "center")
 RANDOM, NOISE = "random", "noise"
+RIVALS = (RANDOM, "difference")  # controls that the other maps are held against
 DRAWS = 2  # of either, for every item; their mean counts
 SCORES = ("score", "unclipped", "image", "words")  # of a `Synergy`
 
@@ -82,22 +83,23 @@ def synergy_row(model, item, seed: int) -> dict | None:
 
 
 def tell_correction(rows: Sequence[dict]) -> dict:
-    """{method: AMCR, by how much less area it takes than random maps, CSR@10 %} over the items."""
-    areas = {name: np.array([row[name] for row in rows], float) for name in MAPS}
+    """{method: AMCR, by how much less area it takes than either control, CSR@10 %} of all items."""
     drawn = np.array([row[RANDOM] for row in rows], float)  # (items, draws)
-    mean = drawn.mean(1)
-    told = {
-        name: {"amcr": amcr(area).json(), "less": estimate(mean - area).json()}
-        | {"csr": share(int(_within(area).sum()), len(area))}
+    areas = {name: np.array([row[name] for row in rows], float) for name in MAPS}
+    areas[RANDOM] = drawn.mean(1)
+    shares = {name: csr(area) for name, area in areas.items()}
+    # An item counts once, with the share of its draws: the interval is that of single draws.
+    shares[RANDOM] = share(float((drawn <= BUDGET + 1e-9).mean(1).sum()), len(drawn))
+    return {
+        name: {"amcr": amcr(area).json(), "csr": shares[name]}
+        | {"less": {rival: _mean(areas[rival] - area, name != rival) for rival in RIVALS}}
         for name, area in areas.items()
     }
-    # An item counts once, with the share of its draws: the interval is that of single draws.
-    hits = share(float(_within(drawn).mean(1).sum()), len(mean))
-    return told | {RANDOM: {"amcr": amcr(mean).json(), "less": estimate([]).json(), "csr": hits}}
 
 
-def _within(area: np.ndarray) -> np.ndarray:
-    return area <= BUDGET + 1e-9
+def _mean(values: np.ndarray, told: bool = True) -> dict:
+    """Their mean with its interval; nothing for a control beside itself."""
+    return estimate(values if told else []).json()
 
 
 def tell_synergy(rows: Sequence[dict]) -> dict:
@@ -106,9 +108,8 @@ def tell_synergy(rows: Sequence[dict]) -> dict:
     told = {}
     for name in (*QUICK, NOISE):
         own = {s: np.array([row[name][s] for row in rows]) for s in SCORES}
-        above = own["score"] - noise if name != NOISE else []
-        told[name] = {s: estimate(values).json() for s, values in own.items()}
-        told[name]["above"] = estimate(above).json()
+        told[name] = {s: _mean(values) for s, values in own.items()}
+        told[name]["above"] = _mean(own["score"] - noise, name != NOISE)
     return told
 
 
@@ -163,8 +164,10 @@ def measure(name: str, results: Path, count: int, seed: int = 0, say: Callable =
         if found is not None:
             made = {"commit": provenance.commit(), "date": provenance.now()[:10]}
             rows.append({"item": item.id} | made | found)
-            keep(path, name, about | {"n": len(rows)}, rows)
+            keep(path, name, about, rows)
             say(f"{name}: {len(rows)} of {count}, {item.id}", flush=True)
+    if rows:  # also without new ones: what is told of them may have changed
+        keep(path, name, about, rows)
 
 
 def earlier(path: Path, name: str, about: dict) -> list[dict]:
@@ -175,7 +178,8 @@ def earlier(path: Path, name: str, about: dict) -> list[dict]:
 
 def keep(path: Path, name: str, about: dict, rows: list[dict]) -> None:
     """Put one part into the file, the others as they are."""
-    tree = _tree(path) | {name: about | {"methods": PARTS[name].tell(rows), "rows": rows}}
+    told = {"n": len(rows), "methods": PARTS[name].tell(rows), "rows": rows}
+    tree = _tree(path) | {name: about | told}
     parts = [tree[part] for part in PARTS if part in tree]
     made = [row for part in parts for row in part["rows"]]
     origin = {"profile": "mini", "model": [part["model"] for part in parts]}

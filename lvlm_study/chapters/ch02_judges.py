@@ -25,11 +25,8 @@ RANKINGS = {
 def correction_table(part: dict) -> pd.DataFrame:
     """A row a method, the smallest region first; `part` is that of `measures.json`."""
     rows = [
-        {
-            "method": title(name),
-            "AMCR": shown(told["amcr"]),
-            "less than random": shown(told["less"]),
-        }
+        {"method": title(name), "AMCR": shown(told["amcr"])}
+        | {f"less than {title(rival).lower()}": shown(less) for rival, less in told["less"].items()}
         | {"CSR@10 %": percent(told["csr"])}
         for name, told in sorted(part["methods"].items(), key=lambda kv: kv[1]["amcr"]["value"])
     ]
@@ -44,12 +41,8 @@ def percent(told: dict) -> str:
 def synergy_table(part: dict) -> pd.DataFrame:
     """A row a ranking of the prompt, the highest F_syn first; `part` is that of `measures.json`."""
     rows = [
-        {
-            "ranking": RANKINGS[name],
-            "F_syn": shown(told["score"]),
-            "minus noise": shown(told["above"]),
-        }
-        | {"not clipped": shown(told["unclipped"])}
+        {"ranking": RANKINGS[name], "F_syn": shown(told["score"])}
+        | {"minus noise": shown(told["above"]), "not clipped": shown(told["unclipped"])}
         | {"picture alone": shown(told["image"]), "words alone": shown(told["words"])}
         for name, told in sorted(part["methods"].items(), key=lambda kv: -kv[1]["score"]["value"])
     ]

@@ -15,15 +15,16 @@ def told(value, low=None, high=None, n=24):
 
 def test_the_smallest_region_comes_first():
     share = {"percent": 12.5, "low": 4.3, "high": 31.0, "n": 24}
-    gae = {"amcr": told(0.7, 0.6, 0.8), "less": told(-0.1, -0.2, 0.0), "csr": share}
-    chance = {"amcr": told(0.6, 0.5, 0.7), "less": told(None), "csr": share | {"percent": 0.0}}
-    table = judges.correction_table({"methods": {"gae": gae, "random": chance}})
-    assert table.to_dict("records") == [
-        {"method": "Random map", "AMCR": "0.60 [0.50, 0.70]", "less than random": "–"}
-        | {"CSR@10 %": "0 [4, 31]"},
-        {"method": "T-MM", "AMCR": "0.70 [0.60, 0.80]", "less than random": "−0.10 [−0.20, 0.00]"}
-        | {"CSR@10 %": "12 [4, 31]"},
+    less = {"random": told(-0.1, -0.2, 0.0), "difference": told(0.2, 0.1, 0.3)}
+    gae = {"amcr": told(0.7, 0.6, 0.8), "less": less, "csr": share}
+    chance = {"amcr": told(0.6, 0.5, 0.7), "less": {"random": told(None)}, "csr": share}
+    chance["less"]["difference"] = told(0.0, -0.1, 0.1)
+    table = judges.correction_table({"methods": {"gae": gae, "random": chance}}).astype(str)
+    assert table.to_numpy().tolist() == [
+        ["Random map", "0.60 [0.50, 0.70]", "–", "0.00 [−0.10, 0.10]", "12 [4, 31]"],
+        ["T-MM", "0.70 [0.60, 0.80]", "−0.10 [−0.20, 0.00]", "0.20 [0.10, 0.30]", "12 [4, 31]"],
     ]
+    assert list(table)[2:4] == ["less than random map", "less than difference picture"]
 
 
 def test_the_highest_synergy_comes_first():
