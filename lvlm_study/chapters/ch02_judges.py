@@ -10,7 +10,7 @@ from ..heatmaps.names import title
 from ..metrics.ranks import complete, rank_agreement
 from ..metrics.statistics import estimate
 from ..sweep.stored import Tables
-from .compare import TEST, or_not_yet, rows_of, scored, shown, wide, without_controls
+from .compare import TEST, or_not_yet, rows_of, scored, shown, wide
 
 FOLDER = "road"  # of a results folder
 NULL = "difference"  # the control that the others are held against
@@ -78,10 +78,9 @@ def road_table(tables: Tables) -> pd.DataFrame:
 
 
 def summary(tables: Tables) -> dict:
-    """`road.json`: does ROAD order the methods that look at the model as blur does?"""
+    """`road.json`: does ROAD order the maps as blur does, those of controls among them?"""
     own = Tables(tables.results / FOLDER, tables.profile, tables.seed)
     found = both_fills(own.maps) if len(own.maps) else []
     if not found:
         return {}
-    blur, road = map(without_controls, found)
-    return {"provenance": own.origin(own.maps), "agreement": rank_agreement(blur, road)}
+    return {"provenance": own.origin(own.maps), "agreement": rank_agreement(*found)}
