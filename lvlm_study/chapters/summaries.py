@@ -172,6 +172,7 @@ SUMMARIES: dict[str, Callable[[Tables], dict]] = {
     "controlled": elsewhere("ch14_zoo"),
     "tokens": elsewhere("ch01_reliance"),
     "two": elsewhere("ch01_two_pictures"),
+    "road": elsewhere("ch02_judges"),
 }
 
 

@@ -40,8 +40,8 @@ def correction_region(
 
     `right(text)` judges an answer, as `lambda text: judge(text, item) == "correct"`. `units`,
     `fill` and `seed` as in `deletion_insertion` ("road" apart). One forward pass a step finds the
-    pictures on which the model no longer says the same; only these are answered anew. NaN without
-    a map or a token to explain. Raises StudyError for an answer that is right as it is.
+    pictures on which the model no longer says the same, and one of each other answer is generated.
+    NaN without a map or a token to explain. Raises StudyError for an answer that is right as it is.
     """
     steps, batch, seed = (
         whole(steps, "steps", 1, MOST_STEPS),
@@ -63,9 +63,9 @@ def correction_region(
         for some in counts.split(target.micro_batch(batch)):
             gone = place < some.to(place.device)[:, None, None, None]  # (B, 1, h, w)
             pictures = torch.where(gone, empty, target.image)
-            for n in _says_other(target, pictures).nonzero()[:, 0]:
-                if right(_asked_again(target, pictures[n : n + 1])):
-                    return float(area[some[n]])
+            found = _first_right(target, pictures, right)
+            if found is not None:
+                return float(area[some[found]])
     return 1.0
 
 
@@ -85,15 +85,24 @@ def csr(regions: Sequence[float], budget: float = BUDGET, compat: str | None = N
     return share(int((found <= budget + 1e-9).sum()), len(found))
 
 
+def _first_right(target: Target, pictures: Tensor, right: Callable[[str], bool]) -> int | None:
+    """The number of the first picture whose answer is right; None for none.
+
+    A pass is cheaper than an answer, so pictures that say what was already judged are not asked.
+    """
+    waiting = _says_other(target, pictures, target.answer.token_ids).nonzero()[:, 0]
+    while len(waiting):
+        first, rest = int(waiting[0]), waiting[1:]
+        ids = target.bound.adapter.generate(target.bound, pictures[first : first + 1]).cpu()
+        if right(target.bound.adapter.tokenizer.decode(ids).strip()):
+            return first
+        waiting = rest[_says_other(target, pictures[rest], ids)] if len(rest) else rest
+    return None
+
+
 @torch.no_grad()
-def _says_other(target: Target, pictures: Tensor) -> Tensor:
-    """(B,) bool: whether the greedy answer is no longer the explained one, its end included."""
-    ids = target.answer.token_ids
+def _says_other(target: Target, pictures: Tensor, ids: Tensor) -> Tensor:
+    """(B,) bool: whether the greedy answer is another one than these tokens (A,) and its end."""
     ids = torch.cat([ids, ids.new_tensor([target.bound.adapter.tokenizer.eos_token_id])])
     said = target.bound.logits(pictures, ids).argmax(-1).cpu()  # (B, A + 1)
     return (said != ids).any(1)
-
-
-def _asked_again(target: Target, picture: Tensor) -> str:
-    adapter = target.bound.adapter
-    return adapter.tokenizer.decode(adapter.generate(target.bound, picture)).strip()
