@@ -54,6 +54,7 @@ def figure(tables: Tables):
         left.plot(part.holder, part.other, mark, ms=4, color=shades[not first], label=name)
     low, high = min(left.get_xlim()[0], left.get_ylim()[0]), left.get_xlim()[1]
     left.plot((low, high), (low, high), ":", color="0.4", lw=1)
+    left.set_ylim(low, high / 2)
     left.set(xlabel="nats lost with the object's picture", ylabel="nats lost with the other")
     left.legend(title="object in picture", fontsize="x-small", title_fontsize="x-small")
     scores = places(maps)
