@@ -51,6 +51,7 @@ from .compare import FAST, by_level, first_trainings, mean, plain, shown, usable
 OURS, FLAT = "igos", "sprites"
 SETTINGS = {FAST: OURS, PAPER_METHOD: OURS, "occlusion": "occlusion"}  # fast on busy ground
 HARD = ("sprites_clutter-3", "sprites_clutter-4")  # half of the answers are wrong
+WRONG = "wrong"  # of a results folder: what `lvlm-study run --wrong` made
 GROUNDS = {
     "hard": "busy ground, levels 3 and 4",
     "busy": "busy ground, levels 1 to 4",
@@ -76,8 +77,12 @@ def busy_maps(results: Path) -> pd.DataFrame:
 
 
 def flat_maps(results: Path) -> pd.DataFrame:
-    """Maps of iGOS and occlusion on flat ground, of every member's first training."""
-    rows = _stored(Path(results))
+    """Maps of iGOS and occlusion on flat ground, of every member's first training.
+
+    Wrong answers alone have a folder of their own: beside all answers they would bias every mean.
+    """
+    parts = [_stored(folder) for folder in (Path(results), Path(results) / WRONG)]
+    rows = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
     rows = rows[(rows.benchmark == FLAT) & rows.method.isin([PAPER_METHOD, "occlusion"])]
     rows = first_trainings(rows.assign(picture=rows["item"]))
     return rows.assign(method=rows.method.map(SETTINGS))
