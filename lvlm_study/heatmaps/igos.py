@@ -64,10 +64,9 @@ def igos(
     is the standard deviation of Gaussian noise on what enters the model, drawn from `seed`.
     `average` (True) takes the mean of the masks of all iterations, so that the order of the cells
     rests on every gradient; False takes the last one. `preset="paper"` is the paper's method,
-    `steps=10, average=False`; `preset="fast"` means `steps=4, average=True` (40 passes),
-    `preset="lean"` the same with `steps=2` (20). What is given beside a preset stands.
-    `reduce="mean"` divides f by the number of crucial tokens, so that the step does not grow with
-    the answer; `l2_unit="mean"` averages the L2 term over cells.
+    `steps=10, average=False`; "fast" means `steps=4` (40 passes) and "lean" `steps=2` (20), both
+    with the mean. What is given beside a preset stands. `reduce="mean"` divides f by the number of
+    crucial tokens, so that steps do not grow with the answer; `l2_unit="mean"`: L2 over cells.
     `compat="paper_code"` computes what the released code does: the last mask, aligned corners, its
     edge weights and smoothing means (see `masks`). Where the picture is as large as the model's
     view, masks agree with its loop to 1e-3 under the same noise; elsewhere our mask is blended

@@ -177,7 +177,7 @@ def test_the_frontier_joins_the_settings_that_none_beats():
     assert sorted(every.get_xdata()) == [40, 40, 100, 100]
     assert best.get_xdata().tolist() == [40, 100]
     assert best.get_ydata() == pytest.approx([0.75, 0.85]) and paper.get_ydata()[0] == 0.45
-    assert {t.get_text() for t in ax.texts} == {"iGOS", "iGOS (preset fast)", "iGOS (paper)"}
+    assert {t.get_text() for t in ax.texts} == {"iGOS", "fast", "paper"}
 
 
 def test_stability_is_drawn_item_by_item_with_its_mean():

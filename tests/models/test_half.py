@@ -14,6 +14,7 @@ from lvlm_study.models import list_models, load_model, memory
 from lvlm_study.sweep import estimate
 from lvlm_study.sweep.bench import target_of
 
+LIKE = {"float16": 0.999, "bfloat16": 0.995}  # 8 bits, and processors sum them differently
 NAME, SURE = "mini/llava-1.5", "sprites/attribute-004"  # "yellow" with p = 0.9999
 JOINT = "mini/joint"  # for `ga`, which works on it alone; it is as sure of the same
 QUICK = {
@@ -69,7 +70,7 @@ def test_every_gradient_method_agrees_with_float32(sure, method, dtype):
     with torch.no_grad():
         assert target.score(target.image).exp() == pytest.approx(0.9999, abs=5e-5)
     whole, half = found(target, method), found(sure(dtype, method), method)
-    assert half.isfinite().all() and cosine_similarity(half, whole, dim=0) >= 0.999
+    assert half.isfinite().all() and cosine_similarity(half, whole, dim=0) >= LIKE[dtype]
 
 
 def test_no_gradient_method_is_left_out(sure):
