@@ -297,6 +297,7 @@ def frontier_figure(maps: pd.DataFrame, model: str, benchmark: str):
     ax.set(xscale="log", xlabel="forward passes of one map, as many backward (log scale)")
     ax.set_xticks(counts := sorted({*table.forward}), counts)
     ax.minorticks_off()
+    ax.margins(x=0.1)  # room for the outer labels
     ax.set_ylabel("insertion − deletion")
     return figure
 
