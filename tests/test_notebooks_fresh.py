@@ -1,6 +1,7 @@
 """The committed notebooks show what the code makes today, and the check of that can fail."""
 
 import json
+import subprocess
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ for need in ("jupytext", "nbclient", "ipykernel"):
     pytest.importorskip(need, reason=f"{need} belongs to the book's environment: run 'make test'")
 
 notebooks = pytest.importorskip("notebooks")  # tools/notebooks.py
+freshness = pytest.importorskip("freshness")
 
 SOURCES = notebooks.sources(ROOT / "notebooks")
 PACKAGE = {  # path below lvlm_study: code
@@ -200,6 +202,22 @@ def test_data_that_is_opened_must_be_declared(study):
     with pytest.raises(ValueError, match="does not declare: other.json"):
         notebooks.build(page(study), study)
     assert page(study).with_suffix(".ipynb").read_bytes() == before, "nothing half-written"
+
+
+def test_what_git_ignores_makes_no_notebook_stale(tmp_path):
+    """A run leaves locks in the folder of its rows; a clone of the repository has none."""
+    folder = tmp_path / "data" / "rows"
+    (folder / ".locks").mkdir(parents=True)
+    notebook = {"cells": [], "metadata": {"lvlm_study": {"data": ["rows"]}}}
+    (folder / "000.parquet").write_bytes(b"rows")
+    clean = freshness.stamp(notebook, tmp_path)
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (folder / ".locks" / ".gitignore").write_text("*\n")
+    (folder / ".locks" / "000.lock").write_text("")
+    assert freshness.manifest(notebook, tmp_path) == [folder / "000.parquet"]
+    assert freshness.stamp(notebook, tmp_path) == clean
+    (folder / "001.parquet").write_bytes(b"not ignored: counts before it is committed")
+    assert freshness.stamp(notebook, tmp_path) != clean
 
 
 def test_code_that_runs_must_be_imported_by_its_name(study):

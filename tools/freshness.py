@@ -12,8 +12,10 @@ import hashlib
 import io
 import json
 import re
+import shutil
+import subprocess
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PACKAGE = "lvlm_study"
@@ -42,14 +44,27 @@ def cells(notebook: dict) -> list[str]:
 
 
 def manifest(notebook: dict, root: Path) -> list[Path]:
-    """Every file that the notebook declares, folders opened up; a name that is not there fails."""
+    """Every file that the notebook declares, folders opened up; a name that is not there fails.
+
+    What git ignores is left out: a lock that a run leaves is in no other clone.
+    """
     files = set()
     for name in notebook["metadata"].get("lvlm_study", {}).get("data", []):
         place = root / "data" / name
         if not place.exists():
             raise FileNotFoundError(f"the notebook declares data/{name}, which does not exist")
         files |= {place} if place.is_file() else {p for p in place.rglob("*") if p.is_file()}
-    return sorted(files)
+    return sorted(files - ignored(files, root))
+
+
+def ignored(files: Iterable[Path], root: Path) -> set[Path]:
+    """Those of the files that git ignores; none where `root` is no repository."""
+    if not shutil.which("git"):
+        return set()
+    names = "\0".join(str(file) for file in files)
+    ask = ["git", "check-ignore", "-z", "--stdin"]
+    told = subprocess.run(ask, cwd=root, input=names, capture_output=True, text=True).stdout
+    return {Path(name) for name in told.split("\0") if name}
 
 
 def modules(notebook: dict, root: Path) -> list[Path]:
