@@ -646,6 +646,7 @@ def detect(options) -> int:
     arg("--benchmark", default="sprites"),
     arg("--methods", type=names_of, help="default: those that are not too slow"),
     arg("--items", type=int, default=8, least=1, metavar="N", help="answers to explain"),
+    arg("--fresh", action="store_true", help="measure these methods again"),
     PROFILE,
     RESULTS,
     SEED,
@@ -658,7 +659,9 @@ def sanity(options) -> int:
     from .heatmaps.progress import say
     from .sweep.sanity import METHODS, study
 
-    asked = {name: getattr(options, name) for name in ("benchmark", "items", "profile", "seed")}
+    asked = {
+        name: getattr(options, name) for name in ("benchmark", "items", "profile", "seed", "fresh")
+    }
     methods = options.methods or METHODS
     tree = study(options.model, _results(options), methods=methods, say=say, **asked)
     print(shown(pd.DataFrame(tree["rows"]).astype({"value": float})).to_string(index=False))

@@ -6,6 +6,7 @@ Whether a map is stable, and whether it depends on the model at all, was measure
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,6 +18,7 @@ from ..heatmaps.names import CONTROLS, PAPER_METHOD, REFERENCE, in_order, title
 from ..metrics.flags import BAD, FLAGS, flag_scores, flagged, luck
 from ..metrics.statistics import estimate, finite
 from ..models.names import short
+from ..sweep.results import load
 from ..sweep.sanity import summarise
 from ..sweep.stored import BUSY, Tables
 from .compare import (
@@ -44,6 +46,14 @@ from .compare import (
 
 RELEASED = "igos[compat=paper_code]"
 SHORT = ("igos[preset=lean]", "igos[steps=1]")  # 20 and 10 passes of each kind, the last untold
+INSTEAD = {  # rows of `make bench` whose names are not those of methods
+    "igos_fast": title("igos[preset=fast]"),
+    "igos_lean": title("igos[preset=lean]"),
+    "igos_paper": title(PAPER_METHOD),
+    "plain_loop": "iGOS, a loop from its formulas",
+    "captum_integrated_gradients": "integrated gradients (captum)",
+    "captum_occlusion": "occlusion (captum)",
+}
 MARGIN = 0.02  # what a short setting may lose to the released loop
 MIB = 2**20
 PAUSE = 600  # seconds without a new row: nothing was running
@@ -160,6 +170,24 @@ def released_shown(rows: pd.DataFrame) -> pd.DataFrame:
         ["benchmark", "model", "setting"]
     )
     return table[list(names)].rename(columns=names).reset_index(drop=True)
+
+
+def instead_shown(results: Path) -> pd.DataFrame:
+    """Ours beside what one would pick instead, of `make bench`, a row a method."""
+    path = results / "bench.json"
+    found = load(path).get("instead", {}) if path.is_file() else {}
+    rows = pd.DataFrame(found.get("rows", {})).T
+    if rows.empty:
+        return or_not_yet(rows)
+    names = {"forward": "forward", "backward": "backward", "seconds": "s"}
+    names |= {"mib": "memory (MiB)", "gap": "ins − del"}
+    table = rows.round({"mib": 0}).astype({"forward": int, "backward": int, "mib": int})
+    table = table.rename(columns=names)
+    others = rows.index.str.startswith(("plain", "captum"))
+    table.insert(0, "", np.where(others, "instead", "ours"))
+    table.insert(1, "method", [INSTEAD.get(name) or title(name) for name in rows.index])
+    table.insert(2, "n", found["n"])
+    return table.reset_index(drop=True)
 
 
 # --- what happened to the items

@@ -161,12 +161,14 @@ def study(
     items: int = 8,
     profile: str = "mini",
     seed: int = 0,
+    fresh: bool = False,
     say: Callable = print,
 ) -> dict:
     """Measure the methods that are missing, and write `sanity.json`; returns its tree.
 
-    Rows of an earlier run stay if it had the same model, weights, seed, items and versions; the
-    file names the commit that measured each method.
+    Rows of an earlier run stay if it had the same model, weights, seed, items and versions, unless
+    `fresh` asks for these methods again, as after a change of a default. The file names the commit
+    that measured each method.
     """
     from ..benchmarks import load_benchmark
     from ..models import load_model
@@ -182,9 +184,10 @@ def study(
     about |= {"date": provenance.now()[:10]}
     path, ids = Path(results) / "sanity.json", [item.id for item, _ in asked]
     rows, minutes, commits = earlier(path, about, ids)
-    for method in [m for m in methods if m not in set(rows.method)]:
+    for method in [m for m in methods if fresh or m not in set(rows.method)]:
         started = time.perf_counter()
-        rows = pd.concat([rows, measure(model, asked, [method], say)], ignore_index=True)
+        made = measure(model, asked, [method], say)
+        rows = pd.concat([rows[rows.method != method], made], ignore_index=True)
         minutes += (time.perf_counter() - started) / 60
         commits |= {method: about["commit"]} if method in set(rows.method) else {}
         write(path, tree_of(rows, about, minutes, commits))  # at once: no more than one is lost

@@ -642,3 +642,21 @@ def test_cost_summary():
     assert finite(tree) and tree["worth_it"] == {"titles": "iGOS", "n": 4}
     assert tree["flags"]["off_evidence"]["not_positive"]["precision"] == 100.0
     assert of_one(cost_tables, frames.maps(GAPS))["flags"] == {}
+
+
+def test_ours_beside_what_one_would_pick_instead(tmp_path):
+    """A row a method, named; what is not ours is said to be; one line where nothing was raced."""
+    assert cost_tables.instead_shown(tmp_path).iloc[0, 0] == "not yet run"
+    row = {"forward": 100, "backward": 100, "seconds": 3.2, "mib": 40.7, "gap": 0.5}
+    rows = {"igos_lean": row | {"forward": 20}, "plain_loop": row, "captum_occlusion": row}
+    about = dict.fromkeys(results.PROVENANCE, "x")
+    tree = {"provenance": about, "instead": {"n": 3, "rows": rows}}
+    (tmp_path / "bench.json").write_text(json.dumps(tree))
+    table = cost_tables.instead_shown(tmp_path)
+    assert table[""].tolist() == ["ours", "instead", "instead"]
+    assert table.method.tolist() == [
+        "iGOS (preset lean)",
+        "iGOS, a loop from its formulas",
+        "occlusion (captum)",
+    ]
+    assert table.iloc[0, 2:].tolist() == [3, 20, 100, 3.2, 41, 0.5]

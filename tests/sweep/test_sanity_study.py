@@ -126,7 +126,7 @@ def test_what_is_written_can_be_read(tmp_path, monkeypatch):
 
 def test_only_missing_methods_are_measured(tmp_path, monkeypatch):
     """A second run adds to the first; other weights or items start anew; each is saved at once."""
-    weights, done, commits = ["w"], [], iter("abcde")
+    weights, done, commits = ["w"], [], iter("abcdefg")
     monkeypatch.setattr(provenance, "commit", lambda: next(commits))
     monkeypatch.setattr("lvlm_study.models.load_model", lambda name, **options: None)
     monkeypatch.setattr(provenance, "weights_checksum", lambda model: weights[0])
@@ -146,8 +146,11 @@ def test_only_missing_methods_are_measured(tmp_path, monkeypatch):
     assert done == ["igos", "gae"]
     assert set(go("igos")["methods"]) == {"igos", "gae"} and done == ["igos", "gae"]
     assert go("igos")["commits"] == {"igos": "a", "gae": "b"}  # of the run that measured each
+    sanity.study("mini/a", tmp_path, methods=["gae"], fresh=True)  # and igos is left alone
+    assert done == ["igos", "gae", "gae"] and done.pop()
+    assert go("igos")["commits"] == {"igos": "a", "gae": "e"}
     weights[0] = "trained again"
-    assert go("igos")["commits"] == {"igos": "e"} and done == ["igos", "gae", "igos"]
+    assert go("igos")["commits"] == {"igos": "g"} and done == ["igos", "gae", "igos"]
 
 
 def test_a_file_without_commits_is_of_the_one_it_names(tmp_path):
