@@ -95,7 +95,7 @@ def rows() -> dict[str, tuple]:
         found[name] = name, {}
         if find_spec("captum"):
             found[other.__name__] = other, {}
-    return found | {"grad_cam": ("grad_cam", {})}
+    return found | {"grad_cam": ("grad_cam", {}), "rise": ("rise", {})}
 
 
 def beside(targets: list[Target]) -> dict[str, dict]:

@@ -212,7 +212,7 @@ def test_smoothgrad_without_noise_is_the_gradient():
 @pytest.mark.parametrize(
     ("method", "forward", "backward"),
     [
-        ("rise", 1000, 0),
+        ("rise", 2000, 0),
         ("occlusion", 226, 0),
         ("integrated_gradients", 50, 50),
         ("smoothgrad", 25, 25),

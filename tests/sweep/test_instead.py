@@ -108,11 +108,12 @@ def test_every_row_has_its_passes_and_score(captum):
 
 def test_without_captum_its_rows_are_left_out_in_a_sentence(monkeypatch):
     monkeypatch.setattr(instead, "find_spec", lambda name: None)
-    assert list(instead.rows())[-4:] == [
+    assert list(instead.rows())[-5:] == [
         "plain_loop",
         "integrated_gradients",
         "occlusion",
         "grad_cam",
+        "rise",
     ]
     row = {"forward": 3, "backward": 2, "seconds": 0.5, "mib": 7.4, "gap": None}
     told = list(instead.lines({"grad_cam": row, "plain_loop": row | {"gap": 0.25}}))
