@@ -48,10 +48,10 @@ def rise(
     Seeds agree by a rank correlation of 0.92 on 14 x 14 cells (three seeds, 8 items of
     mini/llava-1.5; median 0.96), by 0.86 with `masks=1000` in half the time; 1,000 masks as the
     paper draws them (`cells=7, control=False`) have 0.51. On a question about the whole place,
-    where little of the picture does anything, it is 0.66: much of the order is noise. The price of coarse masks is a
-    map that is smooth to a quarter of the picture's side: it points less well (hit rate 0.76 after
-    0.86) and spreads its mass (energy ratio 4.3 after 7.0), while its ROC-AUC loses 0.01 (SpriteVQA,
-    three mini models, n = 259). After Petsiuk et al. 2018.
+    where little of the picture does anything, it is 0.66: much of the order is noise. The price of
+    coarse masks is a map that is smooth to a quarter of the picture's side: it points less well
+    (hit rate 0.76 after 0.86) and spreads its mass (energy ratio 4.3 after 7.0), while its ROC-AUC
+    loses 0.01 (SpriteVQA, three mini models, n = 259). After Petsiuk et al. 2018.
     """
     return rise_with_error(
         target, seed=seed, masks=masks, cells=cells, control=control, batch=batch
